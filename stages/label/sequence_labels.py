@@ -47,6 +47,16 @@ class SequenceLabels:
                 "with nothing; store at least 2, or leave top out for "
                 f"{SEQUENCE_TOP}"
             )
+        if self.keep == "closest" and self.beam == 1:
+            raise StageError(
+                "keep = 'closest' chooses among the hypotheses of a beam, and beam = 1 has one; "
+                "set beam = 4 in [answers]"
+            )
+        if self.along == "labels" and self.beam > 1:
+            raise StageError(
+                f"along = 'labels' follows the labels, and beam = {self.beam} would search for the "
+                "teacher's own sequences; leave one of them out of [answers]"
+            )
 
     @property
     def reads_labels(self) -> bool:
@@ -54,8 +64,16 @@ class SequenceLabels:
         return self.along == "labels" or (self.beam > 1 and self.keep == "closest")
 
     def make_builders(self, shard: Shard, decoding: Decoding, output: Output) -> list[ShardBuilder]:
-        """Return builders of the path, and of the log-probabilities along it."""
+        """Return builders of the path, and of the log-probabilities along it.
+
+        Raises StageError for a beam that is wider than the vocabulary.
+        """
         words = decoding.vocabulary
+        if self.beam > words.size:
+            raise StageError(
+                f"beam = {self.beam} is more than the {words.size} tokens of the vocabulary; set a "
+                "smaller one in [answers]"
+            )
         distributions = Output(("batch", "tokens", words.size), kind="logits")
         return [
             ShardBuilder(decoding.output, output, np.min_scalar_type(words.size - 1)),

@@ -87,11 +87,15 @@ class ShardLabeller:
         return self.cache.add(name, lambda path: save_shard(path, builders))
 
     def measure_lengths(self, answer: Mapping[str, Array]) -> Integers | None:
-        """Return the number of tokens of each sample; None if the answer is none of tokens."""
+        """Return the number of tokens of each sample; None if the answer is none of tokens.
+
+        A teacher that says nothing but padding is stored with the first of it.
+        """
         decoding = find_decoding(self.task)
         if decoding is None:
             return None
-        return measure_lengths(np.asarray(answer[decoding.output], np.int64), decoding.vocabulary)
+        tokens = np.asarray(answer[decoding.output], np.int64)
+        return np.maximum(1, measure_lengths(tokens, decoding.vocabulary))
 
     def make_builders(self, shard: Shard) -> list[ShardBuilder]:
         if decoding := find_decoding(self.task):

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
 
 from attar.models import views
 from attar.models.generation import (
@@ -30,12 +31,17 @@ from attar.pipeline.core.errors import StageError
 from attar.stages.artifacts import Answers, Weights
 from attar.stages.label.sequence_labels import SEQUENCE_TOP, SequenceLabels, select_closest
 from attar.stages.label.shards import Shard
+from attar.stages.learning.validation import Validation
 from tests.support.stages.labelling import label_with
 from tests.support.stages.training import make_out
+from tests.support.tasks import smoke
 from tests.support.tasks.sequences import (
     LONGEST,
+    OPTIONS,
+    REVERSAL,
     SAMPLES,
     SIZE,
+    TRANSLATOR,
     WORDS,
     Reversal,
     change_task,
@@ -43,6 +49,7 @@ from tests.support.tasks.sequences import (
     make_decoding,
     make_history,
     make_table,
+    make_translator,
     store_translator,
 )
 
@@ -243,3 +250,28 @@ def test_texts_are_compared_by_chrf() -> None:
     beams[0, 1, :3] = [vingt, un, 2]
     batch = ViewBatch(np.arange(1), {}, {"words": encode_words([21])})
     assert select_closest(task, beams, batch, decoding).tolist() == beams[:, 1].tolist()
+
+
+@pytest.mark.parametrize("settings", [{"keep": "closest"}, {"along": "labels", "beam": 4}])
+def test_settings_that_contradict_each_other(settings: dict[str, Any]) -> None:
+    with pytest.raises(StageError, match="beam = "):
+        SequenceLabels(**settings)
+
+
+def test_a_beam_wider_than_the_vocabulary(tmp_path: Path, teacher: Weights) -> None:
+    with pytest.raises(StageError, match=r"beam = 8 .* 7 tokens"):
+        label_with(teacher, make_out(tmp_path), views=1, beam=SIZE + 1)
+
+
+def test_what_a_silent_teacher_says_is_stored(tmp_path: Path) -> None:
+    """Its first padding is, so that a student can be asked for the same."""
+    network = make_translator()
+    with torch.no_grad():
+        network.decoder_norm.weight.zero_()
+        network.decoder_norm.bias.copy_(100 * network.embedding.weight[WORDS.pad])
+    (tmp_path / "silent").mkdir()
+    silent = smoke.stored(tmp_path / "silent", network, TRANSLATOR, REVERSAL, OPTIONS)
+    stored = label_with(silent, make_out(tmp_path), views=1)
+    assert not stored.open_rows("validation")["words"][:].any()
+    scores = Validation(TASK, stored)(network)
+    assert scores["kdl"] == pytest.approx(0, abs=1e-4)
