@@ -122,7 +122,7 @@ def complete_bundle(folder: Path, manifest: Manifest, runtime: Runtime) -> None:
     built = manifest.model_copy(update={"engine": needs})
     tensors = answer_requests(folder, built)
     save_file(tensors, folder / golden.FILE)
-    done = describe_finish(built, golden.check_engine_answers(folder, needs, tensors))
+    done = describe_finish(built, golden.check_engine_answers(folder, built, tensors))
     finished = read_manifest(folder).model_copy(update={"engine": needs, "finished": done})
     (folder / "manifest.json").write_text(finished.model_dump_json(indent=1), encoding="utf-8")
     (folder / "README.md").write_text(render_card(finished), encoding="utf-8")

@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from attar.bundle.strict_model import StrictModel
-from attar.models.task import Array, Arrays
+from attar.models.task import Array, Arrays, Kind
 
 
 class Finished(StrictModel):
@@ -35,6 +35,11 @@ def compute_difference(expected: Array, got: Array) -> float:
         return float("inf")
     known, new = expected.astype(np.float64), got.astype(np.float64)
     return float(np.abs(new - known).max() / max(1.0, float(np.abs(known).max())))
+
+
+def limit_difference(kind: Kind, tolerance: float) -> float:
+    """Return how far two answers of this kind may be apart: another token is another answer."""
+    return 0.0 if kind == "tokens" else tolerance
 
 
 def compare_with_graph(golden: Arrays) -> dict[str, float]:

@@ -9,7 +9,7 @@ from safetensors.numpy import load_file
 
 from attar.bundle import ragged
 from attar.bundle.accept import check_tensors
-from attar.bundle.finished import compare_with_graph, compute_difference
+from attar.bundle.finished import compare_with_graph, compute_difference, limit_difference
 from attar.bundle.fitness import AGAIN, blame_bundle
 from attar.bundle.manifest import EngineRequirements, Manifest
 from attar.engines.runtimes.runtime import load_runtime
@@ -63,7 +63,6 @@ def replay_requests(
     Raises InvalidBundleError if that is more than the tolerance, which is the bundle's own unless
     it is given.
     """
-    allowed = tolerance or manifest.golden.tolerance
     stored = read_golden(path, manifest)
     inputs = preprocess_requests(path, manifest, stored)
     with blame_bundle(f"{path} does not answer its golden requests"):
@@ -79,8 +78,9 @@ def replay_requests(
             f"{', '.join(answers)}. {AGAIN}"
         )
     for name, difference in differences.items():
-        if manifest.outputs[name].kind == "tokens":
-            allowed = 0.0  # another token is another answer
+        allowed = limit_difference(
+            manifest.outputs[name].kind, tolerance or manifest.golden.tolerance
+        )
         if not difference <= allowed:
             raise InvalidBundleError(
                 f"{path} does not repeat its golden answers: {name!r} is off by {difference:.2g} "
@@ -106,7 +106,7 @@ def check_finished(bundle: Path, manifest: Manifest) -> None:
     Raises InvalidBundleError if they are not as close to the graph's as the bundle says, or as its
     precision needs.
     """
-    difference = check_engine_answers(bundle, manifest.engine, read_golden(bundle, manifest))
+    difference = check_engine_answers(bundle, manifest, read_golden(bundle, manifest))
     recorded = manifest.finished and manifest.finished.largest_difference
     if difference != recorded:
         raise InvalidBundleError(
@@ -124,18 +124,22 @@ def find_tolerance(needs: EngineRequirements) -> float:
         return load_runtime(needs.runtime).get_tolerance(needs.precision)
 
 
-def check_engine_answers(bundle: Path, needs: EngineRequirements, tensors: Arrays) -> float:
+def check_engine_answers(bundle: Path, manifest: Manifest, tensors: Arrays) -> float:
     """Return how far the engine's golden answers are from its graph's.
 
     Raises InvalidBundleError if that is more than its precision explains.
     """
-    difference, allowed = max(compare_with_graph(tensors).values()), find_tolerance(needs)
-    if not difference <= allowed:
-        raise InvalidBundleError(
-            f"{bundle}: its engine answers otherwise than the graph that it was built from: off by "
-            f"{difference:.2g} of their magnitude, allowed for {needs.precision} {allowed:g}"
-        )
-    return difference
+    needs, differences = manifest.engine, compare_with_graph(tensors)
+    tolerance = find_tolerance(needs)
+    for name, difference in differences.items():
+        allowed = limit_difference(manifest.outputs[name].kind, tolerance)
+        if not difference <= allowed:
+            raise InvalidBundleError(
+                f"{bundle}: its engine answers otherwise than the graph that it was built from: "
+                f"{name!r} is off by {difference:.2g} of its magnitude, allowed for "
+                f"{needs.precision} {allowed:g}"
+            )
+    return max(differences.values())
 
 
 def find_problem(tensors: Arrays, manifest: Manifest) -> str | None:

@@ -7,7 +7,7 @@ import numpy.typing as npt
 from safetensors import safe_open
 
 from attar.bundle import ragged
-from attar.bundle.finished import compute_difference
+from attar.bundle.finished import compute_difference, limit_difference
 from attar.bundle.golden import predict_in_batches
 from attar.models import preprocess
 from attar.models.generation import Floats, Integers, find_decoding
@@ -38,7 +38,8 @@ def make_golden(
     with last.open() as predictor:
         answers = predict_in_batches(predictor, preprocess.apply(task.preprocess, raw), batch)
         again = predictor(measured_call)
-    check_repeated(hop, read_recorded(evidence, hop, task, np.arange(len(rows))), again, tolerance)
+    measured = read_recorded(evidence, hop, task, np.arange(len(rows)))
+    check_repeated(hop, task, measured, again, tolerance)
     teacher = read_recorded(evidence, "teacher", task, rows)
     parts: dict[str, Arrays] = {"raw": raw, "teacher": teacher, hop: answers}
     golden: dict[str, Array] = {}
@@ -48,15 +49,16 @@ def make_golden(
     return golden
 
 
-def check_repeated(hop: str, measured: Arrays, again: Arrays, tolerance: float) -> None:
+def check_repeated(hop: str, task: Task, measured: Arrays, again: Arrays, tolerance: float) -> None:
     """Raises StageError if the first answers are not those that were measured."""
     for name, answers in measured.items():
         common = min(len(answers), len(again[name]))
         apart = compute_difference(answers[:common], again[name][:common])
-        if not apart <= tolerance:
+        allowed = limit_difference(task.outputs[name].kind, tolerance)
+        if not apart <= allowed:
             raise StageError(
                 f"the {hop} does not repeat what was measured: {name!r} is off by {apart:.2g} "
-                f"of its magnitude, allowed {tolerance:g}; it is not the {hop} of this "
+                f"of its magnitude, allowed {allowed:g}; it is not the {hop} of this "
                 "evidence, or not deterministic. Build and measure again"
             )
 
