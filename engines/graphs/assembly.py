@@ -7,9 +7,10 @@ no pass has to enter a subgraph. The tokens are those of ``generation.generate_g
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,7 +23,10 @@ if TYPE_CHECKING:
     import onnx
 
 IR_VERSION = 10
-START_PREFIX, STEP_PREFIX = "start/", "step/"
+EMPTY: Mapping[str, str] = MappingProxyType({})
+START_PREFIX, STEP_PREFIX, LOOP_PREFIX = "start/", "step/", "loop/"
+RESULT = "result"
+"""The tensor that becomes the task's output."""
 
 
 def assemble_graph(start: Path, step: Path, target: Path, task: Task, decoding: Decoding) -> None:
@@ -38,9 +42,14 @@ def assemble_graph(start: Path, step: Path, target: Path, task: Task, decoding: 
         list(build_nodes(parts, decoding)),
         "generate",
         [make_input(task, name) for name in task.inputs],
-        [make_value(decoding.output, "INT64", list(task.outputs[decoding.output].axes))],
-        [*parts.start.graph.initializer, *parts.step.graph.initializer, *make_constants(decoding)],
+        [make_value(RESULT, "INT64", list(task.outputs[decoding.output].axes))],
+        [
+            *parts.start.graph.initializer,
+            *parts.step.graph.initializer,
+            *make_constants(task, decoding),
+        ],
     )
+    give_public_names(graph, task, decoding)
     opsets = {
         entry.domain: entry.version
         for model in (parts.start, parts.step)
@@ -80,23 +89,21 @@ class SequenceParts:
                 f"not return, and lacks the outputs {sorted(missing) or 'none'}; export both from "
                 "one network"
             )
-        rename_tensors(
-            models[0].graph,
-            START_PREFIX,
-            {value.name for value in models[0].graph.input} | set(outputs),
-        )
+        rename_tensors(models[0].graph, START_PREFIX, set(outputs))
         rename_tensors(models[1].graph, STEP_PREFIX, reads | gives)
         return cls(*models, memory, states)
 
 
-def rename_tensors(graph: onnx.GraphProto, prefix: str, kept: set[str]) -> None:
-    """Give every node and tensor a prefix, except the kept ones, which are inputs and outputs.
+def rename_tensors(
+    graph: onnx.GraphProto, prefix: str, kept: Collection[str], public: Mapping[str, str] = EMPTY
+) -> None:
+    """Give every node and tensor a prefix, except the kept ones, and the public ones their names.
 
     The branches and loops of a node read the tensors around them, so theirs are renamed too.
     """
 
     def rename(name: str) -> str:
-        return name if not name or name in kept else prefix + name
+        return public.get(name) or (name if not name or name in kept else prefix + name)
 
     for node in graph.node:
         node.name = node.name and prefix + node.name  # names of nodes may be empty, not equal
@@ -104,9 +111,16 @@ def rename_tensors(graph: onnx.GraphProto, prefix: str, kept: set[str]) -> None:
         node.output[:] = [rename(name) for name in node.output]
         for attribute in node.attribute:
             if attribute.HasField("g"):
-                rename_tensors(attribute.g, prefix, kept)
+                rename_tensors(attribute.g, prefix, kept, public)
     for value in [*graph.initializer, *graph.input, *graph.output]:
         value.name = rename(value.name)
+
+
+def give_public_names(graph: onnx.GraphProto, task: Task, decoding: Decoding) -> None:
+    """Give inputs and output the task's names, and all else a prefix: a task may name an input
+    ``samples``."""
+    public = {START_PREFIX + name: name for name in task.inputs} | {RESULT: decoding.output}
+    rename_tensors(graph, LOOP_PREFIX, (), public)
 
 
 def build_nodes(parts: SequenceParts, decoding: Decoding) -> Iterator[onnx.NodeProto]:
@@ -115,8 +129,7 @@ def build_nodes(parts: SequenceParts, decoding: Decoding) -> Iterator[onnx.NodeP
 
     node = onnx.helper.make_node
     yield from parts.start.graph.node
-    first_input = decoding.source or parts.start.graph.input[0].name
-    yield node("Shape", [first_input], ["samples"], start=0, end=1)
+    yield node("Shape", [parts.start.graph.input[0].name], ["samples"], start=0, end=1)
     yield node("Expand", ["begin", "samples"], ["token_0"])
     yield node("Expand", ["false", "samples"], ["done_0"])
     yield from build_limits(decoding)
@@ -128,7 +141,7 @@ def build_nodes(parts: SequenceParts, decoding: Decoding) -> Iterator[onnx.NodeP
     yield node("Shape", ["tokens_by_sample"], ["steps"], start=1, end=2)
     yield node("Sub", ["longest", "steps"], ["missing"])
     yield node("Concat", ["three_zeros", "missing"], ["padding"], axis=0)
-    yield node("Pad", ["tokens_by_sample", "padding", "pad"], [decoding.output])
+    yield node("Pad", ["tokens_by_sample", "padding", "pad"], [RESULT])
 
 
 def build_limits(decoding: Decoding) -> Iterator[onnx.NodeProto]:
@@ -139,7 +152,7 @@ def build_limits(decoding: Decoding) -> Iterator[onnx.NodeProto]:
     if decoding.source is None:
         yield node("Expand", ["longest", "samples"], ["limits"])
         return
-    yield node("Equal", [decoding.source, "source_pad"], ["is_pad"])
+    yield node("Equal", [START_PREFIX + decoding.source, "source_pad"], ["is_pad"])
     yield node("Not", ["is_pad"], ["is_source"])
     yield node("Cast", ["is_source"], ["source_ones"], to=onnx.TensorProto.INT64)
     yield node("ReduceSum", ["source_ones", "axis_1"], ["source_length"], keepdims=0)
@@ -187,10 +200,11 @@ def build_body(parts: SequenceParts) -> onnx.GraphProto:
     return onnx.helper.make_graph([*parts.step.graph.node, *samples], "step", inputs, outputs)
 
 
-def make_constants(decoding: Decoding) -> list[onnx.TensorProto]:
+def make_constants(task: Task, decoding: Decoding) -> list[onnx.TensorProto]:
     import onnx
 
     words, (slope, offset) = decoding.vocabulary, decoding.growth
+    source_dtype = task.inputs[decoding.source].dtype if decoding.source else "int64"
     values = {
         "begin": np.int64(words.begin),
         "end": np.int64(words.end),
@@ -200,7 +214,7 @@ def make_constants(decoding: Decoding) -> list[onnx.TensorProto]:
         "longest": np.int64(decoding.longest),
         "true": np.bool_(True),
         "false": np.zeros(1, np.bool_),
-        "source_pad": np.int64(decoding.source_pad),
+        "source_pad": np.array(decoding.source_pad, source_dtype),
         "axis_1": np.ones(1, np.int64),
         "three_zeros": np.zeros(3, np.int64),
         "slope": np.int64(slope),
@@ -214,7 +228,7 @@ def make_input(task: Task, name: str) -> onnx.ValueInfoProto:
 
     tensor = task.inputs[name]
     dtype = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(tensor.dtype))
-    return onnx.helper.make_tensor_value_info(name, dtype, list(tensor.axes))
+    return onnx.helper.make_tensor_value_info(START_PREFIX + name, dtype, list(tensor.axes))
 
 
 def make_value(name: str, dtype: str, shape: Sequence[int | str] | None) -> onnx.ValueInfoProto:

@@ -138,6 +138,21 @@ def name_past(axes: Axes) -> Axes:
     return tuple("past" if axis == 0 else axis for axis in axes)
 
 
+def restore_inputs(model: onnx.ModelProto, form: GraphForm) -> None:
+    """Declare the inputs that an exporter left out because the network does not use them.
+
+    A recurrent network needs no place, and is given one all the same.
+    """
+    import onnx
+
+    present = {value.name for value in model.graph.input}
+    for (name, axes), tensor in zip(form.inputs.items(), form.example, strict=True):
+        if name not in present:
+            dtype = onnx.helper.np_dtype_to_tensor_dtype(tensor.numpy().dtype)
+            value = onnx.helper.make_tensor_value_info(name, dtype, list(axes))
+            model.graph.input.append(value)
+
+
 def name_axes(model: onnx.ModelProto, form: GraphForm) -> None:
     """Give the graph's inputs and outputs the names of their dynamic axes.
 

@@ -89,6 +89,7 @@ class Export(Stage[OnnxModel]):
             with self.explain_failure(), silence_exporters():
                 sequences.export_form(form, files[name], self.opset, self.exporter)
             model = onnx.load(files[name])
+            sequences.restore_inputs(model, form)
             sequences.name_axes(model, form)
             onnx.save(clear_metadata(model), files[name])
             self.check_graph(files[name])

@@ -228,3 +228,36 @@ def test_graphs_that_do_not_fit(folders: dict[str, Path], tmp_path: Path, name: 
         assemble(tmp_path, TASK)
     missing = name in ("logits", "next_state_3")
     assert repr(name if missing else new) in str(refused.value)
+
+
+def test_a_source_of_other_integers(tmp_path: Path) -> None:
+    for name, text in UNREAD.items():
+        text = text.replace("int64[batch,source] source", "int32[batch,source] narrow")
+        text = text.replace("memory_0 = Reduce", "source = Cast<to = 7>(narrow)  memory_0 = Reduce")
+        onnx.save(onnx.parser.parse_model(text), tmp_path / f"{name}.onnx")
+    inputs = {"narrow": Tensor("int32", ("batch", "source"), high=SIZE, pad=0)}
+    model = assemble(tmp_path, change_task(inputs=inputs))
+    with open_session({MODEL: model}, threads=1) as predict:
+        tokens = generate(predict.graphs, {"narrow": np.array([[1, 0], [3, 4]], np.int32)}, DECODING)
+    assert tokens.tolist() == [[4, 6, 0, 0, 0, 0], [6, 6, 6, 0, 0, 0]]
+
+
+@pytest.mark.parametrize("name", ["samples", "token", "place", "limits", "memory_1"])
+def test_a_task_may_name_an_input_as_the_loop_names_a_tensor(tmp_path: Path, name: str) -> None:
+    for graph, text in UNREAD.items():
+        text = text.replace("source] source", f"source] {name}").replace("(source, axis)", f"({name}, axis)")
+        onnx.save(onnx.parser.parse_model(text if graph == "start" else UNREAD[graph]), tmp_path / f"{graph}.onnx")
+    model = assemble(tmp_path, change_task(inputs={name: Reversal.inputs["source"]}))
+    with open_session({MODEL: model}, threads=1) as predict:
+        tokens = generate(predict.graphs, {name: np.array([[1, 0], [3, 4]])}, DECODING)
+    assert tokens.tolist() == [[4, 6, 0, 0, 0, 0], [6, 6, 6, 0, 0, 0]]
+
+
+@pytest.mark.parametrize("name", ["steps", "logits", "done", "pad"])
+def test_a_task_may_name_its_output_as_the_loop_names_a_tensor(tmp_path: Path, name: str) -> None:
+    for graph, text in UNREAD.items():
+        onnx.save(onnx.parser.parse_model(text), tmp_path / f"{graph}.onnx")
+    task = change_task(outputs={name: Reversal.outputs["words"]})
+    with open_session({MODEL: assemble(tmp_path, task)}, threads=1) as predict:
+        tokens = predict({"source": np.array([[1, 0], [3, 4]])})[name]
+    assert tokens.tolist() == [[4, 6, 0, 0, 0, 0], [6, 6, 6, 0, 0, 0]]

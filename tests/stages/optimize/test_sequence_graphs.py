@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import onnx
 import pytest
 
 from attar.engines.runtimes.onnxruntime import open_session
-from attar.engines.runtimes.torch_sequences import open_graphs
-from attar.models.generation import MODEL, START, STEP, generate
+from attar.engines.runtimes.torch_sequences import check_sequence_network, open_graphs
+from attar.models.generation import MODEL, START, STEP, generate, generate_greedily
 from attar.pipeline.core.errors import UnsupportedModelError
 from attar.stages.artifacts import OnnxModel
 from attar.stages.export.sequences import describe_graphs
+from attar.stages.export.stage import Export
 from attar.stages.optimize.sequences import write_sequence_graphs
+from tests.support.stages.training import make_out
+from tests.support.tasks import smoke
 from tests.support.tasks.sequences import (
+    REVERSAL,
     SIZE,
     WORDS,
+    Recurrent,
     Reversal,
     draw_sources,
     make_decoding,
@@ -81,3 +87,19 @@ def test_the_exported_model_says_what_the_network_says(exported: OnnxModel) -> N
     assert int(np.max(expected)) < SIZE
     for name in (START, STEP, MODEL):
         assert not onnx.load(exported.file(name)).graph.value_info
+
+
+@pytest.mark.parametrize("exporter", ["torchscript", "dynamo"])
+def test_a_recurrent_network(tmp_path: Path, exporter: Literal["torchscript", "dynamo"]) -> None:
+    """It has no memory, a state that does not grow, another of integers, and does not use the place."""
+    check_sequence_network(Recurrent(), TASK, DECODING)
+    weights = smoke.weights(tmp_path / "weights", "tests.support.tasks.sequences:Recurrent", REVERSAL)
+    out = make_out(tmp_path)
+    facts = Export(exporter=exporter).run(out, weights=weights)
+    sources = {"source": draw_sources(2, [1, 2, 3, 4, 5] * 4)}
+    files = {name: out / f"{name}.onnx" for name in facts["graphs"]}
+    with open_session(files, threads=1) as predict, weights.open() as network:
+        expected = generate(network.graphs, sources, DECODING).tolist()
+        assert predict(sources)["words"].tolist() == expected
+        assert generate_greedily(predict.graphs, sources, DECODING).tolist() == expected
+    assert len({tuple(row) for row in expected}) > 3

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import nn
 
 from attar.models.generation import START, STEP, Decoding, Integers, Vocabulary
 from attar.models.networks.translation import Translator, translator
@@ -155,3 +156,40 @@ def change_task(base: type[Task] = Reversal, **attributes: Any) -> Task:
     made = type("Changed", (base,), attributes)()
     assert isinstance(made, Task)
     return made
+
+
+class Recurrent(nn.Module):
+    """A network without memory, of a state that does not grow and a count; it reads no places."""
+
+    def __init__(self, size: int = SIZE, width: int = 8) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.embedding, self.cell = nn.Embedding(size, width), nn.Linear(2 * width, width)
+        self.output = nn.Linear(width, size)
+        with torch.no_grad():
+            for parameter in self.parameters():
+                parameter.mul_(4)
+
+    def start(self, source: torch.Tensor) -> tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]]:
+        is_content = (source != WORDS.pad)[..., None].float()
+        summed = (self.embedding(source) * is_content).sum(1)
+        return (), (torch.tanh(summed), torch.zeros_like(source[:, 0]))
+
+    def step(
+        self,
+        token: torch.Tensor,
+        place: torch.Tensor,
+        memory: tuple[torch.Tensor, ...],
+        state: tuple[torch.Tensor, ...],
+    ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+        hidden = torch.tanh(self.cell(torch.cat([self.embedding(token), state[0]], 1)))
+        count = state[1] + 1
+        return self.output(hidden) + torch.sin(count.float())[:, None] * hidden[:, :SIZE], (hidden, count)
+
+    def forward(self, source: torch.Tensor, prefix: torch.Tensor) -> torch.Tensor:
+        memory, state = self.start(source)
+        logits = []
+        for token in prefix.T:
+            row, state = self.step(token, torch.zeros(1), memory, state)
+            logits.append(row)
+        return torch.stack(logits, 1)
