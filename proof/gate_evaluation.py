@@ -63,6 +63,9 @@ def evaluate_control_gates(ledger: Ledger, limits: GateLimits) -> list[Gate]:
     gates = list(evaluate_similarity(ledger, "control", "teacher", limits, required=False))
     if limits.score is not None:
         gates.append(evaluate_score(ledger, "score", "control", limits.score, required=False))
+    if limits.endless is not None:
+        control = ledger.hops["control"]
+        gates.append(evaluate_endless_share(control, limits.endless, required=False))
     if not gates:
         return []
     sound = evaluate_soundness(ledger, "control", required=False)
@@ -78,6 +81,8 @@ def evaluate_candidate_gates(ledger: Ledger, candidate: Hop, limits: GateLimits)
     ]
     if limits.score is not None:
         gates.append(evaluate_score(ledger, "score", "model", limits.score, required=True))
+    if limits.endless is not None:
+        gates.append(evaluate_endless_share(candidate, limits.endless, required=True))
     return [*gates, *evaluate_conversion(ledger, "model", limits.hops)]
 
 
@@ -177,14 +182,20 @@ def evaluate_endless(ledger: Ledger, limit: float | None) -> Iterator[Gate]:
         return
     required_hops = list_required_hops(engine_was_run=ledger.was_run("engine"))
     for name in STUDENT_HOPS:
-        hop = ledger.hops[name]
-        if hop.was_run and hop.endless_share is None:
-            raise StageError(
-                "the gate 'endless' is about tokens, and no output of this task holds any; remove "
-                "it from [gates]"
-            )
-        comparison = Comparison("endless", name, "absolute", hop.endless_share)
-        yield Gate(comparison, limit, required=name in required_hops)
+        yield evaluate_endless_share(ledger.hops[name], limit, required=name in required_hops)
+
+
+def evaluate_endless_share(hop: Hop, limit: float, *, required: bool) -> Gate:
+    """Return the limit of sequences without an end, for one hop.
+
+    Raises StageError if no output holds tokens.
+    """
+    if hop.was_run and hop.endless_share is None:
+        raise StageError(
+            "the gate 'endless' is about tokens, and no output of this task holds any; remove "
+            "it from [gates]"
+        )
+    return Gate(Comparison("endless", hop.name, "absolute", hop.endless_share), limit, required)
 
 
 def evaluate_similarity(

@@ -12,6 +12,7 @@ import numpy as np
 from attar.bundle.manifest import Manifest
 from attar.bundle.opening import open_whole
 from attar.bundle.steps import ship_steps
+from attar.models.preprocess import describe_steps
 from attar.models.preprocess.known import STEPS
 from attar.models.task import Task, load_task
 from attar.pipeline.core.errors import StageError
@@ -73,6 +74,12 @@ def find_difference(manifest: Manifest, task: Task) -> str | None:
         asked := {name: (output.kind, output.axes) for name, output in task.outputs.items()}
     ):
         return f"its outputs are {given}, the task's {asked}"
+    own_steps = describe_steps(manifest.postprocess)
+    if own_steps and own_steps != describe_steps(task.postprocess):
+        return (
+            "its tokens are made text by other steps than the task's, so equal tokens may be other "
+            "words"
+        )
     if list(manifest.labels) != list(task.classes):
         return f"its classes are {', '.join(manifest.labels)}, the task's {', '.join(task.classes)}"
     return None

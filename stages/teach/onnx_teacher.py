@@ -14,6 +14,7 @@ from attar.engines.graphs.softmax import has_softmax
 from attar.engines.parity import list_proven_sizes
 from attar.engines.runtimes import onnxruntime
 from attar.models.checks import task as task_check
+from attar.models.generation import find_decoding
 from attar.models.probabilities import KindCheck
 from attar.models.task import Predict, Task, load_task
 from attar.models.tensors import has_fixed_sizes
@@ -40,11 +41,12 @@ def adopt_graph(task_name: str, file: Path, out: Path) -> Facts:
     """Check the file against the task, evaluate it on validation, and save it as ``model.onnx``.
 
     External data is saved with it. Raises StageError if the file is not valid ONNX, if its inputs
-    and outputs are not the task's, and if an output is not finite or has another shape at one of
-    the promised sizes.
+    and outputs are not the task's, if an output is not finite or has another shape at one of the
+    promised sizes, and for a task that generates.
     """
     task = load_task(task_name)
     task_check.check_task(task)
+    refuse_tokens(task, file)
     model = load_graph(file)
     check_interface(task, model, file)
     if team.get_team().leads:
@@ -65,6 +67,16 @@ def adopt_graph(task_name: str, file: Path, out: Path) -> Facts:
         "history": [],
         "best_epoch": 0,
     }
+
+
+def refuse_tokens(task: Task, file: Path) -> None:
+    """Raises StageError for a task that generates: a graph has no probabilities of next tokens."""
+    if decoding := find_decoding(task):
+        raise StageError(
+            f"{file} cannot teach {type(task).__name__}, whose output {decoding.output!r} holds "
+            "tokens: a student learns the probabilities of each next token, which no graph of "
+            "whole sequences has; name a network = ... with start and step in [teacher]"
+        )
 
 
 def load_graph(file: Path) -> onnx.ModelProto:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,7 +13,11 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from attar.pipeline.core.errors import StageError
-from attar.proof.gate_evaluation import evaluate_gates
+from attar.proof.gate_evaluation import (
+    evaluate_candidate_gates,
+    evaluate_control_gates,
+    evaluate_gates,
+)
 from attar.proof.hop import STUDENT_HOPS
 from attar.proof.ledger_json import ledger_from_json
 from attar.proof.limits import GateLimits
@@ -255,3 +260,20 @@ def test_what_is_not_promised_against_production_is_not_judged() -> None:
         if row.comparison.baseline == "production"
     ]
     assert {row.comparison.metric: row.verdict for row in rows} == dict.fromkeys(("score_drop", "agreement", "speedup"), "passed")
+
+
+def test_a_candidate_and_the_control_have_the_limit_of_endless_sequences() -> None:
+    ledger = ledger_from_json(a_ledger())
+    limits = GateLimits(endless=0.002)
+    for share, verdict in ((0.001, "passed"), (0.1, "failed")):
+        control = replace(ledger.hops["student"], name="control", endless_share=share)
+        held = replace(ledger, hops={**ledger.hops, "control": control})
+        gates = {
+            "control": evaluate_control_gates(held, limits),
+            "model": evaluate_candidate_gates(held, replace(ledger.hops["model"], endless_share=share), limits),
+        }
+        for name, found in gates.items():
+            (gate,) = [gate for gate in found if gate.comparison.metric == "endless"]
+            assert (gate.comparison.hop, gate.comparison.value, gate.verdict) == (name, share, verdict)
+    with pytest.raises(StageError, match="endless"):
+        evaluate_candidate_gates(ledger, ledger.hops["model"], limits)

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 
 from attar.bundle import checksums
 from attar.bundle.sign import sign_bundle
-from attar.models.preprocess import Scale
+from attar.bundle.verified import locate_manifest, read_manifest
+from attar.models.postprocess import Detokenize
+from attar.models.preprocess import Scale, Step
 from attar.models.task import Output
+from attar.models.tasks.numbers import TOKENIZER, Numbers
 from attar.pipeline.core.errors import InvalidBundleError, StageError
 from attar.pipeline.core.stage import Facts
 from attar.stages.artifacts import Production
-from attar.stages.unpack import Unpack
+from attar.stages.unpack import Unpack, find_difference
 from tests.support.bundles.signing_parts import pair
+from tests.support.bundles.spoken import make_spoken
 from tests.support.proof.proof_parts import NAME, STUDENT, Chain, Points, digest, line
 
 
@@ -107,3 +112,24 @@ def test_it_is_a_hop_beside_the_engine_with_its_own_preprocessing(bundle: Path, 
     assert found["largest_difference"] > 0.1
     assert facts["speedup"]["bounds"].keys() == {"reference", "teacher", "production"}
     assert facts["lineage"]["production"]["key"] == digest("production")
+
+
+class Spelled(Numbers):
+    """Numbers whose words have another vocabulary, in which the same token may be another word."""
+
+    vocabulary: ClassVar[Path]
+
+    @property
+    def postprocess(self) -> Mapping[str, Sequence[Step]]:  # type: ignore[override]  # the file is written late
+        return {"words": [Detokenize(file=self.vocabulary)]}
+
+
+def test_a_bundle_of_another_vocabulary_is_refused(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spoken = make_spoken(bundle, tmp_path / "spoken")
+    manifest = read_manifest(spoken)
+    text = TOKENIZER.read_text("utf-8")
+    (tmp_path / "other.json").write_text(text.replace('"deux"', '"two"'), "utf-8")
+    for file, is_other in ((TOKENIZER, False), (tmp_path / "other.json", True)):
+        monkeypatch.setattr(Spelled, "vocabulary", file, raising=False)
+        found = find_difference(locate_manifest(manifest, spoken), Spelled())
+        assert (found is not None and "words" in found) == is_other

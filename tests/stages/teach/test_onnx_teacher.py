@@ -235,3 +235,8 @@ def test_the_code_that_adopts_a_graph_counts_for_such_a_teacher_alone(tmp_path: 
     assert "onnxruntime" not in trained.packages
     assert "attar.stages.teach.onnx_teacher:check_axes" in opaque.definitions
     assert "onnxruntime" in opaque.packages
+
+
+def test_a_graph_of_whole_sequences_is_no_teacher(tmp_path: Path, file: Path) -> None:
+    with pytest.raises(StageError, match="'words' holds tokens"):
+        adopted(file, make_out(tmp_path), "tests.support.tasks.sequences:Reversal")
