@@ -60,7 +60,7 @@ def find_fault(task: Task, predict: Predict, inputs: Sequence[Arrays], sizes: Si
         )
         wrong = wrong or find_constant(np.concatenate([answer[name] for answer in answers]))
         wrong = wrong or find_unlike(
-            answers[0][name], again[name], "a second answer to the same inputs"
+            output, answers[0][name], again[name], "a second answer to the same inputs"
         )
         if wrong:
             return f"{name!r} {wrong}"
@@ -82,11 +82,19 @@ def find_unsound(output: Output, answer: Array, sizes: Sizes) -> str | None:
     return None
 
 
-def find_unlike(expected: Array, got: Array, what: str) -> str | None:
+def find_unlike(output: Output, expected: Array, got: Array, what: str) -> str | None:
     if expected.shape != got.shape or not np.isfinite(np.asarray(got, np.float64)).all():
         return f"of {what} has another shape or is not finite"
+    if output.kind == "tokens":
+        others = count_other_sequences(expected, got)
+        return f"of {what} has other tokens for {others} of {len(got)} samples" if others else None
     apart = compute_difference(expected, got)
     return f"of {what} differs by {apart:.2g} of its magnitude" if apart > SAME else None
+
+
+def count_other_sequences(expected: Array, got: Array) -> int:
+    """Return how many rows differ: of tokens, a number that is nearly the same is another word."""
+    return int((np.asarray(expected) != np.asarray(got)).any(1).sum())
 
 
 def compute_difference(expected: Array, got: Array) -> float:
@@ -116,6 +124,8 @@ def depends_on_batch(
         together, alone = answers[name][:count], np.concatenate([row[name] for row in rows])
         if together.shape != alone.shape or not np.isfinite(np.asarray(alone, np.float64)).all():
             return f"{name!r} of one sample alone has another shape or is not finite"
+        if output.kind == "tokens" and count_other_sequences(alone, together) > count // 2:
+            return f"{name!r} depends on the other samples in the batch: most have other tokens"
         kind: Kind = (
             "values" if output.kind in ("embedding", "tokens") else output.kind
         )  # of one network's: entry by entry, not pair by pair

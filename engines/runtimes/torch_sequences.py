@@ -74,7 +74,7 @@ def open_graphs(module: nn.Module, task: Task, decoding: Decoding) -> dict[str, 
     """
     network = require_sequence_network(module)
     module.eval()
-    device = next(module.parameters()).device
+    device = next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
 
     def give(inputs: Arrays) -> list[Tensor]:
         return [

@@ -160,3 +160,22 @@ def test_a_method_that_is_missing_is_named(missing: str) -> None:
     delattr(network, missing)
     with pytest.raises(StageError, match=f"OnlyForward has no method '{missing}'"):
         require_sequence_network(network)
+
+
+class Echo(nn.Module):
+    """A rule: it repeats the token that it reads, and has no weights."""
+
+    def start(self, source: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        return (source,), ()
+
+    def step(
+        self, token: Tensor, place: Tensor, memory: tuple[Tensor, ...], state: tuple[Tensor, ...]
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        return nn.functional.one_hot(token, SIZE).float(), ()
+
+    def forward(self, source: Tensor, prefix: Tensor) -> Tensor:
+        return nn.functional.one_hot(prefix, SIZE).float()
+
+
+def test_a_network_may_have_no_weights_and_no_state() -> None:
+    check_sequence_network(Echo(), TASK, DECODING)

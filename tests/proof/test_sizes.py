@@ -8,10 +8,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from attar.models.task import Array, Arrays, Predict, Task
+from attar.models.task import Array, Arrays, Output, Predict, Task
 from attar.pipeline.core.errors import StageError
 from attar.proof.sizes import examine_sizes
 from tests.support.proof.proof_parts import TEACHER, Points
+from tests.support.tasks.sequences import LONGEST, change_task
 from tests.support.tasks.token_task import Sentences
 
 Numbers = npt.NDArray[np.float32]
@@ -129,3 +130,29 @@ def test_every_size_of_other_axes_is_tried_on_random_examples(longest: int) -> N
     sizes = [int(fault.partition("sequence ")[2].partition(":")[0]) for fault in found.faults]
     assert all(size > longest for size in sizes)
     assert (16 in sizes) == (longest < 16)
+
+
+WIDE = change_task(outputs={"words": Output(("batch", LONGEST), kind="tokens", size=8000)})
+
+
+def say(inputs: Arrays, shift: int) -> dict[str, Array]:
+    """Return the first token, among others of large numbers, and an end token."""
+    tokens = np.zeros((len(inputs["source"]), LONGEST), np.int64)
+    tokens[:, 0] = np.asarray(inputs["source"]).sum(1) + 5000 + shift
+    tokens[:, 1] = 2
+    return {"words": tokens}
+
+
+def find_token_faults(predict: Predict) -> list[str]:
+    return list(examine_sizes(WIDE, predict, rows).faults)
+
+
+def test_the_next_token_by_number_is_another_word() -> None:
+    assert find_token_faults(lambda inputs: say(inputs, 0)) == []
+    in_batches = find_token_faults(lambda inputs: say(inputs, int(len(inputs["source"]) > 1)))
+    assert any("batch 64" in fault for fault in in_batches)
+    assert all("depends on the other samples" in fault for fault in in_batches)
+    calls = iter(range(10_000))
+    drifting = find_token_faults(lambda inputs: say(inputs, next(calls)))
+    assert drifting
+    assert all("a second answer" in fault for fault in drifting)
