@@ -166,7 +166,7 @@ def test_a_tolerance_that_proves_nothing_is_refused(tolerance: float) -> None:
 
 
 def test_a_bundle_that_needs_torch_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("attar.stages.package.stage.NEVER_NEEDED", ("onnxruntime",))
+    monkeypatch.setattr(package, "NEVER_NEEDED", ("onnxruntime",))
     with pytest.raises(StageError, match="without torch: "):
         package_bundle(tmp_path)
 
