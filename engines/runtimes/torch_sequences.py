@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from attar.engines.parity import choose_traced_sizes
+from attar.engines.parity import Sizes, choose_traced_sizes
 from attar.models.generation import (
     FOLLOW,
     MODEL,
@@ -157,22 +157,26 @@ def check_sequence_network(module: nn.Module, task: Task, decoding: Decoding) ->
     """Follow random paths by ``forward`` and by ``step``. Raises StageError if they differ.
 
     A network differs if its places are off by one, if one form alone reads padding, or if its state
-    leaks from another sample or from the sentence before, for which a second one is followed.
+    leaks from another sample or from the sentence before, for which a second one is followed. That
+    one is of the largest promised sizes, which a table of positions may not have.
     """
-    graphs = open_graphs(module, task, decoding)
-    for sentence in range(2):
-        check_forms(graphs, task, decoding, np.random.default_rng(sentence))
+    graphs, traced = open_graphs(module, task, decoding), choose_traced_sizes(task)
+    largest = {axis: task.ranges[axis][1] for axis in traced}
+    for sentence, sizes in enumerate((traced, largest)):
+        generator = np.random.default_rng(sentence)
+        check_forms(graphs, task, decoding, draw_padded_inputs(task, generator, sizes), generator)
 
 
 def check_forms(
     graphs: Mapping[str, Predict],
     task: Task,
     decoding: Decoding,
+    inputs: Arrays,
     generator: np.random.Generator,
 ) -> None:
-    """Follow one random path of two samples, of which one is padded. Raises StageError."""
-    inputs, words = draw_padded_inputs(task, generator), decoding.vocabulary
-    path = generator.integers(0, words.size, (2, min(4, decoding.longest)))
+    """Follow one random path of the longest length for two samples. Raises StageError."""
+    words = decoding.vocabulary
+    path = generator.integers(0, words.size, (2, decoding.longest))
 
     def follow_path(chosen: Mapping[str, Predict]) -> list[Floats]:
         return list(follow(chosen, inputs, path, decoding))
@@ -194,9 +198,11 @@ def check_forms(
         )
 
 
-def draw_padded_inputs(task: Task, generator: np.random.Generator) -> dict[str, Array]:
+def draw_padded_inputs(
+    task: Task, generator: np.random.Generator, sizes: Sizes
+) -> dict[str, Array]:
     """Return two random samples. The second ends with padding, where the task has some."""
-    inputs = task.example(generator, **choose_traced_sizes(task) | {"batch": 2})
+    inputs = task.example(generator, **{**sizes, "batch": 2})
     for name, tensor in task.inputs.items():
         if tensor.pad is not None and len(tensor.axes) == 2 and inputs[name].shape[1] > 1:
             inputs[name][1, -1] = tensor.pad

@@ -136,7 +136,7 @@ def test_a_wrapper_without_a_fault_is_right(fault: str) -> None:
     check_sequence_network(Wrapped(fault), TASK, DECODING)
 
 
-@pytest.mark.parametrize(("fault", "shape"), [("other size", "(2, 4, 5)"), ("last token alone", "forward")])
+@pytest.mark.parametrize(("fault", "shape"), [("other size", "(2, 6, 5)"), ("last token alone", "forward")])
 def test_logits_of_another_shape(fault: str, shape: str) -> None:
     with pytest.raises(StageError) as refused:
         check_sequence_network(Wrapped(fault), TASK, DECODING)
@@ -179,3 +179,11 @@ class Echo(nn.Module):
 
 def test_a_network_may_have_no_weights_and_no_state() -> None:
     check_sequence_network(Echo(), TASK, DECODING)
+
+
+@pytest.mark.parametrize("longest", [3, 5])
+def test_a_table_of_too_few_positions(longest: int) -> None:
+    """The longest path has six tokens and the longest source five."""
+    network = Translator(SIZE, 8, 2, 12, 1, 1, longest, 0, 0.0)
+    with pytest.raises(StageError, match="forward cannot read inputs of Reversal"):
+        check_sequence_network(network, TASK, DECODING)
