@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 BLOCK = 128
 """Weights along the summed axis that share one scale."""
 BITS = 8
+UNREAD_GEMM = "a Gemm, a product of two axes with a bias; write it of three axes to have a MatMul"
+"""Why a Gemm stays float: ONNX Runtime's quantizer reads MatMul alone."""
 INT8_ACTIVATIONS = 4
 """The accuracy level of MatMulNBits at which each row of the activations is rounded to int8."""
 
@@ -59,7 +61,7 @@ def write_int8_weights_graph(
     outside = {
         node.name: EXCLUDED if node.name in weighted else "a product of two activations"
         for node in products
-    }
+    } | {node.name: UNREAD_GEMM for node in model.graph.node if node.op_type == "Gemm"}
     return {
         "quantized": dict(Counter(node.op_type for node in products if node.name in inside)),
         "float": {name: reason for name, reason in outside.items() if name not in inside},

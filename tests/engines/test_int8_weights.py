@@ -74,6 +74,21 @@ def test_an_excluded_product_stays_float(tmp_path: Path) -> None:
     assert sorted(names) == ["gram", "second"]
 
 
+def test_a_gemm_stays_float_and_is_named(tmp_path: Path) -> None:
+    """An exporter writes a linear layer of two axes as a Gemm."""
+    model = onnx.load(write_graph(tmp_path))
+    (node,) = [node for node in model.graph.node if node.name == "second"]
+    bias = onnx.numpy_helper.from_array(np.zeros(CLASSES, np.float32), "bias")
+    model.graph.initializer.append(bias)
+    node.op_type = "Gemm"
+    node.input.append("bias")
+    onnx.save(model, tmp_path / "model.onnx")
+    facts = write_int8_weights_graph(tmp_path / "model.onnx", tmp_path / "int8.onnx", ())
+    assert facts["quantized"] == {"MatMul": 1}
+    assert facts["float"].keys() == {"gram", "second"}
+    assert "Gemm" in facts["float"]["second"]
+
+
 def test_nothing_left_to_round(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedModelError, match="MatMul"):
         write_int8_weights_graph(write_graph(tmp_path), tmp_path / "int8.onnx", ["first", "second"])
