@@ -165,6 +165,7 @@ def check_sequence_network(module: nn.Module, task: Task, decoding: Decoding) ->
     for sentence, sizes in enumerate((traced, largest)):
         generator = np.random.default_rng(sentence)
         check_forms(graphs, task, decoding, draw_padded_inputs(task, generator, sizes), generator)
+    check_first_axes(graphs, task)
 
 
 def check_forms(
@@ -196,6 +197,24 @@ def check_forms(
             f"the same tokens, allowed {allowed:.2g}; step must give for each token what forward "
             "gives for it in a whole prefix (look at places, state, mask)"
         )
+
+
+def check_first_axes(graphs: Mapping[str, Predict], task: Task) -> None:
+    """Raises StageError unless the batch is the first axis of memory and state.
+
+    A beam selects and repeats samples by it, and would take a layer for a sample without a word.
+    """
+    for samples in (2, 3):
+        inputs = task.example(
+            np.random.default_rng(0), **{**choose_traced_sizes(task), "batch": samples}
+        )
+        for name, array in graphs[START](inputs).items():
+            if array.shape[:1] != (samples,):
+                raise StageError(
+                    f"the network's start gives {name} of shape {array.shape} for {samples} "
+                    "samples; the first axis of memory and state must be the batch (move layers "
+                    "behind it, and repeat for each sample what all share)"
+                )
 
 
 def draw_padded_inputs(

@@ -21,6 +21,7 @@ from tests.support.tasks.sequences import (
     OPTIONS,
     SIZE,
     WORDS,
+    Recurrent,
     Reversal,
     draw_sources,
     make_decoding,
@@ -187,3 +188,23 @@ def test_a_table_of_too_few_positions(longest: int) -> None:
     network = Translator(SIZE, 8, 2, 12, 1, 1, longest, 0, 0.0)
     with pytest.raises(StageError, match="forward cannot read inputs of Reversal"):
         check_sequence_network(network, TASK, DECODING)
+
+
+class LayersFirst(Recurrent):
+    """A state as torch's GRU has it, ``(layers, B, width)``, of which a beam would select layers."""
+
+    def start(self, source: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        memory, (hidden, count) = super().start(source)
+        return memory, (torch.stack([hidden] * 2), count)
+
+    def step(
+        self, token: Tensor, place: Tensor, memory: tuple[Tensor, ...], state: tuple[Tensor, ...]
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        logits, (hidden, count) = super().step(token, place, memory, (state[0][0], state[1]))
+        return logits, (torch.stack([hidden] * 2), count)
+
+
+def test_the_batch_comes_first() -> None:
+    check_sequence_network(Recurrent(), TASK, DECODING)
+    with pytest.raises(StageError, match=r"state_0 of shape \(2, 3, 8\) for 3 samples"):
+        check_sequence_network(LayersFirst(), TASK, DECODING)
