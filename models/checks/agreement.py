@@ -10,13 +10,25 @@ import numpy as np
 
 from attar.models.checks.task import REPEATED_SAMPLES, are_same_arrays, list_splits
 from attar.models.preprocess import describe_steps
-from attar.models.task import Arrays, SplitName, Task
+from attar.models.task import Arrays, Output, SplitName, Task
 from attar.pipeline.core.errors import StageError
+
+
+def describe_tokens(output: Output) -> dict[str, Any]:
+    """Return what the tokens of an output mean, and how many there may be."""
+    return {name: getattr(output, name) for name in ("size", "begin", "end", "pad", "growth")}
+
 
 DECLARATIONS: Mapping[str, Callable[[Task], Any]] = {
     "outputs": lambda task: {
         name: (output.kind, list(output.axes)) for name, output in task.outputs.items()
     },
+    "tokens": lambda task: {
+        name: describe_tokens(output)
+        for name, output in task.outputs.items()
+        if output.kind == "tokens"
+    },
+    "postprocess": lambda task: describe_steps(task.postprocess),
     "classes": lambda task: list(task.classes),
     "score_name": lambda task: task.score_name,
     "transfer": lambda task: task.transfer,

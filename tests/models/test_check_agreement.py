@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
 
 from attar.models.checks import agreement
-from attar.models.preprocess import Scale
+from attar.models.preprocess import Scale, Step
 from attar.models.task import Arrays, InMemory, Output, Split, SplitName, Task, Tensor
+from attar.models.tasks import numbers as spelling
 from attar.pipeline.core.errors import RecipeError, StageError
 from attar.pipeline.recipe.recipe import load_recipe
 from attar.pipeline.recipe.schema import build_schema
@@ -22,6 +26,7 @@ from attar.stages.label.stage import Label, check_teacher_inputs
 from attar.stages.slots import SLOTS
 from tests.support.projects import tiny
 from tests.support.projects.toy import Tasked
+from tests.support.tasks.sequences import Reversal
 from tests.support.tasks.smoke import DIGITS, Numbers, artifact
 
 TASK = (
@@ -157,3 +162,23 @@ def test_the_schema_shows_a_task_where_one_may_be_written() -> None:
     sections = build_schema(SLOTS)["properties"]
     assert "task" in sections["teacher"]["properties"]
     assert not any("task" in sections[name]["properties"] for name in ("answers", "student", "reference"))
+
+
+class OtherTokens(Reversal):
+    outputs = {"words": replace(Reversal.outputs["words"], size=9)}
+
+
+class OtherGrowth(Reversal):
+    outputs = {"words": replace(Reversal.outputs["words"], growth=(2, 1))}
+
+
+class OtherWords(Reversal):
+    postprocess: ClassVar[Mapping[str, Sequence[Step]]] = {"words": spelling.Numbers.postprocess["words"]}
+
+
+@pytest.mark.parametrize(
+    ("task", "named"), [(OtherTokens, "'size': 9"), (OtherGrowth, "'growth': (2, 1)"), (OtherWords, "postprocess")]
+)
+def test_tokens_that_mean_something_else(task: type[Reversal], named: str) -> None:
+    with pytest.raises(StageError, match=re.escape(named)):
+        agreement.check_agreement(Reversal(), task())
