@@ -25,7 +25,8 @@ from attar.models.checks.calls import (
 from attar.models.checks.declarations import check_declarations
 from attar.models.checks.output_steps import check_output_steps
 from attar.models.checks.overlap import check_overlap, iterate_batches
-from attar.models.checks.tokens import check_token_labels
+from attar.models.checks.tokens import check_label_lengths, check_token_labels
+from attar.models.generation import find_decoding
 from attar.models.task import CLASSIFYING, Array, Arrays, Batch, Kind, Split, SplitName, Task
 from attar.models.tensors import AxisRanges, TensorSpec, find_mismatch
 from attar.pipeline.core import error_context as blame
@@ -54,6 +55,8 @@ def check_task(task: Task) -> None:
         check_split(task, name, split)
         check_repeats(task, name, split)
     check_views(task, splits["train"])
+    for name in SPLITS:
+        check_first_labels(task, splits[name])
     check_score(task, splits["test"])
     check_overlap(splits)
 
@@ -153,6 +156,15 @@ def check_views(task: Task, split: Split) -> None:
             f"{where} changes the inputs but gives the same view for different generators; it must "
             "draw from `generator`, and what is done to every sample alike belongs in `preprocess`"
         )
+
+
+def check_first_labels(task: Task, split: CheckedSplit) -> None:
+    """Raises StageError if sequences to learn are longer than their sources allow."""
+    decoding = find_decoding(task)
+    target = None if decoding is None else task.outputs[decoding.output].target
+    if decoding is not None and target is not None:
+        first = make_first_view(task, split)
+        check_label_lengths(split.where, decoding, first.inputs, first.targets[target])
 
 
 def check_score(task: Task, split: Split) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from attar.models.checks.calls import format_place
-from attar.models.generation import Integers, Vocabulary, measure_lengths
-from attar.models.task import Array, Output, Task
+from attar.models.generation import Decoding, Integers, Vocabulary, measure_lengths
+from attar.models.task import Array, Arrays, Output, Task
 from attar.pipeline.core.errors import StageError
 
 
@@ -60,6 +60,20 @@ def check_token_labels(where: str, name: str, output: Output, labels: Array) -> 
         raise StageError(
             f"{where} gives {name!r} in row {row} the tokens {tokens[row].tolist()}; a row must be "
             f"tokens, then the end token {output.end} once, then padding {output.pad}"
+        )
+
+
+def check_label_lengths(where: str, decoding: Decoding, inputs: Arrays, labels: Array) -> None:
+    """Raises StageError for labels that are longer than their sources allow."""
+    limits = decoding.limit_lengths(inputs)
+    lengths = measure_lengths(np.asarray(labels, np.int64), decoding.vocabulary)
+    too_long = np.flatnonzero(lengths > limits)
+    if len(too_long):
+        row = int(too_long[0])
+        raise StageError(
+            f"{where} gives {decoding.output!r} {len(too_long)} labels that are longer than their "
+            f"sources allow, such as row {row} with {lengths[row]} tokens, at most {limits[row]}; "
+            f"raise growth = {decoding.growth} of the output"
         )
 
 

@@ -118,6 +118,8 @@ class SequenceObjective:
     ) -> Tensor:
         """Return L_KD along the stored path."""
         chosen, tokens = paths.select_tokens(logits, path, decoding)
+        if not len(tokens):
+            return logits.sum() * 0  # the teacher says nothing of any of these samples
         top = self.views[view][decoding.output + TOP].read_top(batch.indices)
         own = paths.mask_path(path, decoding)
         arrays: dict[str, Array] = {

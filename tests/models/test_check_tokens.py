@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attar.models.checks import task as task_check
-from attar.models.checks.tokens import check_token_labels, find_wrong_row
+from attar.models.checks.tokens import check_label_lengths, check_token_labels, find_wrong_row
+from attar.models.generation import require_decoding
 from attar.models.task import InMemory, Output, SplitName
+from attar.models.tasks.numbers import Numbers
 from attar.pipeline.core.errors import StageError
 from tests.support.tasks.sequences import LONGEST, SIZE, WORDS, Reversal, change_task
 
@@ -119,3 +122,13 @@ def test_tokens_an_end_and_padding_are_right(lengths: list[int]) -> None:
     for row, length in zip(rows, lengths, strict=True):
         row[: length + 1] = [*[3] * length, WORDS.end]
     assert find_wrong_row(rows, WORDS) is None
+
+
+def test_labels_that_a_network_can_never_say_are_refused() -> None:
+    """Sources of 1 and 3 tokens allow 2 and 4 tokens at growth (1, 1); the first label has 3."""
+    decoding = replace(require_decoding(Numbers()), growth=(1, 1))
+    inputs = {"digits": np.array([[5, 0, 0], [5, 6, 7]])}
+    labels = np.array([[4, 4, 2, 0], [4, 4, 4, 2]])
+    with pytest.raises(StageError, match="row 0 with 3 tokens, at most 2"):
+        check_label_lengths("split('train')", decoding, inputs, labels)
+    check_label_lengths("split('train')", replace(decoding, growth=(1, 2)), inputs, labels)
