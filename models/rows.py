@@ -83,8 +83,11 @@ class Rows:
 
 def pad_end(array: npt.NDArray[Any], length: int, value: float) -> npt.NDArray[Any]:
     """Return the array with its first axis filled up to ``length``."""
-    missing = [(0, length - len(array)), *[(0, 0)] * (array.ndim - 1)]
-    return np.pad(array, missing, constant_values=value)
+    padded = np.full(
+        (length, *array.shape[1:]), value, array.dtype
+    )  # np.pad takes ten times as long
+    padded[: len(array)] = array
+    return padded
 
 
 def join_rows(splits: Sequence[Rows]) -> Rows:

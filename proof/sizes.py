@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from attar.engines.parity import Sizes, list_dynamic_axes, list_proven_sizes
+from attar.models.checks.tokens import find_malformed_row
+from attar.models.generation import find_decoding
 from attar.models.task import Array, Arrays, Kind, Output, Predict, Task
 from attar.models.tensors import has_fixed_sizes
 from attar.pipeline.core.errors import StageError
@@ -58,6 +60,7 @@ def find_fault(task: Task, predict: Predict, inputs: Sequence[Arrays], sizes: Si
         wrong = next(
             filter(None, (find_unsound(output, answer[name], sizes) for answer in answers)), None
         )
+        wrong = wrong or find_malformed(task, inputs, [answer[name] for answer in answers])
         wrong = wrong or find_constant(np.concatenate([answer[name] for answer in answers]))
         wrong = wrong or find_unlike(
             output, answers[0][name], again[name], "a second answer to the same inputs"
@@ -65,6 +68,18 @@ def find_fault(task: Task, predict: Predict, inputs: Sequence[Arrays], sizes: Si
         if wrong:
             return f"{name!r} {wrong}"
     return depends_on_batch(task, predict, inputs[0], answers[0], sizes)
+
+
+def find_malformed(task: Task, inputs: Sequence[Arrays], answers: Sequence[Array]) -> str | None:
+    """What is wrong with the form of generated tokens; None for a task that does not generate."""
+    decoding = find_decoding(task)
+    if decoding is None:
+        return None
+    for one, tokens in zip(inputs, answers, strict=True):
+        rows, limits = np.asarray(tokens, np.int64), decoding.limit_lengths(one)
+        if wrong := find_malformed_row(rows, limits, decoding.vocabulary):
+            return wrong
+    return None
 
 
 def find_constant(answers: Array) -> str | None:

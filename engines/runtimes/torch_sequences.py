@@ -28,6 +28,7 @@ from attar.models.generation import (
     pad_path,
     shift_path,
 )
+from attar.models.lengths import trim_inputs
 from attar.models.task import Array, Arrays, Predict, Task
 from attar.pipeline.core.errors import StageError
 
@@ -158,7 +159,8 @@ def check_sequence_network(module: nn.Module, task: Task, decoding: Decoding) ->
 
     A network differs if its places are off by one, if one form alone reads padding, or if its state
     leaks from another sample or from the sentence before, for which a second one is followed. That
-    one is of the largest promised sizes, which a table of positions may not have.
+    one is of the largest promised sizes, which a table of positions may not have. Neither form may
+    read padding.
     """
     graphs, traced = open_graphs(module, task, decoding), choose_traced_sizes(task)
     largest = {axis: task.ranges[axis][1] for axis in traced}
@@ -166,6 +168,7 @@ def check_sequence_network(module: nn.Module, task: Task, decoding: Decoding) ->
         generator = np.random.default_rng(sentence)
         check_forms(graphs, task, decoding, draw_padded_inputs(task, generator, sizes), generator)
     check_first_axes(graphs, task)
+    check_padding(graphs, task, decoding)
 
 
 def check_forms(
@@ -217,15 +220,45 @@ def check_first_axes(graphs: Mapping[str, Predict], task: Task) -> None:
                 )
 
 
+def check_padding(graphs: Mapping[str, Predict], task: Task, decoding: Decoding) -> None:
+    """Follow a path of two samples with and without a column of padding. Raises StageError."""
+    generator = np.random.default_rng(0)
+    padded = draw_padded_inputs(task, generator, choose_traced_sizes(task))
+    for name, pad in list_paddings(task, padded).items():
+        padded[name][:, -1] = pad
+    words = decoding.vocabulary
+    path = generator.integers(0, words.size, (2, min(4, decoding.longest)))
+    logits = [
+        np.stack(list(follow({FOLLOW: graphs[FOLLOW]}, inputs, path, decoding)))
+        for inputs in (trim_inputs(task, padded), padded)
+    ]
+    difference = float(np.abs(logits[0] - logits[1]).max())
+    allowed = TOLERANCE * max(1.0, float(np.abs(logits[0]).max()))
+    if not difference <= allowed:
+        raise StageError(
+            f"the network reads padding: logits differ by {difference:.2g} with one more column of "
+            f"it, allowed {allowed:.2g}, so an answer would depend on the other samples of its "
+            "batch; mask the padding of the inputs"
+        )
+
+
 def draw_padded_inputs(
     task: Task, generator: np.random.Generator, sizes: Sizes
 ) -> dict[str, Array]:
     """Return two random samples. The second ends with padding, where the task has some."""
     inputs = task.example(generator, **{**sizes, "batch": 2})
-    for name, tensor in task.inputs.items():
-        if tensor.pad is not None and len(tensor.axes) == 2 and inputs[name].shape[1] > 1:
-            inputs[name][1, -1] = tensor.pad
+    for name, pad in list_paddings(task, inputs).items():
+        inputs[name][1, -1] = pad
     return inputs
+
+
+def list_paddings(task: Task, inputs: Arrays) -> dict[str, int]:
+    """Return the padding of each input that may end with it."""
+    return {
+        name: tensor.pad
+        for name, tensor in task.inputs.items()
+        if tensor.pad is not None and len(tensor.axes) == 2 and inputs[name].shape[1] > 1
+    }
 
 
 def call_named(

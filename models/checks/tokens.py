@@ -85,3 +85,24 @@ def find_wrong_row(tokens: Integers, words: Vocabulary) -> int | None:
     is_padding = tokens == words.pad
     is_right = ((tokens == words.end).sum(1) == 1) & (inside != is_padding).all(1)
     return None if is_right.all() else int(np.flatnonzero(~is_right)[0])
+
+
+def find_malformed_row(tokens: Integers, limits: Integers, words: Vocabulary) -> str | None:
+    """Return what is wrong with the first generated row that breaks the form; None if none does.
+
+    A row holds tokens of the vocabulary, at most as many as its limit, and padding behind an end.
+    """
+    lengths = measure_lengths(tokens, words)
+    behind = np.arange(tokens.shape[1]) >= lengths[:, None]
+    reasons = {
+        f"tokens outside the {words.size} of the vocabulary": (
+            (tokens < 0) | (tokens >= words.size)
+        ).any(1),
+        "more tokens than its source allows": lengths > limits,
+        "tokens behind its end": (behind & (tokens != words.pad)).any(1),
+    }
+    for reason, is_wrong in reasons.items():
+        if is_wrong.any():
+            row = int(is_wrong.argmax())
+            return f"has {reason} in row {row}: {tokens[row].tolist()}"
+    return None

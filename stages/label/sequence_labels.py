@@ -29,6 +29,8 @@ from attar.stages.label.shards import Shard, ShardBuilder
 
 SEQUENCE_TOP = 32
 """Log-probabilities that are stored of each token, unless a recipe says otherwise."""
+SCORE_TOLERANCE = 0.02
+"""How far a beam's score, a mean over tokens, may be from that of the same path followed again."""
 
 
 @dataclass(frozen=True)
@@ -88,42 +90,67 @@ class SequenceLabels:
         Splits that are not learned from are always answered with the teacher's most likely tokens.
         """
         decoding = require_decoding(task)
+        scores = None
         if shard.view is None:
             path = generate(graphs, batch.inputs, decoding)
         elif self.along == "labels":
             path = read_labels(task, decoding, batch)
         else:
-            path = self.generate(task, graphs, batch, decoding)
+            path, scores = self.generate(task, graphs, batch, decoding)
         longest = max(1, int(measure_lengths(path, decoding.vocabulary).max()))
         steps = follow(graphs, batch.inputs, path[:, :longest], decoding)
         logs: Floats = normalize_logits(np.stack(list(steps), 1))  # (N, T, size)
+        if scores is not None:
+            check_scores(path[:, :longest], logs, scores, decoding)
         return {decoding.output: path, decoding.output + TOP: logs}
 
     def generate(
         self, task: Task, graphs: Mapping[str, Predict], batch: ViewBatch, decoding: Decoding
-    ) -> Integers:
+    ) -> tuple[Integers, Floats | None]:
+        """Return the teacher's own tokens, and of a beam their scores."""
         if self.beam == 1:
-            return generate(graphs, batch.inputs, decoding)
-        beams, _ = generate_with_beam(graphs, batch.inputs, decoding, self.beam)
+            return generate(graphs, batch.inputs, decoding), None
+        beams, scores = generate_with_beam(graphs, batch.inputs, decoding, self.beam)
         if self.keep == "best":
-            return beams[:, 0]
-        return select_closest(task, beams, batch, decoding)
+            return beams[:, 0], scores[:, 0]
+        rows, ranks = np.arange(len(beams)), rank_closest(task, beams, batch, decoding)
+        return beams[rows, ranks], scores[rows, ranks]
 
 
-def select_closest(task: Task, beams: Integers, batch: ViewBatch, decoding: Decoding) -> Integers:
-    """Return of each sample's hypotheses the one that is closest to its label.
+def check_scores(path: Integers, logs: Floats, scores: Floats, decoding: Decoding) -> None:
+    """Check that a beam's scores are those of its paths when they are followed from their start.
+
+    They are not if a hypothesis went on with the state of another one. Raises StageError.
+    """
+    words = decoding.vocabulary
+    lengths, has_end = measure_lengths(path, words), (path == words.end).any(1)
+    own = np.arange(path.shape[1]) < lengths[:, None]
+    chosen = np.take_along_axis(logs, path[:, :, None], 2)[..., 0]
+    followed = np.where(own, chosen, 0).sum(1) / np.maximum(lengths, 1)
+    apart = float(np.abs(followed - scores)[has_end].max(initial=0))
+    if not apart <= SCORE_TOLERANCE:
+        raise StageError(
+            f"the beam gives a sequence a score that is {apart:.2g} from its own, allowed "
+            f"{SCORE_TOLERANCE:g}: its hypotheses do not keep their states; every state of the "
+            "teacher's start and step must have the batch as its first axis, or set beam = 1 in "
+            "[answers]"
+        )
+
+
+def rank_closest(task: Task, beams: Integers, batch: ViewBatch, decoding: Decoding) -> Integers:
+    """Return of each sample's hypotheses the place of the one that is closest to its label.
 
     The first of equals is the most likely. A sample without a label keeps its most likely one.
     """
     labelled, samples = batch.labelled, len(beams)
     if not batch.targets or not labelled:
-        return beams[:, 0]
+        return np.zeros(samples, np.int64)
     scores = np.full((samples, beams.shape[1]), -np.inf)
     scores[:, 0] = 0
     for rank in range(beams.shape[1]):
         scores[:labelled, rank] = score_samples(task, beams[:labelled, rank], batch, decoding)
-    chosen: Integers = beams[np.arange(samples), scores.argmax(1)]
-    return chosen
+    ranks: Integers = scores.argmax(1)
+    return ranks
 
 
 def score_samples(

@@ -93,7 +93,7 @@ class Label(Stage[Answers]):
             "samples": samples,
             "orders": {name: digest_order(samples[name]) for name in learned},
             "outputs": list(task.outputs),
-            **({"along": self.along} if find_decoding(task) else {}),
+            **({"along": self.along, "beam": self.beam} if find_decoding(task) else {}),
             "device": device,
         }
 

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 import numpy as np
 
 from attar.models import views
-from attar.models.generation import Decoding, find_decoding
+from attar.models.generation import Decoding, Integers, find_decoding
 from attar.models.probabilities import to_logits
 from attar.models.task import Predict, SplitName, Task
-from attar.models.top_answers import TOP, describe_following
+from attar.models.top_answers import TOP, TopAnswers, describe_following
 from attar.models.views import ViewBatch
 from attar.pipeline.core.errors import StageError
 from attar.proof.sizes import compute_difference
@@ -20,6 +20,8 @@ ROWS = 32
 """Samples of every view that are asked for again: other answers differ from the first on."""
 TOLERANCE = 1e-2
 """Of the largest magnitude: float16 keeps three digits, and another device rounds otherwise."""
+LIKELIER = 0.1
+"""By so much more a token's log-probability shows that the teacher would have said it instead."""
 
 
 def check_answers(task: Task, teacher: Model, answers: Answers) -> None:
@@ -77,6 +79,27 @@ def compare_sequence_view(
     known = top.is_known
     apart = compute_difference(top.values[known], live[known][:, : top.values.shape[2]])
     check_difference(apart, decoding.output, split, view)
+    if view is None or answers.facts["along"] == "teacher":
+        beam = 1 if view is None else int(answers.facts.get("beam", 1))
+        check_path(path, top, beam, f"{split}{'' if view is None else f', view {view}'}")
+
+
+def check_path(path: Integers, top: TopAnswers, beam: int, place: str) -> None:
+    """Check that each token is one of the ``beam`` that the teacher finds most likely there.
+
+    No hypothesis of a beam search goes on with another one. Raises StageError for a path that is
+    not the teacher's own, such as the labels.
+    """
+    is_token = top.indices == path[:, : top.values.shape[1], None]
+    own = np.where(is_token, top.values, -np.inf).max(-1, keepdims=True)
+    likelier = (top.values > own + LIKELIER).sum(-1)
+    count = int((likelier[top.is_known] >= beam).sum())
+    if count:
+        raise StageError(
+            f"the stored sequences of {place} are not this teacher's own: it would have said "
+            f"another token at {count} of {int(top.is_known.sum())} places; if they are the "
+            "labels, set along = 'labels' in [answers] and label again"
+        )
 
 
 def take_first_samples(

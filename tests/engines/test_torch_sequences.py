@@ -78,6 +78,8 @@ class Wrapped(nn.Module):
         self.kept: Tensors | None = None
 
     def forward(self, source: Tensor, prefix: Tensor) -> Tensor:
+        if self.fault == "both forms read padding":
+            source = source.where(source != 0, 3)
         logits: Tensor = self.network(source, prefix)
         if self.fault == "sees the future":
             return logits.roll(-1, 1)
@@ -90,7 +92,7 @@ class Wrapped(nn.Module):
     def start(self, source: Tensor) -> tuple[Tensors, Tensors]:
         if self.fault == "start raises":
             raise KeyError("source")
-        if self.fault == "padding is read":
+        if self.fault in ("padding is read", "both forms read padding"):
             source = source.where(source != 0, 3)
         memory, state = self.network.start(source)
         if self.fault == "mask of truth values":
@@ -130,6 +132,11 @@ class Wrapped(nn.Module):
 def test_forward_and_step_that_differ(fault: str) -> None:
     with pytest.raises(StageError, match="forward and its step"):
         check_sequence_network(Wrapped(fault), TASK, DECODING)
+
+
+def test_padding_that_both_forms_read() -> None:
+    with pytest.raises(StageError, match="reads padding"):
+        check_sequence_network(Wrapped("both forms read padding"), TASK, DECODING)
 
 
 @pytest.mark.parametrize("fault", ["", "mask of truth values"])

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attar.models.checks import task as task_check
-from attar.models.checks.tokens import check_label_lengths, check_token_labels, find_wrong_row
+from attar.models.checks.tokens import check_label_lengths, check_token_labels, find_malformed_row, find_wrong_row
 from attar.models.generation import require_decoding
 from attar.models.task import InMemory, Output, SplitName
 from attar.models.tasks.numbers import Numbers
@@ -132,3 +132,25 @@ def test_labels_that_a_network_can_never_say_are_refused() -> None:
     with pytest.raises(StageError, match="row 0 with 3 tokens, at most 2"):
         check_label_lengths("split('train')", decoding, inputs, labels)
     check_label_lengths("split('train')", replace(decoding, growth=(1, 2)), inputs, labels)
+
+
+@pytest.mark.parametrize(
+    ("row", "limit", "reason"),
+    [
+        ([3, 4, 2, 0], 3, None),
+        ([3, 4, 5, 0], 3, None),  # it may reach its limit without an end
+        ([2, 0, 0, 0], 1, None),
+        ([3, 4, 5, 6], 3, "more tokens than its source allows"),
+        ([3, 4, 5, 2], 3, "more tokens than its source allows"),
+        ([3, 2, 4, 0], 3, "tokens behind its end"),
+        ([3, 2, 2, 0], 3, "tokens behind its end"),
+        ([3, SIZE, 2, 0], 3, "tokens outside"),
+        ([3, -1, 2, 0], 3, "tokens outside"),
+    ],
+)
+def test_the_form_of_generated_tokens(row: list[int], limit: int, reason: str | None) -> None:
+    tokens = np.array([[3, 2, 0, 0], row])
+    found = find_malformed_row(tokens, np.array([2, limit]), WORDS)
+    assert (found is None) == (reason is None)
+    assert reason is None or reason in str(found)
+    assert reason is None or "in row 1" in str(found)

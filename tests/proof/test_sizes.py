@@ -12,7 +12,7 @@ from attar.models.task import Array, Arrays, Output, Predict, Task
 from attar.pipeline.core.errors import StageError
 from attar.proof.sizes import examine_sizes
 from tests.support.proof.proof_parts import TEACHER, Points
-from tests.support.tasks.sequences import LONGEST, change_task
+from tests.support.tasks.sequences import LONGEST, Reversal, change_task, make_decoding
 from tests.support.tasks.token_task import Sentences
 
 Numbers = npt.NDArray[np.float32]
@@ -156,3 +156,18 @@ def test_the_next_token_by_number_is_another_word() -> None:
     drifting = find_token_faults(lambda inputs: say(inputs, next(calls)))
     assert drifting
     assert all("a second answer" in fault for fault in drifting)
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_a_sequence_that_is_longer_than_its_source_allows(more: int) -> None:
+    task, decoding = Reversal(), make_decoding()
+
+    def endless(inputs: Arrays) -> dict[str, Array]:
+        """One token again and again, another for each sample, up to the limit or one further."""
+        limits = np.minimum(decoding.limit_lengths(inputs) + more, decoding.longest)
+        first = 3 + np.asarray(inputs["source"], np.int64).sum(1) % 4
+        return {"words": np.where(np.arange(decoding.longest) < limits[:, None], first[:, None], 0)}
+
+    found = examine_sizes(task, endless, rows)
+    assert any("more tokens than its source allows" in fault for fault in found.faults) == bool(more)
+    assert more or found.faults == ()

@@ -38,7 +38,7 @@ def test_nothing_on_the_page_is_left_out() -> None:
     assert all(block["file"] for block in BLOCK.finditer(PAGE) if block["language"] == "toml")
     assert len(list(BLOCK.finditer(PAGE))) == PAGE.count("\n```") / 2
     lines = list(script())
-    assert sum(line.startswith("cat > ") for line in lines) == 5
+    assert sum(line.startswith("cat > ") for line in lines) == 7
     assert "code=0; attar run recipe.toml || code=$?; test $code -eq 3" in lines
 
 

@@ -14,6 +14,7 @@ import torch
 
 from attar.models import views
 from attar.models.generation import (
+    BeamSearch,
     Floats,
     Integers,
     follow,
@@ -29,7 +30,7 @@ from attar.models.top_answers import TOP
 from attar.models.views import ViewBatch
 from attar.pipeline.core.errors import StageError
 from attar.stages.artifacts import Answers, Weights
-from attar.stages.label.sequence_labels import SEQUENCE_TOP, SequenceLabels, select_closest
+from attar.stages.label.sequence_labels import SEQUENCE_TOP, SequenceLabels, rank_closest
 from attar.stages.label.shards import Shard
 from attar.stages.learning.validation import Validation
 from tests.support.stages.labelling import label_with
@@ -101,6 +102,14 @@ def test_a_beam_keeps_its_best() -> None:
     assert path.tolist() == beams[:, 0].tolist()
 
 
+@pytest.mark.parametrize("keep", ["best", "closest"])
+def test_a_beam_whose_hypotheses_lose_their_states(keep: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    advance = BeamSearch.advance
+    monkeypatch.setattr(BeamSearch, "advance", lambda search, logs: np.arange(len(advance(search, logs))))
+    with pytest.raises(StageError, match="do not keep their states"):
+        answer(SequenceLabels(beam=3, keep=keep), make_batch())
+
+
 def test_a_beam_keeps_what_is_closest_to_the_label() -> None:
     batch = make_batch()
     path, _ = answer(SequenceLabels(beam=3, keep="closest"), batch)
@@ -115,7 +124,7 @@ def test_the_closest_by_hand() -> None:
     beams = np.array([[[4, 2], [3, 2]], [[3, 2], [5, 2]], [[4, 2], [3, 2]]])
     targets = {"words": np.array([[3, 2], [4, 2]])}
     batch = ViewBatch(np.arange(3), {"source": np.ones((3, 1), np.int64)}, targets)
-    found = select_closest(TASK, beams, batch, DECODING)
+    found = beams[np.arange(len(beams)), rank_closest(TASK, beams, batch, DECODING)]
     assert found.tolist() == [[3, 2], [3, 2], [4, 2]]
 
 
@@ -133,7 +142,7 @@ def test_the_closest_by_a_score_of_several_sums() -> None:
     beams = np.array([[[4, 5, 2], [3, 5, 2], [4, 4, 2]]])
     batch = ViewBatch(np.arange(1), {}, {"words": np.array([[3, 5, 2]])})
     task = change_task(score=score, aggregate=aggregate)
-    assert select_closest(task, beams, batch, DECODING).tolist() == [[3, 5, 2]]
+    assert beams[0, rank_closest(task, beams, batch, DECODING)].tolist() == [[3, 5, 2]]
 
 
 def test_samples_without_labels_have_no_path_along_them() -> None:
@@ -178,7 +187,7 @@ def check_rows(rows: Mapping[str, Any], inputs: Arrays, teacher: Weights, top: i
 
 def test_every_split_is_stored(tmp_path: Path, teacher: Weights) -> None:
     stored: Answers = label_with(teacher, make_out(tmp_path), views=1, top=3)
-    assert stored.facts["along"] == "teacher"
+    assert (stored.facts["along"], stored.facts["beam"]) == ("teacher", 1)
     assert stored.facts["outputs"] == ["words"]
     assert stored.facts["samples"] == SAMPLES
     validation = TASK.split("validation").take(np.arange(SAMPLES["validation"]))
@@ -249,7 +258,7 @@ def test_texts_are_compared_by_chrf() -> None:
     beams[0, 1] = 0
     beams[0, 1, :3] = [vingt, un, 2]
     batch = ViewBatch(np.arange(1), {}, {"words": encode_words([21])})
-    assert select_closest(task, beams, batch, decoding).tolist() == beams[:, 1].tolist()
+    assert rank_closest(task, beams, batch, decoding).tolist() == [1]
 
 
 @pytest.mark.parametrize("settings", [{"keep": "closest"}, {"along": "labels", "beam": 4}])

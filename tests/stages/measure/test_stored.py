@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,13 +15,23 @@ from attar.models import views
 from attar.models.sample_order import digest_order
 from attar.models.task import Arrays, InMemory, Split, SplitName
 from attar.pipeline.core.errors import StageError
-from attar.stages.artifacts import Answers
+from attar.stages.artifacts import Answers, Weights
 from attar.stages.label.shards import Shard, ShardBuilder, save_shard
 from attar.stages.measure import stored
 from tests.support.proof.proof_parts import TEACHER, Linear, Points, digest, linear
+from tests.support.stages.labelling import label_with
+from tests.support.stages.training import make_out
+from tests.support.tasks import sequences
 from tests.support.tasks.smoke import write_shard
 
 VIEWS, SEED = 2, 5
+LABELLED = f"{__name__}:Labelled"
+
+
+class Labelled(sequences.Reversal):
+    """Every sample has a label."""
+
+    transfer = False
 
 
 class Shaken(Points):
@@ -78,3 +89,26 @@ def test_of_wide_logits_what_was_kept_is_compared(teacher: Linear, tmp_path: Pat
         save_shard(root / shard.name, [packed])
     with pytest.raises(StageError, match="view 0 is off by") if factor > 1 else nullcontext():
         stored.check_answers(task, teacher, made)
+
+
+# ---- sequences
+
+
+@pytest.fixture(scope="module")
+def speaker(tmp_path_factory: pytest.TempPathFactory) -> Weights:
+    return sequences.store_translator(tmp_path_factory.mktemp("speaker"))
+
+
+@pytest.mark.parametrize("settings", [{}, {"beam": 3}, {"beam": 3, "keep": "closest"}, {"along": "labels"}], ids=str)
+def test_stored_sequences_are_the_teacher_s(speaker: Weights, settings: dict[str, Any], tmp_path: Path) -> None:
+    task = Labelled()
+    made = label_with(speaker, make_out(tmp_path), task=LABELLED, views=1, top=4, **settings)
+    stored.check_answers(task, speaker, made)
+
+
+@pytest.mark.parametrize("beam", [1, 2])
+def test_labels_in_the_place_of_the_teacher_s_sequences(speaker: Weights, beam: int, tmp_path: Path) -> None:
+    made = label_with(speaker, make_out(tmp_path), task=LABELLED, views=1, along="labels")
+    claimed = replace(made, facts={**made.facts, "along": "teacher", "beam": beam})
+    with pytest.raises(StageError, match="of train, view 0 are not this teacher's own"):
+        stored.check_answers(Labelled(), speaker, claimed)

@@ -26,6 +26,8 @@ from attar.stages.slots import SLOTS
 from tests.support.bundles.signing_parts import pair
 
 RECIPE = Path(__file__).parent / "project" / "recipe.toml"
+SENTENCES = Path(__file__).parent / "sentences" / "recipe.toml"
+"""The recipe of a task of sequences."""
 Stages = Mapping[str, type[Stage[Any]]]
 
 
@@ -46,13 +48,14 @@ class Lab:
     """``store`` is shared: what a fault does not touch is made once."""
 
     store: Path
+    recipe: Path = RECIPE
 
     def workspace(self, overrides: Sequence[str] = (), stages: Stages | None = None, against: Path | None = None) -> Workspace:
         """The recipe, with other settings, with saboteurs in the places of some stages, against a bundle in production."""
         places = stages or {}
         # Any slot may be given another task here: to look at other data is a way to be wrong.
         table = [replace(slot, stage=places.get(slot.name, slot.stage), own_task=True) for slot in SLOTS]
-        return open_workspace(str(RECIPE), table, self.store, overrides, against=against)
+        return open_workspace(str(self.recipe), table, self.store, overrides, against=against)
 
     def healthy(self) -> list[Record]:
         """The recipe as it is. What is in memory then stays there, and is not searched again by every measurement."""
@@ -60,6 +63,11 @@ class Lab:
         gc.collect()
         gc.freeze()
         return records
+
+    @property
+    def of_sentences(self) -> Lab:
+        """The same store, and the recipe of a task of sequences."""
+        return replace(self, recipe=SENTENCES)
 
     def made(self, slot: str, *overrides: str) -> Record:
         """One slot of another healthy run: an older student's engine, another teacher's answers."""

@@ -21,16 +21,18 @@ Row = tuple[str, str, str, str]
 Results = Mapping[str, Sequence[tuple[Case, Found]]]
 
 
-def page(results: Results, healthy: Sequence[Record], seconds: float, lab: Lab) -> str:
+def page(results: Results, healthy: Sequence[Record], sentences: Sequence[Record], seconds: float, lab: Lab) -> str:
     count = len(faults(results))
     missed = [f"- {group}: {case.fault} ({case.missed})." for group, each in results.items() for case, _ in each if case.missed]
     return f"""# Sabotage
 
 Nothing broken should get through; this page says what does. `python -m tests.system.sabotage` puts {count} faults, one at a time,
 into the real pipeline on a recipe of seconds (`tests/system/sabotage/project`: digits of 8x8 pixels, a residual teacher network,
-a student with a tenth of its parameters, int8), notes how each run ended, and writes this page. All stages are the real ones but
-for the one that is spoilt; a bundle is spoilt in a copy and given to `attar check`, a signed one with `--trusted`. `make test`
-holds every line below to its exit code and its place, the misses too: when something is found that catches one, the test says so.
+a student with a tenth of its parameters, int8), notes how each run ended, and writes this page. Faults of sequences have a recipe
+of their own (`tests/system/sabotage/sentences`: numbers spelled digit by digit, a translator, a smaller one, int8 weights). All
+stages are the real ones but for the one that is spoilt; a bundle is spoilt in a copy and given to `attar check`, a signed one
+with `--trusted`. `make test` holds every line below to its exit code and its place, the misses too: when something is found that
+catches one, the test says so.
 
 {count - len(missed)} of {count} are caught. Exit codes: 1 a stage broke, 3 a gate refused, 4 a bundle was refused.
 Measured on {machine.describe_machine()["cpu"]}, one thread, {datetime.now(UTC):%d %B %Y}, in {seconds:.0f} seconds.
@@ -40,6 +42,12 @@ Without a fault every promise is kept, here with its bounds (one-sided, 95 %):
 | hop | gate | promise | measured | bounds |
 | --- | --- | --- | --- | --- |
 {chr(10).join(promises(healthy))}
+
+And of the recipe for sequences:
+
+| hop | gate | promise | measured | bounds |
+| --- | --- | --- | --- | --- |
+{chr(10).join(promises(sentences))}
 
 ## Missed
 

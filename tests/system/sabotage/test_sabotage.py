@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
 from tests.system.sabotage.case import Case
-from tests.system.sabotage.lab import Lab, outcome
+from tests.system.sabotage.lab import RECIPE, SENTENCES, Lab, outcome
 from tests.system.sabotage.registry import CASES
 
 NUMBERED = [pytest.param(case, id=f"{group}: {case.fault}") for group, cases in CASES.items() for case in cases]
 
 
-def test_without_a_fault_every_promise_is_kept(lab: Lab) -> None:
-    found = outcome(list(lab.workspace().run.walk()))
+@pytest.mark.parametrize("recipe", [RECIPE, SENTENCES], ids=["project", "sentences"])
+def test_without_a_fault_every_promise_is_kept(lab: Lab, recipe: Path) -> None:
+    found = outcome(list(replace(lab, recipe=recipe).workspace().run.walk()))
     assert (found.code, found.where) == (0, ""), found.evidence
     assert found.evidence.startswith("Every promise is kept")
 

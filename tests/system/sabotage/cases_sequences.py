@@ -1,0 +1,186 @@
+"""Faults of sequences, from the teacher to the bundle, on a recipe of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.system.sabotage import sentence_bundles as bundles
+from tests.system.sabotage.case import Case, missed
+from tests.system.sabotage.lab import Inject, Lab, run, tampered
+from tests.system.sabotage.sequence_stages import FaultyDistill, FaultyLabel, FaultyTeach, LateSentences, SpoiltParts, SpoiltStep
+from tests.system.sabotage.stages import SpoiltAfterExport, SpoiltModel
+
+FAULTS = "tests.system.sabotage.loop_faults"
+STAGES = "tests.system.sabotage.sequence_stages"
+
+
+def of_sentences(inject: Inject) -> Inject:
+    return lambda lab: inject(lab.of_sentences)
+
+
+def teacher(fault: str, *settings: str) -> Inject:
+    return of_sentences(run(f'teacher.fault = "{STAGES}:{fault}"', *settings, teacher=FaultyTeach))
+
+
+def answers(fault: str, *settings: str) -> Inject:
+    return of_sentences(run(f'answers.fault = "{STAGES}:{fault}"', *settings, answers=FaultyLabel))
+
+
+def student(fault: str) -> Inject:
+    return of_sentences(run(f'student.fault = "{STAGES}:{fault}"', student=FaultyDistill))
+
+
+def network(function: str) -> Inject:
+    return of_sentences(run(f'student.network = "talkers.py:{function}"'))
+
+
+def onnx_step(fault: str) -> Inject:
+    return of_sentences(run(f'onnx.spoil = "{FAULTS}:{fault}"', onnx=SpoiltStep))
+
+
+def onnx_loop(fault: str) -> Inject:
+    return of_sentences(run(f'onnx.spoil = "{FAULTS}:{fault}"', onnx=SpoiltAfterExport))
+
+
+def loop(fault: str) -> Inject:
+    return of_sentences(run(f'targets.cpu.spoil = "{FAULTS}:{fault}"', model=SpoiltModel))
+
+
+def part(fault: str, name: str = "step") -> Inject:
+    """Of a part, and so of the loop that is assembled of it."""
+    return of_sentences(run(f'targets.cpu.spoil = "{FAULTS}:{fault}"', f'targets.cpu.part = "{name}"', model=SpoiltParts))
+
+
+def bundle(change: Callable[[Path, Lab], object], *, sealed: bool = False) -> Inject:
+    return of_sentences(tampered(change, sealed=sealed))
+
+
+UNSURE = ("teacher.epochs = 5", "gates.teacher_score = 0.01")
+"""A teacher that is often wrong: of one that never is, nothing tells its answers from the labels."""
+UNTAUGHT = "teacher.epochs = 1"
+"""Of a fault that is found before anything is learned from it."""
+HASTY = "student.epochs = 1"
+"""Of a fault before the student, which is found whatever the student has learned."""
+SEQUENCES = (
+    Case("A begin token that is another than in generating, in training", student("wrong_begin"), 3, "student", "score drop"),
+    Case("A loop that begins with the end token", onnx_loop("begins_with_end"), 3, "onnx", "one answer to all"),
+    Case(
+        "A step of the network that reads the place after its own",
+        network("late_place"),
+        1,
+        "student",
+        "its step give logits that differ",
+    ),
+    Case("A step of the graph that reads the place after its own", onnx_step("wrong_place"), 1, "onnx", "differs by"),
+    Case("A loop whose first place is the second", loop("second_place_first"), 3, "model", "the loop gives other tokens"),
+    Case(
+        "A network that goes on with the state of the sentence before",
+        network("remembering"),
+        1,
+        "student",
+        "its step give logits that differ",
+    ),
+    Case(
+        "A loop that begins with the state of the sentence before",
+        loop("state_of_another"),
+        3,
+        "model",
+        "the loop gives other tokens",
+    ),
+    Case("Labels of the test split one row late", of_sentences(run(evidence=LateSentences)), 3, "teacher", "teacher score"),
+    Case("Answers one row late", answers("late_answers", HASTY), 1, "cpu.evidence", "not this teacher's"),
+    Case("Each token paired with itself in place of the one before it", student("unshifted_pairs"), 3, "student"),
+    Case("An end token that the teacher never learned", teacher("end_left_out", HASTY), 3, "teacher", "teacher score"),
+    Case("An end token that the student never learned", student("end_left_out"), 3, "student", "score drop"),
+    Case("A network that reads padding", network("padding_reader"), 1, "student", "reads padding"),
+    Case(
+        "A network that reads padding where it generates",
+        network("step_reads_padding"),
+        1,
+        "student",
+        "its step give logits that differ",
+    ),
+    Case("A start of the graph that reads padding", part("padding_shown", "start"), 3, "model", "score drop"),
+    Case(
+        "A beam that forgets its hypotheses",
+        answers("forgotten_hypotheses", "answers.beam = 4", *UNSURE),
+        1,
+        "answers",
+        "a score that is",
+    ),
+    Case(
+        "Answers along the labels that are taken for the teacher's",
+        answers("labels_for_answers", *UNSURE, HASTY),
+        1,
+        "cpu.evidence",
+        "this teacher's own",
+    ),
+    Case("int8 weights of the head, each word's one row late", part("head_rows_moved"), 3, "model", "score drop"),
+    Case("int8 weights of the head with a quarter of one word's scale", part("head_scale_quartered"), 3, "model"),
+    Case(
+        "A teacher whose vocabulary has a word more",
+        of_sentences(run('teacher.task = "spelled.py:Larger"', "teacher.options.size = 42", UNTAUGHT)),
+        1,
+        "student",
+        "not one problem: its outputs",
+    ),
+    Case(
+        "A teacher whose words have other numbers",
+        of_sentences(run('teacher.task = "spelled.py:Renumbered"', UNTAUGHT)),
+        1,
+        "student",
+        "the first samples of train",
+    ),
+    Case("A loop whose limit is one token short", loop("limit_too_short"), 3, "model", "the loop gives other tokens"),
+    Case("A loop whose limit is one token long", loop("limit_too_long"), 3, "model", "more tokens than its source allows"),
+    Case(
+        "A loop that feeds the token before the last one back",
+        loop("feeds_older_token_back"),
+        3,
+        "model",
+        "the loop gives other tokens",
+    ),
+    Case("A loop that goes on after an end token", loop("goes_on_after_end"), 3, "model", "the loop gives other tokens"),
+    Case("A loop that ends with the first of its samples", loop("ends_with_first"), 3, "model", "the loop gives other tokens"),
+)
+ENDED = "every golden answer has its end token before the limit, as all sentences have that the student is sure of"
+TOKEN_BUNDLES = (
+    Case("A golden answer with another token", bundle(bundles.token_changed), 4, "bundle", "was changed"),
+    Case(
+        "A golden answer with another token, sealed again",
+        bundle(bundles.token_changed, sealed=True),
+        4,
+        "bundle",
+        "golden answers",
+    ),
+    Case(
+        "A golden request with another digit, sealed again",
+        bundle(bundles.digit_changed, sealed=True),
+        4,
+        "bundle",
+        "golden answers",
+    ),
+    Case(
+        "A tokenizer with two digits exchanged, sealed again",
+        bundle(bundles.digits_exchanged, sealed=True),
+        4,
+        "bundle",
+        "golden answers",
+    ),
+    Case(
+        "An engine that feeds the wrong token back, sealed again",
+        bundle(bundles.wrong_token_back, sealed=True),
+        4,
+        "bundle",
+        "golden answers",
+    ),
+    Case(
+        "An engine whose limit is one token short, sealed again",
+        bundle(bundles.shorter_limit, sealed=True),
+        4,
+        "bundle",
+        "golden answers",
+    ),
+    missed("An engine whose limit is one token long, sealed again", bundle(bundles.longer_limit, sealed=True), ENDED),
+)
