@@ -123,7 +123,7 @@ SEQUENCES = (
         of_sentences(run('teacher.task = "spelled.py:Larger"', "teacher.options.size = 42", UNTAUGHT)),
         1,
         "student",
-        "not one problem: its outputs",
+        "not one problem: its tokens",
     ),
     Case(
         "A teacher whose words have other numbers",
