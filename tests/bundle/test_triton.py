@@ -69,9 +69,10 @@ def test_every_file_that_it_names_is_there(points_bundle: Path) -> None:
 def test_the_client_of_the_page_prepares_inputs_without_an_engine(points_bundle: Path) -> None:
     page = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
     (code,) = re.findall(r"^```python\n(from pathlib.*?)^```$", page, re.MULTILINE | re.DOTALL)
-    names: dict[str, Any] = {"raw": {"x": np.array([[4.0, 2.0]], np.float32)}}
+    names: dict[str, Any] = {"raw": {"x": np.array([[4.0, 2.0]], np.float32)}, "outputs": {"y": np.ones((1, 1))}}
     exec(code.replace("BUNDLE", str(points_bundle)), names)  # noqa: S102  # our own page, so that it stays true
     assert np.array_equal(names["inputs"]["x"], [[2.0, 1.0]])
+    assert np.array_equal(names["answers"]["y"], [[1.0]])
 
 
 def test_it_is_warmed_by_the_first_golden_request_preprocessed(points_bundle: Path) -> None:
