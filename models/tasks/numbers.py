@@ -50,8 +50,10 @@ LIMIT = 1_000_000
 LONGEST = 16
 """Places for tokens; the longest words take 14, with the end token."""
 COUNTS = {"train": 12_000, "validation": 500, "test": 1_000}
-LARGE_NUMBERS = 9_000
+LARGE_NUMBERS = 9_800
 """Draws of numbers of four to six digits, of which a few are equal."""
+REPEATS = {1: 60, 2: 15, 3: 2}
+"""How often a number to train on is there, by its digits; once if it is longer."""
 
 
 class Numbers(Task):
@@ -104,23 +106,24 @@ def match_exactly(
 
 @cache
 def draw_numbers() -> dict[str, list[int]]:
-    """Return the numbers of each split: all below a thousand, and some of four to six digits.
+    """Return the numbers of each split: all below a thousand, whole thousands, and some others.
 
-    There are few small numbers, so those to train on are repeated.
+    There are few short numbers, so those to train on are repeated.
     """
     generator = np.random.default_rng(0)
     sizes = generator.integers(4, 7, LARGE_NUMBERS)
     larger = generator.random(LARGE_NUMBERS) * 0.9 * 10.0**sizes + 10.0 ** (sizes - 1)
-    drawn = dict.fromkeys([*range(1000), *larger.astype(np.int64).tolist()])
-    shuffled = generator.permutation(np.fromiter(drawn, np.int64)).tolist()
+    pool = [*range(1000), *range(1000, LIMIT, 1000), *larger.astype(np.int64).tolist()]
+    drawn = np.fromiter(dict.fromkeys(pool), np.int64)
+    shuffled = generator.permutation(drawn).tolist()
     held_out = COUNTS["test"] + COUNTS["validation"]
-    train = shuffled[held_out:]
-    small = [number for number in train if number < 1000]
-    repeated = (train + small * (COUNTS["train"] // len(small)))[: COUNTS["train"]]
+    train = []
+    for number in shuffled[held_out:]:
+        train += [number] * REPEATS.get(len(str(number)), 1)
     return {
         "test": shuffled[: COUNTS["test"]],
         "validation": shuffled[COUNTS["test"] : held_out],
-        "train": repeated,
+        "train": train[: COUNTS["train"]],
     }
 
 
