@@ -139,10 +139,13 @@ def depends_on_batch(
         together, alone = answers[name][:count], np.concatenate([row[name] for row in rows])
         if together.shape != alone.shape or not np.isfinite(np.asarray(alone, np.float64)).all():
             return f"{name!r} of one sample alone has another shape or is not finite"
-        if output.kind == "tokens" and count_other_sequences(alone, together) > count // 2:
-            return f"{name!r} depends on the other samples in the batch: most have other tokens"
+        if output.kind == "tokens":
+            # The rounding of one activation may tip a token of a random sample, seldom two.
+            if count_other_sequences(alone, together) > count // 4:
+                return f"{name!r} depends on the other samples in the batch: many have other tokens"
+            continue
         kind: Kind = (
-            "values" if output.kind in ("embedding", "tokens") else output.kind
+            "values" if output.kind == "embedding" else output.kind
         )  # of one network's: entry by entry, not pair by pair
         apart, corr = (
             compute_difference(alone, together),

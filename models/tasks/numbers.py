@@ -118,7 +118,8 @@ def draw_numbers() -> dict[str, list[int]]:
     shuffled = generator.permutation(drawn).tolist()
     held_out = COUNTS["test"] + COUNTS["validation"]
     train = []
-    for number in shuffled[held_out:]:
+    by_length = sorted(shuffled[held_out:], key=lambda number: number >= 1000)
+    for number in by_length:
         train += [number] * REPEATS.get(len(str(number)), 1)
     return {
         "test": shuffled[: COUNTS["test"]],
