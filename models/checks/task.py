@@ -25,19 +25,17 @@ from attar.models.checks.calls import (
 from attar.models.checks.declarations import check_declarations
 from attar.models.checks.output_steps import check_output_steps
 from attar.models.checks.overlap import check_overlap, iterate_batches
-from attar.models.checks.tokens import check_label_lengths, check_token_labels
-from attar.models.generation import find_decoding
+from attar.models.checks.tokens import check_first_labels, check_token_labels
 from attar.models.task import CLASSIFYING, Array, Arrays, Batch, Kind, Split, SplitName, Task
 from attar.models.tensors import AxisRanges, TensorSpec, find_mismatch
 from attar.pipeline.core import error_context as blame
 from attar.pipeline.core.errors import StageError
 
 LABEL_WORDS: Mapping[Kind, str] = {
-    "logits": "integer class indices",
-    "probabilities": "integer class indices",
+    **dict.fromkeys(CLASSIFYING, "integer class indices"),
     "tokens": "token ids",
 }
-"""What labels are, by the kind of their output; of other kinds they are numbers."""
+"""What labels are, by the kind of their output; else numbers."""
 SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
 """The splits that every task has."""
 REPEATED_SAMPLES = 64  # samples that are read again to see whether they are the same
@@ -158,15 +156,6 @@ def check_views(task: Task, split: Split) -> None:
         )
 
 
-def check_first_labels(task: Task, split: CheckedSplit) -> None:
-    """Raises StageError if sequences to learn are longer than their sources allow."""
-    decoding = find_decoding(task)
-    target = None if decoding is None else task.outputs[decoding.output].target
-    if decoding is not None and target is not None:
-        first = make_first_view(task, split)
-        check_label_lengths(split.where, decoding, first.inputs, first.targets[target])
-
-
 def check_score(task: Task, split: Split) -> None:
     """Raises StageError if ``score`` fails for random outputs. Skipped if only the task's own
     ``answer`` knows their shapes."""
@@ -273,15 +262,11 @@ def check_labels(task: Task, where: str, batch: Batch) -> None:
 
 
 def check_kind(task: Task, where: str, name: str, target: Array) -> None:
-    """Raises StageError unless a target fits its output: integers without the class axis for logits
-    and probabilities, numbers of the same axes for values."""
+    """Raises StageError unless a target has the axes and the kind of numbers of its output."""
     output = task.outputs[name]
     classes = output.kind in CLASSIFYING
-    axes, kinds = (
-        (output.axes[:-1], "biu")
-        if classes
-        else (output.axes, "biu" if output.kind == "tokens" else "biuf")
-    )
+    axes = output.axes[:-1] if classes else output.axes
+    kinds = "biu" if output.kind in LABEL_WORDS else "biuf"
     spec = TensorSpec(target.dtype.name, axes)
     wrong_shape = find_mismatch(spec, target.shape, ranges=list_sample_ranges(task))
     if target.dtype.kind not in kinds or wrong_shape:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from attar.models.checks.calls import format_place
-from attar.models.generation import Decoding, Integers, Vocabulary, measure_lengths
+from attar.models.checks.calls import CheckedSplit, format_place, make_first_view
+from attar.models.generation import Decoding, Integers, Vocabulary, find_decoding, measure_lengths
 from attar.models.task import Array, Arrays, Output, Task
 from attar.pipeline.core.errors import StageError
 
@@ -61,6 +61,15 @@ def check_token_labels(where: str, name: str, output: Output, labels: Array) -> 
             f"{where} gives {name!r} in row {row} the tokens {tokens[row].tolist()}; a row must be "
             f"tokens, then the end token {output.end} once, then padding {output.pad}"
         )
+
+
+def check_first_labels(task: Task, split: CheckedSplit) -> None:
+    """Raises StageError if sequences to learn are longer than their sources allow."""
+    decoding = find_decoding(task)
+    target = None if decoding is None else task.outputs[decoding.output].target
+    if decoding is not None and target is not None:
+        first = make_first_view(task, split)
+        check_label_lengths(split.where, decoding, first.inputs, first.targets[target])
 
 
 def check_label_lengths(where: str, decoding: Decoding, inputs: Arrays, labels: Array) -> None:
