@@ -1,9 +1,10 @@
 """Int8 weights: weights of matrix products are stored in 8 bits by block, activations stay float.
 
-The kernel (com.microsoft.MatMulNBits) rounds each row of the activations by itself, so an answer
-does not depend on what shares its batch, as it does with dynamic int8. There is nothing to
-calibrate. It is for networks that generate, one token at a time: there a step is mostly the reading
-of weights.
+The kernel (com.microsoft.MatMulNBits) rounds each row of the activations by itself, and not by the
+range of the whole batch, as dynamic int8 does. Float sums in another order may still tip the
+rounding of an activation: 1 of 384 random inputs of the recipe `numbers` got another token in a
+batch. There is nothing to calibrate. It is for networks that generate, one token at a time: there a
+step is mostly the reading of weights.
 """
 
 from __future__ import annotations

@@ -52,8 +52,8 @@ class Optimize(Stage[OnnxModel]):
       the placement that the ``runtime`` wants.
     - ``int8-dynamic`` stores the weights of matrix products in int8, and finds the ranges of each
       batch when it is called.
-    - ``int8-weights`` stores them in int8 too, and finds the range of each row of activations, so
-      that an answer does not depend on its batch.
+    - ``int8-weights`` stores them in int8 too, and finds the range of each row of activations, not
+      of the batch.
 
     Of a network that generates, `start` and `step` are converted one by one and then assembled.
 
