@@ -105,13 +105,31 @@ def group_by_length(
     order.
 
     ``labels`` ``[N]`` are the lengths of sequences to learn: then the longer of both sides counts,
-    since a network reads both, each padded to the longest of its group.
+    since a network reads both, each padded to the longest of its group. Such groups are equal in
+    tokens, and ``size`` is their mean: a loss is a mean over tokens, and a step that has few of
+    them would count as much as one that has many (Ott et al. 2019, arXiv:1904.01038, batches by
+    tokens).
     """
     sizes = measure_samples(task, inputs)
     if labels is not None:
         sizes = np.maximum(sizes.max(1), labels)[:, None]
     ordered = rows[np.lexsort(sizes[rows].T[::-1])]  # by the first axis, then by the next
-    return [ordered[start : start + size] for start in range(0, len(rows), size)]
+    if labels is None:
+        return [ordered[start : start + size] for start in range(0, len(rows), size)]
+    return split_evenly(ordered, sizes[ordered, 0], -(-len(rows) // size))
+
+
+def split_evenly(rows: Integers, weights: Integers, parts: int) -> list[Integers]:
+    """Return the rows in order, in so many parts of about equal weight.
+
+    Each part has at least a quarter of the mean number of rows: processes share the rows of a step.
+    """
+    least = max(1, len(rows) // parts // 4)
+    places = np.arange(1, parts)
+    ends = np.searchsorted(np.cumsum(weights), weights.sum() * places / parts)
+    ends = np.maximum.accumulate(ends - places * least) + places * least
+    ends = np.clip(ends, places * least, len(rows) - (parts - places) * least)
+    return np.split(rows, ends)
 
 
 def measure_labels(task: Task, targets: Arrays) -> Integers | None:

@@ -27,7 +27,8 @@ class TrainingSettings(BaseModel):
     epochs: int = Field(10, ge=1)
     """Passes over the training split."""
     batch: int = Field(128, ge=2)
-    """Samples per step, of all processes together; at least two for batch normalization."""
+    """Samples per step, of all processes together; at least two for batch normalization. If a task
+    generates tokens, steps hold about equally many tokens, and this is their mean of samples."""
     accumulate: int = Field(1, ge=1)
     """Number of parts into which each process splits its samples of a step, to need less memory."""
     learning_rate: float = Field(3e-3, gt=0)
@@ -36,6 +37,9 @@ class TrainingSettings(BaseModel):
     """AdamW's weight decay, for weights with two axes or more; biases and norms do not decay."""
     schedule: Literal["one-cycle", "cosine"] = "one-cycle"
     """How the learning rate moves over the steps."""
+    warmup: float | None = Field(None, ge=0, lt=1)
+    """The share of all steps in which the learning rate rises; by default 0.3 for one-cycle and
+    0.05 for cosine."""
     gradient_clip: float = Field(0.0, ge=0)
     """The largest norm of a step's gradient over all parameters; 0 sets no limit."""
     ema: float = Field(0.0, ge=0, lt=1)

@@ -26,7 +26,7 @@ from attar.stages.learning import checkpoint
 from attar.stages.learning.compute import Compute
 from attar.stages.learning.objective import Objective
 from attar.stages.learning.optimizer import create_average, split_by_decay
-from attar.stages.learning.schedule import SCHEDULES
+from attar.stages.learning.schedule import compute_rate
 from attar.stages.learning.settings import TrainingSettings
 from attar.stages.learning.validation import Validation
 
@@ -140,7 +140,7 @@ class Training:
         return islice(enumerate(batches), self.steps_done, None)
 
     def set_rate(self, progress: float) -> None:
-        share = SCHEDULES[self.settings.schedule](progress)
+        share = compute_rate(self.settings.schedule, self.settings.warmup, progress)
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.learning_rate * share
 

@@ -248,3 +248,20 @@ def test_of_a_sequence_to_learn_the_longer_side_decides_which_samples_go_togethe
     rows = np.arange(4)
     assert [group.tolist() for group in lengths.group_by_length(task, sources, rows, 2, labels)] == [[1, 2], [3, 0]]
     assert lengths.measure_labels(Ragged(), {"y": np.zeros((4, 1))}) is None
+
+
+def test_batches_of_sequences_to_learn_hold_equally_many_tokens() -> None:
+    """Lengths 1 1 1 1 2 2 4: of 12 tokens each of three batches gets four."""
+    rows, weights = np.arange(7), np.array([1, 1, 1, 1, 2, 2, 4])
+    parts = lengths.split_evenly(rows, weights, 3)
+    assert [part.tolist() for part in parts] == [[0, 1, 2], [3, 4], [5, 6]]
+
+
+@given(st.lists(st.integers(1, 50), min_size=1, max_size=60), st.data())
+def test_even_parts_hold_every_row_once_and_at_least_a_quarter_of_the_mean(weights: list[int], data: st.DataObject) -> None:
+    parts = data.draw(st.integers(1, len(weights)))
+    rows = np.arange(len(weights))
+    split = lengths.split_evenly(rows, np.sort(weights), parts)
+    assert len(split) == parts
+    assert min(map(len, split)) >= max(1, len(weights) // parts // 4)
+    assert np.concatenate(split).tolist() == rows.tolist()

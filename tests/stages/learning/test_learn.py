@@ -27,7 +27,7 @@ from attar.stages.artifacts import Weights
 from attar.stages.learning.compute import is_bf16_faster
 from attar.stages.learning.loop import FIRST_FRESH_VIEW, FreshViews, RecordedViews
 from attar.stages.learning.optimizer import create_average, find_undecayed
-from attar.stages.learning.schedule import SCHEDULES
+from attar.stages.learning.schedule import SCHEDULES, compute_rate
 from attar.stages.teach.stage import Teach
 from tests.support.stages.training import READER, SENTENCES, InterruptError, interrupt_at, make_out
 from tests.support.tasks.smoke import DIGITS, RESIDUAL, artifact
@@ -285,6 +285,14 @@ def test_one_cycle_by_hand() -> None:
     assert one_cycle(0.15) == pytest.approx((1 / 25 + 1) / 2)
     assert one_cycle(0.3) == 1
     assert one_cycle(0.65) == pytest.approx(0.5, abs=1e-5)
+
+
+def test_the_warm_up_is_as_long_as_it_is_set() -> None:
+    assert compute_rate("cosine", None, 0.025) == pytest.approx(0.5)
+    assert compute_rate("cosine", 0.2, 0.1) == pytest.approx(0.5)
+    assert compute_rate("cosine", 0.2, 0.6) == pytest.approx(0.5)
+    assert compute_rate("cosine", 0.0, 0.0) == 1
+    assert compute_rate("one-cycle", 0.1, 0.1) == 1
 
 
 def test_views_in_turn_and_views_never_recorded() -> None:
