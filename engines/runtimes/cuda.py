@@ -7,6 +7,7 @@ No toolkit is needed. Signatures are those of the CUDA driver API
 from __future__ import annotations
 
 import ctypes
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from ctypes import byref, c_char_p, c_int, c_size_t, c_uint, c_uint64, c_void_p
@@ -21,6 +22,7 @@ LIBRARY = "libcuda.so.1"  # comes with the driver
 MAJOR, MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, _MINOR
 NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING: does not wait for the default stream
 SECONDS = 60  # to find the devices
+TF32_OVERRIDE = "NVIDIA_TF32_OVERRIDE"  # 0: never TensorFloat-32, whatever a program asks for
 
 
 def explain_missing_gpu() -> str | None:
@@ -34,6 +36,15 @@ def explain_missing_gpu() -> str | None:
         return None if list_devices() else "no NVIDIA GPU here"
     except StageError as error:
         return str(error)
+
+
+def check_tf32_override() -> None:
+    """Raises StageError if the environment makes NVIDIA's libraries round float32."""
+    if os.environ.get(TF32_OVERRIDE, "0") != "0":
+        raise StageError(
+            f"{TF32_OVERRIDE} = {os.environ[TF32_OVERRIDE]} makes TensorFloat-32, of 10 bits, of "
+            "float32 in NVIDIA's libraries; unset it, or set it to 0"
+        )
 
 
 def has_driver() -> bool:

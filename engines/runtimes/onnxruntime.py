@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from attar.engines.runtimes import runtime
+from attar.engines.runtimes import cuda, runtime
 from attar.engines.runtimes.runtime import PRECISIONS, BuildSpec, CpuRuntime, RefusedNode
 from attar.models.task import Predict, Predictor
 from attar.models.tensors import Array, Arrays, TensorSpec, has_foreign_byte_order
@@ -29,6 +29,8 @@ COMPILES = NVIDIA - {CUDA} | {OPENVINO}
 
 For them an engine is the graph, and opening it compiles.
 """
+PROVIDER_OPTIONS: Mapping[str, Mapping[str, str]] = {CUDA: {"use_tf32": "0"}}
+"""float32 is float32: its default lets factors of float32 be rounded to 10 bits."""
 PACKAGES = dict.fromkeys(NVIDIA, "onnxruntime-gpu") | {OPENVINO: "onnxruntime-openvino"}
 FATAL_LEVEL = 4
 """What ONNX Runtime logs below this level it also raises, and one message is enough."""
@@ -154,9 +156,14 @@ def start_session(
     import onnxruntime
 
     check_provider(provider)
+    if provider in NVIDIA:
+        cuda.check_tf32_override()
     try:
         session = onnxruntime.InferenceSession(
-            file, options, providers=[provider], disabled_optimizers=DISABLED_OPTIMIZERS
+            file,
+            options,
+            providers=[(provider, dict(PROVIDER_OPTIONS.get(provider, {})))],
+            disabled_optimizers=DISABLED_OPTIMIZERS,
         )
     except Exception as error:
         name, reason = (

@@ -121,6 +121,7 @@ class TensorRt(Runtime):
         }
         if why := cuda.explain_missing_gpu():
             raise StageError(f"engines of {self.title} cannot run here: {why}")
+        cuda.check_tf32_override()
         hosted = bool(asked.options.get("version_compatible"))
         for file, found in headers.items():
             tensorrt_header.check_device(file, found, cuda.list_devices()[0])

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from attar.engines import cpu
-from attar.engines.runtimes import torch_sequences
+from attar.engines.runtimes import cuda, torch_sequences
 from attar.models.generation import MODEL, find_decoding
 from attar.models.probabilities import are_probabilities
 from attar.models.task import (
@@ -31,7 +31,9 @@ from attar.models.task import (
 )
 from attar.pipeline.core import names
 from attar.pipeline.core.errors import StageError, suggest_name
-from attar.pipeline.core.stage import Device
+from attar.pipeline.core.stage import Device, FloatPrecision
+
+HALVES: Mapping[FloatPrecision, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def select_device(requested: Device) -> torch.device:
@@ -43,6 +45,16 @@ def select_device(requested: Device) -> torch.device:
             "use --device cpu or auto, or install a CUDA build of PyTorch and its driver"
         )
     return torch.device("cpu" if requested == "cpu" or not torch.cuda.is_available() else "cuda")
+
+
+def use_ieee_float32() -> None:
+    """Compute float32 as IEEE 754 does, not in TensorFloat-32.
+
+    Torch lets cuDNN round the factors of float32 convolutions to 10 bits unless it is told not to.
+    Raises StageError where ``NVIDIA_TF32_OVERRIDE`` forces that.
+    """
+    cuda.check_tf32_override()
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
 
 
 def build_network(network: str, options: Mapping[str, Any]) -> nn.Module:
@@ -227,12 +239,20 @@ def make_graphs(module: nn.Module, task: Task) -> dict[str, Predict]:
 
 @contextmanager
 def open_network(
-    module: nn.Module, task_name: str, threads: int | None = None, device: Device = "cpu"
+    module: nn.Module,
+    task_name: str,
+    threads: int | None = None,
+    device: Device = "cpu",
+    precision: FloatPrecision = "fp32",
 ) -> Iterator[Predictor]:
     """The module as a predictor; inside, PyTorch runs on ``threads`` threads (None: as many as it
-    was set to)."""
+    was set to). With ``bf16`` and ``fp16`` it runs in autocast."""
     place = select_device(device)
+    use_ieee_float32()
     graphs = make_graphs(apply_layout(module, place).to(place), load_task(task_name))
+    if precision != "fp32":
+        cast = torch.autocast(place.type, HALVES[precision])
+        graphs = {name: cast(graph) for name, graph in graphs.items()}
     before = torch.get_num_threads()
     torch.set_num_threads(threads or before)
     try:

@@ -91,6 +91,8 @@ StoredKey = Annotated[str, SettingMark("artifact")]
 input of the setting's name. The artifact's content counts in the key."""
 Device = Annotated[Literal["auto", "cpu", "cuda"], SettingMark("undecided")]
 """The device that computes. It is recorded in the facts and does not count in the key."""
+FloatPrecision = Literal["fp32", "bf16", "fp16"]
+"""What a network that PyTorch runs multiplies in; its weights are float32."""
 
 
 class Stage(BaseModel, Generic[A]):

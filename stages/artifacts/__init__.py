@@ -19,7 +19,7 @@ from attar.models.rows import Rows, join_rows, map_shard
 from attar.models.sample_order import Integers, digest_order, find_places
 from attar.models.task import Array, Predictor, Task, load_task
 from attar.pipeline.core.errors import StageError
-from attar.pipeline.core.stage import Artifact, Device, Facts
+from attar.pipeline.core.stage import Artifact, Device, Facts, FloatPrecision
 
 if TYPE_CHECKING:
     from torch import nn
@@ -92,11 +92,12 @@ class Weights(Model):
         return load_network(file, self.facts["network"], self.facts["options"])
 
     def open(
-        self, threads: int | None = None, device: Device = "cpu"
+        self, threads: int | None = None, device: Device = "cpu", precision: FloatPrecision = "fp32"
     ) -> AbstractContextManager[Predictor]:
         from attar.engines.runtimes import torch
 
-        return torch.open_network(self.load(), self.facts["task"], threads, device)
+        task = self.facts["task"]
+        return torch.open_network(self.load(), task, threads, device, precision)
 
 
 class OnnxModel(Model):
@@ -126,7 +127,7 @@ class Answers(Artifact):
 
     VIEW is ``clean`` if the samples are not augmented. Facts: ``task`` (the teacher's), ``views``
     (count), ``seed`` (of the views), ``samples`` (a split's count), ``outputs`` (names), ``orders``
-    (a learned split's ``digest_order``), ``device``.
+    (a learned split's ``digest_order``), ``device``, ``precision``.
     """
 
     code: ClassVar[tuple[str, ...]] = ("task",)

@@ -21,7 +21,14 @@ from attar.pipeline import team
 from attar.pipeline.core.errors import StageError
 from attar.pipeline.core.file_cache import is_intact, open_file_cache
 from attar.pipeline.core.progress import report_progress
-from attar.pipeline.core.stage import CodeName, Device, Facts, Stage, open_scratch
+from attar.pipeline.core.stage import (
+    CodeName,
+    Device,
+    Facts,
+    FloatPrecision,
+    Stage,
+    open_scratch,
+)
 from attar.pipeline.keys import data
 from attar.pipeline.keys import deciders as keys
 from attar.stages.artifacts import Answers, Model, Weights
@@ -61,6 +68,8 @@ class Label(Stage[Answers]):
     """Of an output of tokens: hypotheses of a beam search; 1: the likeliest token at each step."""
     keep: Literal["best", "closest"] = "best"
     """Of a beam's hypotheses: the likeliest one, or the one that is closest to the label."""
+    precision: FloatPrecision = "fp32"
+    """What a teacher in PyTorch multiplies in; bf16 and fp16 are autocast's."""
     device: Device = "auto"
 
     def run(self, out: Path, *, teacher: Model) -> Facts:
@@ -95,6 +104,7 @@ class Label(Stage[Answers]):
             "outputs": list(task.outputs),
             **({"along": self.along, "beam": self.beam} if find_decoding(task) else {}),
             "device": device,
+            "precision": self.precision,
         }
 
     def describe_sequences(self) -> SequenceLabels:
@@ -102,12 +112,21 @@ class Label(Stage[Answers]):
         return SequenceLabels(self.along, self.beam, self.keep, self.top or SEQUENCE_TOP)
 
     def open_teacher(self, teacher: Model) -> tuple[AbstractContextManager[Predictor], str]:
-        """Return the opened teacher and its device. An ONNX graph runs on the CPU."""
+        """Return the opened teacher and its device. An ONNX graph runs on the CPU.
+
+        Raises StageError for a graph that is to be computed in another precision than its own.
+        """
         if not isinstance(teacher, Weights):
+            if self.precision != "fp32":
+                raise StageError(
+                    f"[answers] has precision = {self.precision!r}, and the teacher is an ONNX "
+                    "graph, which is computed as it is written; leave precision out"
+                )
             return teacher.open(), "cpu"
         from attar.engines.runtimes.torch import select_device
 
-        return teacher.open(device=self.device), select_device(self.device).type
+        opened = teacher.open(device=self.device, precision=self.precision)
+        return opened, select_device(self.device).type
 
 
 class LabelProgress:

@@ -19,7 +19,7 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import GradientAccumulationPlugin, broadcast
 from torch import Tensor, nn
 
-from attar.engines.runtimes.torch import select_device
+from attar.engines.runtimes.torch import select_device, use_ieee_float32
 from attar.models.views import ViewBatch
 from attar.pipeline import team
 from attar.pipeline.core.errors import StageError
@@ -129,6 +129,7 @@ def open_compute(
                 f"accelerate chose {accelerator.device}, not {device}; unset the environment's "
                 "ACCELERATE_ variables"
             )
+        use_ieee_float32()  # after accelerate, whose environment may say otherwise
         if logging:
             accelerator.init_trackers(what)
         yield Compute(accelerator, precision, batch)
@@ -149,8 +150,8 @@ def choose_precision(settings: TrainingSettings, module: nn.Module, device: torc
             f"precision = 'fp16' needs a CUDA device, this is the {device.type}; set precision to "
             "'bf16' or 'fp32'"
         )
-    lacks_bf16 = device.type == "cuda" and not torch.cuda.is_bf16_supported()
-    if settings.precision == "bf16" and lacks_bf16:
+    emulates = device.type == "cuda" and not is_bf16_faster(module, "cuda")
+    if settings.precision == "bf16" and emulates:
         raise StageError("this CUDA device has no bf16; set precision to 'fp16' or 'fp32'")
     if settings.precision == "auto":
         return "bf16" if is_bf16_faster(module, device.type) else "fp32"
@@ -165,7 +166,7 @@ def is_bf16_faster(module: nn.Module, device: str = "cpu") -> bool:
     depthwise separable ones 1.5 times slower.
     """
     if device == "cuda":
-        return bool(torch.cuda.is_bf16_supported())
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         return False
     convolutions = [layer for layer in module.modules() if isinstance(layer, nn.Conv2d)]

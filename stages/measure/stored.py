@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 
 import numpy as np
 
 from attar.models import views
 from attar.models.generation import Decoding, Integers, find_decoding
 from attar.models.probabilities import to_logits
-from attar.models.task import Predict, SplitName, Task
+from attar.models.task import Predict, Predictor, SplitName, Task
 from attar.models.top_answers import TOP, TopAnswers, describe_following
 from attar.models.views import ViewBatch
 from attar.pipeline.core.errors import StageError
 from attar.proof.sizes import compute_difference
-from attar.stages.artifacts import Answers, Model
+from attar.stages.artifacts import Answers, Model, Weights
 
 ROWS = 32
 """Samples of every view that are asked for again: other answers differ from the first on."""
@@ -34,9 +35,16 @@ def check_answers(task: Task, teacher: Model, answers: Answers) -> None:
         *(("train", view) for view in range(answers.facts["views"])),
     ]
     kept += [("transfer", view) for view in range(answers.facts["views"]) if task.transfer]
-    with teacher.open() as predictor:
+    with open_teacher(teacher, answers) as predictor:
         for split, view in kept:
             compare_view(task, predictor.graphs, answers, split, view)
+
+
+def open_teacher(teacher: Model, answers: Answers) -> AbstractContextManager[Predictor]:
+    """Open the teacher in the precision in which it answered."""
+    if not isinstance(teacher, Weights):
+        return teacher.open()
+    return teacher.open(precision=answers.facts.get("precision", "fp32"))
 
 
 def compare_view(

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnxruntime as ort
@@ -107,3 +108,21 @@ def test_building_without_onnx_says_what_to_install(
     monkeypatch.setattr(onnxruntime, "find_spec", lambda name: None)
     with pytest.raises(MissingDependencyError, match=r"'attar\[train\]'"):
         onnxruntime.OnnxRuntime().build(digits_onnx.file(), tmp_path / "model.onnx", BuildSpec())
+
+
+def test_float32_on_cuda_is_not_tensorfloat32(monkeypatch: pytest.MonkeyPatch, digits_onnx: OnnxModel) -> None:
+    """The provider's own default is TensorFloat-32."""
+    asked: list[object] = []
+
+    def open_session(file: object, options: object, *, providers: object, **others: object) -> SimpleNamespace:
+        asked.append(providers)
+        return SimpleNamespace(get_providers=lambda: [onnxruntime.CUDA])
+
+    monkeypatch.setattr(ort, "get_available_providers", lambda: [onnxruntime.CUDA, onnxruntime.CPU])
+    monkeypatch.setattr(ort, "InferenceSession", open_session)
+    options = onnxruntime.make_session_options(1, onnxruntime.CUDA, optimize=True)
+    onnxruntime.start_session(digits_onnx.file(), options, onnxruntime.CUDA)
+    assert asked == [[(onnxruntime.CUDA, {"use_tf32": "0"})]]
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "1")
+    with pytest.raises(StageError, match="NVIDIA_TF32_OVERRIDE = 1"):
+        onnxruntime.start_session(digits_onnx.file(), options, onnxruntime.CUDA)

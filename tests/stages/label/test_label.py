@@ -17,7 +17,10 @@ from attar.models.task import (
 from attar.pipeline.core.errors import StageError
 from attar.pipeline.core.file_cache import open_file_cache
 from attar.pipeline.core.progress import listen_to_progress
-from attar.stages.artifacts import Answers, Weights
+from attar.proof.sizes import compute_difference
+from attar.stages.artifacts import Answers, OnnxModel, Weights
+from attar.stages.label.stage import Label
+from attar.stages.measure.stored import check_answers
 from tests.support.stages.labelling import label_with, predict_view
 from tests.support.stages.training import READER, SENTENCES, InterruptError, interrupt_at, make_out
 from tests.support.tasks.smoke import DIGITS, weights
@@ -60,6 +63,7 @@ def test_facts_and_files(tmp_path: Path, digits_weights: Weights) -> None:
         "orders": {"train": digest_order(1197)},
         "outputs": ["logits"],
         "device": "cpu",
+        "precision": "fp32",
     }
     names = [f"{name}.00000.safetensors" for name in ("test.clean", "train.0", "train.1", "validation.clean")]
     assert sorted(path.name for path in answers.root.iterdir()) == names
@@ -103,3 +107,23 @@ def test_answers_that_float16_cannot_hold(tmp_path: Path, factor: float) -> None
     teacher = weights(tmp_path / "teacher", "tests.stages.label.test_label:Loud", DIGITS, factor=factor)
     with pytest.raises(StageError, match="float16"):
         label_with(teacher, make_out(tmp_path))
+
+
+def test_a_teacher_labels_in_the_precision_that_is_asked_for(tmp_path: Path, digits_weights: Weights) -> None:
+    exact, rounded = (
+        label_with(digits_weights, make_out(tmp_path, precision), precision=precision) for precision in ("fp32", "bf16")
+    )
+    assert rounded.facts["precision"] == "bf16"
+    apart = compute_difference(exact.read_split("test")["logits"], rounded.read_split("test")["logits"])
+    assert 0 < apart < 0.05  # bf16 keeps 8 bits
+    check_answers(load_task(DIGITS), digits_weights, rounded)
+
+
+def test_a_graph_labels_in_its_own_precision(tmp_path: Path, digits_onnx: OnnxModel) -> None:
+    with pytest.raises(StageError, match="precision = 'bf16'"):
+        Label(task=DIGITS, precision="bf16").run(make_out(tmp_path), teacher=digits_onnx)
+
+
+def test_precision_counts_in_the_key_and_the_device_does_not() -> None:
+    assert "precision" in Label(task=DIGITS).deciding()
+    assert "device" not in Label(task=DIGITS).deciding()

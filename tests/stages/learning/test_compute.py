@@ -16,7 +16,7 @@ from torch import nn
 from attar.models.views import ViewBatch
 from attar.pipeline.core.errors import StageError
 from attar.pipeline.team import Team, join_team
-from attar.stages.learning.compute import Compute, is_bf16_faster, open_compute
+from attar.stages.learning.compute import Compute, choose_precision, is_bf16_faster, open_compute
 from attar.stages.teach.stage import Teach
 from tests.support.processes.team_board import Board
 from tests.support.stages.training import READER, SENTENCES, make_out
@@ -134,3 +134,27 @@ def test_where_tensorboard_writes_does_not_count_in_the_key() -> None:
 
 def test_bf16_needs_dense_convolutions_on_the_cpu() -> None:
     assert not is_bf16_faster(LINEAR)
+
+
+@pytest.mark.parametrize(("major", "faster"), [(7, False), (8, True)])
+def test_bf16_that_a_gpu_emulates_is_not_taken(major: int, faster: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Turing and Volta, of compute capability 7, make tensors of bf16 and multiply them in float32."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(major=major))
+    monkeypatch.setattr(torch.cuda, "_check_bf16_tensor_supported", lambda device: True)
+    cuda = torch.device("cuda")
+    assert choose_precision(settings(precision="auto"), LINEAR, cuda) == ("bf16" if faster else "fp32")
+    if not faster:
+        with pytest.raises(StageError, match="no bf16"):
+            choose_precision(settings(precision="bf16"), LINEAR, cuda)
+
+
+def test_a_training_in_float32_multiplies_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
+    made(128)
+    assert not torch.backends.cudnn.allow_tf32
+    assert torch.backends.cuda.matmul.fp32_precision == "ieee"
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "1")
+    with pytest.raises(StageError, match="NVIDIA_TF32_OVERRIDE = 1"):
+        made(128)
