@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         Scale,
         Tokenize,
     )
+    from attar.models.scores import compute_f1, compute_mean_ap, count_decisions, join_labels
     from attar.models.task import Batch, InMemory, Output, Split, Task, Tensor, hits
     from attar.pipeline.core.stage import Artifact, Stage
 
@@ -46,7 +47,11 @@ __all__ = [
     "Task",
     "Tensor",
     "Tokenize",
+    "compute_f1",
+    "compute_mean_ap",
+    "count_decisions",
     "hits",
+    "join_labels",
     "open",
     "run",
 ]
@@ -68,7 +73,11 @@ _HOMES = {
     "Task": "attar.models.task:Task",
     "Tensor": "attar.models.task:Tensor",
     "Tokenize": "attar.models.preprocess:Tokenize",
+    "compute_f1": "attar.models.scores:compute_f1",
+    "compute_mean_ap": "attar.models.scores:compute_mean_ap",
+    "count_decisions": "attar.models.scores:count_decisions",
     "hits": "attar.models.task:hits",
+    "join_labels": "attar.models.scores:join_labels",
     "open": "attar.bundle.opening:open_bundle",
     "run": "attar.api:run",
 }

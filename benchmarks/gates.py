@@ -21,8 +21,8 @@ import numpy as np
 from scipy.stats import binom
 
 from attar.proof import statistics
-from attar.proof.metrics import Numbers, softmax
 from attar.proof.statistics import Z
+from attar.proof.sums import Numbers, softmax
 
 CEILINGS = {200: 0.06, 1000: 0.057, 10_000: 0.057}
 """Of wrong passes, by the number of samples."""

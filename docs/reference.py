@@ -316,7 +316,8 @@ API = {
         "attar.bundle.sign:sign_bundle",
         "attar.pipeline.run:Record",
     ),
-    "A task": ("Task", "Tensor", "Output", "Split", "InMemory", "Batch", "hits"),
+    "A task": ("Task", "Tensor", "Output", "Split", "InMemory", "Batch"),
+    "Scores": ("hits", "count_decisions", "compute_f1", "join_labels", "compute_mean_ap"),
     "Preprocessing, and steps on outputs": (
         "DecodeImage",
         "Resize",

@@ -23,6 +23,8 @@ FEWEST_ROWS = 4
 """Fewer rows than this may look like probabilities by chance."""
 ENOUGH_ROWS = 128
 """After this many rows, declared logits are refused before all answers are computed."""
+SURE = 0.1
+"""Declared multilabel logits are refused if all lie between 0 and 1, and some this near to each."""
 LEAST_STEP = 1 / 1024
 """The smallest step of a quantized output that can be distinguished from rounding."""
 HALF_FLOOR = float(np.finfo(np.float16).smallest_subnormal)
@@ -122,6 +124,7 @@ class KindCheck:
         self.who, self.name, self.kind = who, name, kind
         self.rows = self.likely_rows = 0
         self.are_in_range = True
+        self.least, self.largest = np.inf, -np.inf
 
     def add(self, answer: Array) -> None:
         """Raises StageError if declared probabilities are none, or if enough declared logits are
@@ -132,6 +135,11 @@ class KindCheck:
             are_probabilities(answer) or are_quantized_probabilities(answer)
         ):
             self.refuse_numbers(np.asarray(answer, np.float64))
+        if self.kind == "multilabel":
+            logits = np.asarray(answer, np.float64)
+            self.rows += len(logits)
+            self.least = min(self.least, float(logits.min()))
+            self.largest = max(self.largest, float(logits.max()))
         if self.kind == "logits":
             self.count(np.asarray(answer, np.float64).reshape(-1, answer.shape[-1]))
             if self.rows >= ENOUGH_ROWS:
@@ -144,8 +152,11 @@ class KindCheck:
         self.are_in_range &= bool(((used >= 0) & (used <= 1 + TOLERANCE)).all())
 
     def finish(self) -> None:
-        """Raises StageError if nearly all rows of declared logits look like probabilities; a few
-        may by chance."""
+        """Raises StageError if nearly all rows of declared logits look like probabilities, or all
+        multilabel logits like sigmoids; a few may by chance."""
+        is_sigmoid = 0 <= self.least < SURE and 1 - SURE < self.largest <= 1
+        if self.kind == "multilabel" and self.rows >= ENOUGH_ROWS and is_sigmoid:
+            self.refuse_sigmoid(f"all lie between {self.least:.4g} and {self.largest:.4g}")
         if (
             self.rows >= FEWEST_ROWS
             and self.are_in_range
@@ -161,6 +172,12 @@ class KindCheck:
             f"{self.who} {self.name!r} are declared as logits, but are probabilities: {reason}. "
             "The graph ends in a softmax: declare attar.Output(..., kind='probabilities'), or end "
             "the graph before it"
+        )
+
+    def refuse_sigmoid(self, reason: str) -> None:
+        raise StageError(
+            f"{self.who} {self.name!r} are declared as multilabel, which are logits, but are "
+            f"probabilities: {reason}. The network ends in a sigmoid: end it before that"
         )
 
     def refuse_numbers(self, rows: Numbers) -> None:

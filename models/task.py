@@ -24,7 +24,7 @@ from attar.pipeline.core import names
 
 Predict = Callable[[Arrays], dict[str, Array]]
 SplitName = Literal["train", "validation", "test", "transfer"]
-Kind = Literal["logits", "probabilities", "values", "embedding", "tokens"]
+Kind = Literal["logits", "probabilities", "values", "embedding", "tokens", "multilabel"]
 """What an output holds; see ``Output``."""
 CLASSIFYING: frozenset[Kind] = frozenset({"logits", "probabilities"})
 """The kinds whose last axis is the classes."""
@@ -50,13 +50,17 @@ class Output:
     tokens, the end token included. They are generated one after the other (see
     ``models.generation``), so such an output is a task's only one. Its target has the same axes. A
     row ends with ``end`` and is filled up with ``pad``.
+
+    ``multilabel`` are the logits of independent yes-or-no decisions, with axes ``("batch",
+    LABELS)``: the sigmoid of each is the probability of a yes, which is the answer above 0. Its
+    target has the same axes and holds 0 and 1.
     """
 
     axes: tuple[int | str, ...]
     kind: Kind = "logits"
     target: str | None = None
     """The target that trains this output: class indices for logits and probabilities, numbers for
-    values, token ids for tokens. None: no labels."""
+    values, token ids for tokens, 0 and 1 for multilabel. None: no labels."""
     size: int = 0
     """The number of different tokens; 0 for other kinds."""
     begin: int = 1

@@ -18,8 +18,9 @@ from attar.proof.hop import PREVIOUS_HOP, HopName
 from attar.proof.hop_outputs import HopOutputs
 from attar.proof.intervals import BoundsSource
 from attar.proof.ledger import COMPARED_METRICS, ClassDrop, Hop
-from attar.proof.metrics import Numbers, OutputComparison
+from attar.proof.metrics import OutputComparison
 from attar.proof.sequences import compare_sequences
+from attar.proof.sums import Numbers, Sums, compute_mean, count_values
 
 BoundsName = tuple[str, ...]
 """``(hop,)`` of a score; ``(hop, baseline, metric, output)`` of a comparison."""
@@ -188,8 +189,8 @@ def compare_hop_outputs(
     if kind != "tokens":
         return metrics.compare_outputs(kind, *sides)
     along_path = compare_sequences(expected.followed[name], got.followed[name])
-    identical = metrics.count_values((sides[0] == sides[1]).all(1).astype(np.float64))
-    sums = {**along_path.sums, "identical": metrics.Sums(identical, metrics.compute_mean)}
+    identical = count_values((sides[0] == sides[1]).all(1).astype(np.float64))
+    sums = {**along_path.sums, "identical": Sums(identical, compute_mean)}
     return replace(along_path, sums=sums)
 
 

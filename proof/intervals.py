@@ -15,10 +15,11 @@ import numpy as np
 
 from attar.models.task import Task
 from attar.pipeline.core.errors import StageError
-from attar.proof import metrics, statistics
+from attar.proof import statistics
 from attar.proof.bounds import ConfidenceBounds
-from attar.proof.metrics import Numbers, OutputComparison, Sums
+from attar.proof.metrics import OutputComparison
 from attar.proof.statistics import Name
+from attar.proof.sums import Numbers, Sums, compute_mean, count_values
 
 SHARES = frozenset({"agreement", "identical"})
 """The metrics that may be a share of the samples."""
@@ -88,7 +89,7 @@ def bound_share(values: Numbers) -> BoundsSource:
 
 
 def sum_for_mean(values: Numbers) -> Sums:
-    return Sums(metrics.count_values(values), metrics.compute_mean)
+    return Sums(count_values(values), compute_mean)
 
 
 def compute_bounds(sources: Mapping[Name, BoundsSource]) -> dict[Name, ConfidenceBounds]:

@@ -5,8 +5,9 @@ Pure numpy, in float64, never NaN. The same sums give the numbers and, resampled
 
 ``expected`` and ``got`` hold one output of both models, ``[N, ...]``, finite. Logits are taken over
 the last axis and are defined up to a constant, so they are compared after the mean of each row is
-subtracted; probabilities are compared as the logits that their logarithms are. Of embeddings only
-directions count: they are compared by cosine, see ``compare_embeddings``.
+subtracted; probabilities are compared as the logits that their logarithms are. The logits of a
+multilabel output are compared after the mean of each label is subtracted, see ``OfLabels``. Of
+embeddings only directions count: they are compared by cosine, see ``compare_embeddings``.
 
 A side that is constant has no correlation with anything (Pearson's r is 0/0). Here it is **0**,
 even against itself: a constant answer proves nothing, so it keeps no limit of a correlation.
@@ -23,8 +24,20 @@ import numpy.typing as npt
 
 from attar.models.probabilities import find_common_floor, to_logits
 from attar.models.task import CLASSIFYING, Kind
+from attar.proof.sums import (
+    Numbers,
+    Sums,
+    average_samples,
+    clear_rounding,
+    compute_mean,
+    correlate_sums,
+    count_values,
+    log_sigmoid,
+    softmax,
+    subtract_mean,
+    sum_products,
+)
 
-Numbers = npt.NDArray[np.float64]
 Metrics = dict[str, float | None]
 """``correlation``, ``correlation_per_sample``, ``correlation_probabilities``, ``cosine``, ``kdl``,
 ``agreement``, ``largest_difference``."""
@@ -34,8 +47,6 @@ ENTRIES = (
 )  # of a side that are worked on at a time: 512 kB in float64, which stay in the processor's cache
 GROUP = 64  # samples at most whose embeddings are compared with each other
 FEWEST_GROUPS = 50  # that are aimed at: fewer are too few to resample
-ROUNDING = 1e-12
-"""Of the largest magnitude: what float64 leaves of a constant after its mean is subtracted."""
 WORST: dict[str, Callable[[Sequence[float]], float]] = {
     "correlation": min,
     "correlation_per_sample": min,
@@ -46,21 +57,6 @@ WORST: dict[str, Callable[[Sequence[float]], float]] = {
     "identical": min,
     "largest_difference": max,
 }
-
-
-@dataclass(frozen=True)
-class Sums:
-    """A statistic that is a function of sums over independent rows, such as a mean."""
-
-    columns: Numbers
-    """[N, k]: what is summed; of pairs of samples [groups, k], a row for each of the disjoint
-    groups."""
-    statistic: Callable[[Numbers], Numbers]
-    """Sums [..., k] to values [...], symmetric in the samples."""
-
-    @property
-    def value(self) -> float:
-        return float(self.statistic(self.columns.sum(0)))
 
 
 @dataclass(frozen=True)
@@ -84,7 +80,7 @@ def compare_outputs(
     """All metrics of one output. Memory does not grow with the number of entries a sample."""
     if kind == "embedding":
         return compare_embeddings(expected, got)
-    columns = sum_logits_metrics if kind in CLASSIFYING else OfValues(expected, got)
+    columns = choose_sums(kind, expected, got)
     floor = find_common_floor(kind, expected, got)
     parts, largest = [], 0.0
     for pair in iterate_blocks(expected, got):
@@ -95,6 +91,15 @@ def compare_outputs(
     return OutputComparison(
         {name: Sums(joined[name], STATISTICS[name]) for name in joined}, largest
     )
+
+
+def choose_sums(
+    kind: Kind, expected: npt.NDArray[Any], got: npt.NDArray[Any]
+) -> Callable[[Numbers, Numbers], dict[str, Numbers]]:
+    """Return what makes the columns of some samples, by metric, of both sides of an output."""
+    if kind in CLASSIFYING:
+        return sum_logits_metrics
+    return OfLabels(expected, got) if kind == "multilabel" else OfValues(expected, got)
 
 
 def iterate_blocks(
@@ -124,6 +129,48 @@ def sum_logits_metrics(p: Numbers, q: Numbers) -> dict[str, Numbers]:
         "kdl": count_values(average_samples(divergences)),
         "agreement": count_values(average_samples(p.argmax(-1) == q.argmax(-1))),
     }
+
+
+class OfLabels:
+    """Sums like ``sum_logits_metrics``, of a multilabel output ``[N, labels]``.
+
+    They are pooled after the mean of each label over all samples is subtracted: that some labels
+    are rare is no knowledge of a sample. Each label is a distribution over yes and no: KDL is the
+    mean over labels and samples of KL(Bernoulli(sigmoid(expected)) || Bernoulli(sigmoid(got))), and
+    the agreement the share of labels that both sides predict, or both do not; at 0 a label is not
+    predicted.
+    """
+
+    def __init__(self, expected: npt.NDArray[Any], got: npt.NDArray[Any]) -> None:
+        sides = [np.asarray(side, np.float64) for side in (expected, got)]
+        self.means = [side.mean(0) for side in sides]
+        self.largest = [np.abs(side).max(0) for side in sides]
+        shares = [np.exp(log_sigmoid(side)) for side in sides]
+        self.mean_shares = [share.mean(0) for share in shares]
+
+    def __call__(self, p: Numbers, q: Numbers) -> dict[str, Numbers]:
+        pooled = self.pool((p, q), self.means, self.largest)
+        logs = [(log_sigmoid(side), log_sigmoid(-side)) for side in (p, q)]
+        divergences = sum(np.exp(own) * (own - other) for own, other in zip(*logs, strict=True))
+        probabilities = [np.exp(yes) for yes, _ in logs]
+        found = {
+            "correlation": pooled,
+            "correlation_probabilities": self.pool(probabilities, self.mean_shares, (1.0, 1.0)),
+            "kdl": count_values(average_samples(np.maximum(0, divergences))),
+            "agreement": count_values(average_samples((p > 0) == (q > 0))),
+        }
+        if p.shape[1] > 1:
+            found["correlation_per_sample"] = count_values(correlate_sums(pooled))
+        return found
+
+    @staticmethod
+    def pool(sides: Sequence[Numbers], means: Sequence[Numbers], largest: Sequence[Any]) -> Numbers:
+        """Return what ``pearson`` reads, of both sides minus the means of their labels."""
+        left = [
+            clear_rounding(side - mean, most)
+            for side, mean, most in zip(sides, means, largest, strict=True)
+        ]
+        return sum_products(*left)
 
 
 class OfValues:
@@ -208,43 +255,6 @@ def normalize_vectors(vectors: Numbers) -> Numbers:
     return made
 
 
-def sum_products(p: Numbers, q: Numbers) -> Numbers:
-    """What ``pearson`` reads, of the entries of each sample: ``[N, ...] -> [N, 6]``."""
-    p, q = p.reshape(len(p), -1), q.reshape(len(q), -1)
-    pairs = [np.einsum("ij,ij->i", one, other) for one, other in ((p, p), (q, q), (p, q))]
-    made: Numbers = np.stack([np.full(len(p), float(p.shape[1])), p.sum(1), q.sum(1), *pairs], 1)
-    return made
-
-
-def correlate_sums(sums: Numbers) -> Numbers:
-    """Return Pearson's r over all entries, in [-1, 1], ``[..., 6] -> [...]``.
-
-    It is 0 if a side is constant.
-    """
-    n, p, q, pp, qq, pq = np.moveaxis(sums, -1, 0)
-    variances = np.maximum(0, n * pp - p * p) * np.maximum(0, n * qq - q * q)
-    r = np.divide(n * pq - p * q, np.sqrt(variances), out=np.zeros_like(pq), where=variances > 0)
-    made: Numbers = np.clip(r, -1, 1)
-    return made
-
-
-def average_samples(rows: npt.NDArray[Any]) -> Numbers:
-    """The mean over the rows of each sample, ``[N, ...] -> [N]``."""
-    made: Numbers = np.asarray(rows, np.float64).reshape(len(rows), -1).mean(1)
-    return made
-
-
-def count_values(values: Numbers) -> Numbers:
-    """What ``ratio`` reads, ``[N] -> [N, 2]``."""
-    return np.stack([values, np.ones_like(values)], 1)
-
-
-def compute_mean(sums: Numbers) -> Numbers:
-    """The mean, ``[..., 2] -> [...]``."""
-    made: Numbers = sums[..., 0] / sums[..., 1]
-    return made
-
-
 STATISTICS: dict[str, Callable[[Numbers], Numbers]] = {
     "correlation": correlate_sums,
     "correlation_per_sample": compute_mean,
@@ -256,26 +266,8 @@ STATISTICS: dict[str, Callable[[Numbers], Numbers]] = {
 }
 """By metric that is a function of sums. KDL is the mean over rows of KL(softmax(expected) ||
 softmax(got)) in nats, the distillation loss at T = 1 (Hinton et al. 2015). The agreement is the
-share of rows with the same most likely class; of equal logits the first one counts."""
-
-
-def subtract_mean(x: Numbers, axis: int) -> Numbers:
-    """``x`` minus its mean along ``axis``, exactly 0 where only rounding is left of it."""
-    return clear_rounding(x - x.mean(axis, keepdims=True), np.abs(x).max(axis, keepdims=True))
-
-
-def clear_rounding(left: Numbers, largest: Numbers | float) -> Numbers:
-    """Exactly 0 where no more than rounding is left of numbers as large as ``largest``."""
-    left[np.abs(left) <= ROUNDING * largest] = 0
-    return left
-
-
-def softmax(logits: Numbers) -> tuple[Numbers, Numbers]:
-    """Probabilities and their logarithms."""
-    shifted = logits - logits.max(-1, keepdims=True)
-    exponentials = np.exp(shifted)
-    total = exponentials.sum(-1, keepdims=True)
-    return exponentials / total, shifted - np.log(total)
+share of rows with the same most likely class; of equal logits the first one counts. Of a
+multilabel output each label is a row with the classes yes and no."""
 
 
 def select_worst(metrics: Sequence[Metrics]) -> Metrics:

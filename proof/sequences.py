@@ -10,10 +10,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from attar.proof.metrics import (
-    STATISTICS,
+from attar.proof.metrics import STATISTICS, OutputComparison
+from attar.proof.sums import (
     Numbers,
-    OutputComparison,
     Sums,
     correlate_sums,
     count_values,

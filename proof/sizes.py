@@ -9,7 +9,7 @@ import numpy as np
 from attar.engines.parity import Sizes, list_dynamic_axes, list_proven_sizes
 from attar.models.checks.tokens import find_malformed_row
 from attar.models.generation import find_decoding
-from attar.models.task import Array, Arrays, Kind, Output, Predict, Task
+from attar.models.task import CLASSIFYING, Array, Arrays, Kind, Output, Predict, Task
 from attar.models.tensors import has_fixed_sizes
 from attar.pipeline.core.errors import StageError
 from attar.proof import metrics
@@ -144,9 +144,8 @@ def depends_on_batch(
             if count_other_sequences(alone, together) > count // 4:
                 return f"{name!r} depends on the other samples in the batch: many have other tokens"
             continue
-        kind: Kind = (
-            "values" if output.kind == "embedding" else output.kind
-        )  # of one network's: entry by entry, not pair by pair
+        # of one network's few: entry by entry, not pair by pair, or by what is usual of a label
+        kind: Kind = output.kind if output.kind in CLASSIFYING else "values"
         apart, corr = (
             compute_difference(alone, together),
             metrics.compare_outputs(kind, alone, together).numbers["correlation"],

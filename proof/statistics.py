@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from attar.proof.bounds import LEVEL, ConfidenceBounds
-from attar.proof.metrics import Numbers, Sums
+from attar.proof.sums import Numbers, Sums
 
 Indices = npt.NDArray[np.int64]
 Name = TypeVar("Name", bound=Hashable)

@@ -12,7 +12,8 @@ import numpy as np
 
 from attar.models import views
 from attar.models.task import Array, SplitName, Task
-from attar.proof.metrics import Sums, compare_outputs
+from attar.proof.metrics import compare_outputs
+from attar.proof.sums import Sums
 from attar.proof.timing import Seconds
 from attar.stages.artifacts import Answers
 from benchmarks.peers.contenders import Built, Contender, Given

@@ -33,13 +33,14 @@ def find_final_softmaxes(model: onnx.ModelProto) -> list[onnx.NodeProto]:
     ]
 
 
-def has_softmax(model: onnx.ModelProto, output: str) -> bool:
-    """Whether this output is what a softmax gives, rounded or in another shape."""
+def find_maker(model: onnx.ModelProto, output: str) -> str:
+    """Return the operator that gives this output, but for rounding and changes of shape; empty for
+    an input."""
     makers = {name: node for node in model.graph.node for name in node.output}
     node = makers.get(output)
     while node is not None and node.op_type in KEEPS_PROBABILITIES:
         node = makers.get(node.input[0])
-    return node is not None and node.op_type == "Softmax"
+    return "" if node is None else str(node.op_type)
 
 
 def list_probabilities(task: Task) -> list[str]:

@@ -38,6 +38,7 @@ def check_declarations(task: Task) -> None:
     for name, output in task.outputs.items():
         check_output(task, name, output)
         check_embedding(task, name, output)
+        check_multilabel(task, name, output)
         if output.kind == "tokens":
             check_tokens(task, name, output)
 
@@ -109,7 +110,8 @@ def check_output(task: Task, name: str, output: Output) -> None:
             f"{format_place(task, 'classes')} must be a list of names, got {reprlib.repr(classes)}"
         )
     size = output.axes[-1]
-    if output.kind in CLASSIFYING and classes and isinstance(size, int) and size != len(classes):
+    is_named = output.kind in CLASSIFYING or output.kind == "multilabel"
+    if is_named and classes and isinstance(size, int) and size != len(classes):
         raise StageError(
             f"{where} has {size} {output.kind}, {format_place(task, 'classes')} has {len(classes)} "
             "names; name all classes, or none"
@@ -133,4 +135,15 @@ def check_embedding(task: Task, name: str, output: Output) -> None:
             f"{where} is an embedding with the target {output.target!r}; no label says where a "
             "vector should point: remove `target` (what `score` needs is read from the targets in "
             "any case)"
+        )
+
+
+def check_multilabel(task: Task, name: str, output: Output) -> None:
+    """Raises StageError unless a multilabel output is a fixed number of decisions a sample."""
+    is_row = len(output.axes) == 2 and isinstance(output.axes[1], int) and output.axes[1] > 0
+    if output.kind == "multilabel" and not is_row:
+        raise StageError(
+            f"{format_place(task, f'outputs[{name!r}]')} is multilabel with the axes "
+            f"{output.axes}; they must be ('batch', LABELS), a fixed number of yes-or-no decisions "
+            "for each sample. For one of several classes at each position use kind='logits'"
         )

@@ -4,7 +4,7 @@ one."""
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,19 +23,15 @@ from attar.models.checks.calls import (
     report_errors_of,
 )
 from attar.models.checks.declarations import check_declarations
+from attar.models.checks.labels import check_labels, check_unlabelled, list_sample_ranges
 from attar.models.checks.output_steps import check_output_steps
 from attar.models.checks.overlap import check_overlap, iterate_batches
-from attar.models.checks.tokens import check_first_labels, check_token_labels
-from attar.models.task import CLASSIFYING, Array, Arrays, Batch, Kind, Split, SplitName, Task
-from attar.models.tensors import AxisRanges, TensorSpec, find_mismatch
+from attar.models.checks.tokens import check_first_labels
+from attar.models.task import Array, Arrays, Split, SplitName, Task
+from attar.models.tensors import TensorSpec, find_mismatch
 from attar.pipeline.core import error_context as blame
 from attar.pipeline.core.errors import StageError
 
-LABEL_WORDS: Mapping[Kind, str] = {
-    **dict.fromkeys(CLASSIFYING, "integer class indices"),
-    "tokens": "token ids",
-}
-"""What labels are, by the kind of their output; else numbers."""
 SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
 """The splits that every task has."""
 REPEATED_SAMPLES = 64  # samples that are read again to see whether they are the same
@@ -234,65 +230,3 @@ def check_inputs(task: Task, where: str, inputs: Arrays) -> None:
                 f"task declares {tensor.dtype} {tensor.axes} with {dict(task.ranges)}; return it "
                 "so, or let a step in `preprocess` make it so"
             )
-
-
-def list_sample_ranges(task: Task) -> AxisRanges:
-    """Return the ranges of a sample's own axes: a split has more samples than a batch."""
-    return {axis: sizes for axis, sizes in task.ranges.items() if axis != "batch"}
-
-
-def check_labels(task: Task, where: str, batch: Batch) -> None:
-    """Raises StageError unless targets have the axes of their output, class indices lie in ``[0,
-    classes)`` and numbers are finite."""
-    for name, output in task.outputs.items():
-        if output.target is None:
-            continue
-        if output.target not in batch.targets:
-            raise StageError(
-                f"{where} has no target {output.target!r}, which the output {name!r} is trained on"
-            )
-        target = batch.targets[output.target]
-        check_kind(task, where, name, target)
-        if output.kind in CLASSIFYING:
-            check_classes(where, np.asarray(target, np.int64), output.axes[-1])
-        elif output.kind == "tokens":
-            check_token_labels(where, output.target, output, target)
-        elif not np.isfinite(np.asarray(target, np.float64)).all():
-            raise StageError(f"{where}: the target {output.target!r} holds NaN or infinity")
-
-
-def check_kind(task: Task, where: str, name: str, target: Array) -> None:
-    """Raises StageError unless a target has the axes and the kind of numbers of its output."""
-    output = task.outputs[name]
-    classes = output.kind in CLASSIFYING
-    axes = output.axes[:-1] if classes else output.axes
-    kinds = "biu" if output.kind in LABEL_WORDS else "biuf"
-    spec = TensorSpec(target.dtype.name, axes)
-    wrong_shape = find_mismatch(spec, target.shape, ranges=list_sample_ranges(task))
-    if target.dtype.kind not in kinds or wrong_shape:
-        wanted = LABEL_WORDS.get(output.kind, "numbers")
-        raise StageError(
-            f"{where} gives the target {output.target!r} as {target.dtype} {target.shape}; the "
-            f"output {name!r}, {output.kind} of {output.axes}, is trained on {wanted} of the axes "
-            f"{axes}"
-        )
-
-
-def check_unlabelled(where: str, batch: Batch) -> None:
-    if batch.targets:
-        raise StageError(
-            f"{where} gives the targets {sorted(batch.targets)}; it holds samples without labels, "
-            "so return inputs alone (labelled samples belong in train)"
-        )
-
-
-def check_classes(where: str, labels: npt.NDArray[np.int64], classes: int | str) -> None:
-    if isinstance(classes, str):  # a dynamic number of classes: nothing is promised
-        return
-    wrong = labels[(labels < 0) | (labels >= classes)]
-    if len(wrong):
-        examples = sorted(set(wrong.tolist()))[:5]
-        raise StageError(
-            f"{where} gives {len(wrong)} labels outside the {classes} classes (0 to "
-            f"{classes - 1}): {examples}"
-        )

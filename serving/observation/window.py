@@ -11,15 +11,11 @@ import numpy.typing as npt
 
 from attar.models.probabilities import find_common_floor, to_logits
 from attar.models.task import CLASSIFYING, Kind
-from attar.proof.metrics import (
-    STATISTICS,
-    Numbers,
-    OfValues,
-    compare_outputs,
-    count_values,
-    sum_logits_metrics,
-)
+from attar.proof.metrics import STATISTICS, OfValues, compare_outputs, sum_logits_metrics
+from attar.proof.sums import Numbers, count_values
 
+WHOLE_KINDS: frozenset[Kind] = frozenset({"embedding", "multilabel"})
+"""The kinds whose numbers are no sums of what one request tells: they relate all samples."""
 SHOWN = ("correlation", "cosine", "agreement", "kdl")
 
 
@@ -57,7 +53,7 @@ class Window:
         if self.count < 2:
             return {}
         rows = self._rows
-        if self.kind == "embedding":
+        if self.kind in WHOLE_KINDS:
             told = compare_outputs(self.kind, rows["expected"], rows["got"]).numbers
             return {name: number for name in SHOWN if (number := told[name]) is not None}
         return {name: float(STATISTICS[name](rows[name].sum(0))) for name in SHOWN if name in rows}
@@ -65,9 +61,8 @@ class Window:
     def _compute_columns(
         self, expected: npt.NDArray[Any], got: npt.NDArray[Any]
     ) -> Mapping[str, npt.NDArray[Any]]:
-        """Return the values that are kept of each sample: sums, or embeddings themselves, as their
-        correlation is one of pairs."""
-        if self.kind == "embedding":
+        """Return the values that are kept of each sample: sums, or the outputs themselves."""
+        if self.kind in WHOLE_KINDS:
             return {"expected": expected, "got": got}
         if self.kind == "tokens":
             return {"agreement": count_values((expected == got).all(1).astype(np.float64))}

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from pydantic import Field
 
 from attar.stages.distill.loss_settings import (
+    BinaryKd,
     Cosine,
     Dist,
     Dkd,
     Kd,
+    LabelPearson,
     LayerName,
     LogitPearson,
     LossSettings,
@@ -162,6 +164,8 @@ AnyLoss = Annotated[
     | Dkd
     | Dist
     | LogitPearson
+    | BinaryKd
+    | LabelPearson
     | Mse
     | Cosine
     | Relations

@@ -132,10 +132,36 @@ class LogitPearson(OutputLoss):
         return logit_pearson(student, teacher)
 
 
+class BinaryKd(OutputLoss):
+    """``losses.binary_kd``."""
+
+    output_kinds: ClassVar[frozenset[Kind]] = frozenset({"multilabel"})
+    kind: Literal["binary_kd"] = "binary_kd"
+    temperature: Temperature = 1.0
+    """As in ``kd``."""
+
+    def __call__(self, student: Tensor, teacher: Tensor, labels: Tensor | None) -> Tensor:
+        from attar.stages.learning.losses import binary_kd
+
+        return binary_kd(student, teacher, self.temperature)
+
+
+class LabelPearson(OutputLoss):
+    """``losses.label_pearson``."""
+
+    output_kinds: ClassVar[frozenset[Kind]] = frozenset({"multilabel"})
+    kind: Literal["label_pearson"] = "label_pearson"
+
+    def __call__(self, student: Tensor, teacher: Tensor, labels: Tensor | None) -> Tensor:
+        from attar.stages.learning.losses import label_pearson
+
+        return label_pearson(student, teacher)
+
+
 class Mse(OutputLoss):
     """``losses.mse``. It compares the lengths of embeddings, too."""
 
-    output_kinds = CLASSIFYING | {"values", "embedding"}
+    output_kinds = CLASSIFYING | {"values", "embedding", "multilabel"}
     kind: Literal["mse"] = "mse"
 
     def __call__(self, student: Tensor, teacher: Tensor, labels: Tensor | None) -> Tensor:
@@ -186,19 +212,28 @@ class Relations(OutputLoss):
 
 
 Loss = Annotated[
-    Kd | Dkd | Dist | LogitPearson | Mse | Cosine | Relations,
+    Kd | Dkd | Dist | LogitPearson | BinaryKd | LabelPearson | Mse | Cosine | Relations,
     Field(discriminator="kind"),
 ]
 """Every loss of outputs, by ``kind``. It reads the stored answers."""
-OUTPUT_LOSSES: tuple[type[OutputLoss], ...] = (Kd, Dkd, Dist, LogitPearson, Mse, Cosine, Relations)
+OUTPUT_LOSSES: tuple[type[OutputLoss], ...] = (
+    *(Kd, Dkd, Dist, LogitPearson),
+    *(BinaryKd, LabelPearson),
+    *(Mse, Cosine, Relations),
+)
+
+
+def list_suitable_losses(kind: str) -> list[str]:
+    """Return the losses for outputs of this kind, the usual one first."""
+    suitable = [loss for loss in OUTPUT_LOSSES if kind in loss.output_kinds]
+    return [loss.model_fields["kind"].default for loss in suitable]
 
 
 def format_suitable_losses(kind: str) -> str:
     """Return the losses for outputs of this kind, such as ``mse, cosine or relations``."""
     if kind == "tokens":
         return "word or sequence"
-    suitable = [loss for loss in OUTPUT_LOSSES if kind in loss.output_kinds]
-    *names, last = [loss.model_fields["kind"].default for loss in suitable]
+    *names, last = list_suitable_losses(kind)
     return f"{', '.join(names)} or {last}" if names else str(last)
 
 

@@ -22,6 +22,7 @@ from attar.stages.distill.loss_settings import (
     Loss,
     OutputLoss,
     format_suitable_losses,
+    list_suitable_losses,
 )
 from attar.stages.distill.sequence_loss_settings import SEQUENCE_LOSSES
 from attar.stages.learning.objective import Autocast, LabelObjective, Tensors, read_target
@@ -80,7 +81,8 @@ class DistillationObjective:
             if not any(reads_output(loss, name, output) for loss in self.losses):
                 raise StageError(
                     f"no loss reads the output {name!r} ({output.kind}); add "
-                    f"{{ kind = 'mse', output = '{name}' }} to losses, or another that is for "
+                    f"{{ kind = '{list_suitable_losses(output.kind)[0]}', output = '{name}' }} to "
+                    "losses, or another that is for "
                     f"{output.kind}: {format_suitable_losses(output.kind)}"
                 )
 

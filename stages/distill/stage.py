@@ -34,7 +34,8 @@ class Distill(TrainingSettings, Stage[Weights]):
     distiller: DistillerSettings | None = None
     """A small network that is trained with the student, see ``stages.distill.distiller``."""
     other: Literal["cross-entropy"] = "cross-entropy"
-    """L_other, for outputs that are logits. Outputs that are numbers have the squared error."""
+    """L_other, for outputs that are logits. Multilabel outputs have the binary cross-entropy,
+    outputs that are numbers the squared error."""
 
     start: StoredKey | None = None
     """The key of an earlier student, whose tensors of the same name and shape are the first

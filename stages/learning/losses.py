@@ -129,6 +129,44 @@ def cross_entropy(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Ten
     return functional.cross_entropy(rows, labels.flatten(), label_smoothing=smoothing)
 
 
+def binary_cross_entropy(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
+    """``-log`` of the probability of each 0 or 1 in ``labels`` ``(B, labels)``, the mean over all.
+
+    The sigmoid of a logit is the probability of a 1. ``smoothing`` moves that share of each target
+    to 1/2, as ``cross_entropy`` does with two classes.
+    """
+    targets = labels.float() * (1 - smoothing) + smoothing / 2
+    return functional.binary_cross_entropy_with_logits(logits, targets)
+
+
+def binary_kd(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """``T^2`` times KL(Bernoulli(sigmoid(teacher / T)) || Bernoulli(sigmoid(student / T))), the
+    mean over the entries of ``(B, labels)``.
+
+    Yang et al. 2023, "Multi-Label Knowledge Distillation", arXiv:2308.06453, section 3.2, L_MLD:
+    each label is a distillation of its own between yes and no. There it is the sum over labels and
+    without a temperature; the mean has the size of ``binary_cross_entropy``. It is ``kd`` of the
+    two logits 0 and z.
+    """
+    p, q = teacher / temperature, student / temperature
+    terms = [
+        sign.sigmoid() * (functional.logsigmoid(sign) - functional.logsigmoid(other))
+        for sign, other in ((p, q), (-p, -q))
+    ]
+    return (terms[0] + terms[1]).mean() * temperature**2
+
+
+def label_pearson(student: Tensor, teacher: Tensor) -> Tensor:
+    """1 - CORR of a multilabel output ``(B, labels)``: Pearson's r over all logits of the batch,
+    each label minus its mean; in [0, 2].
+
+    ``proof.metrics`` calls it ``correlation``. Per process and batch, as ``logit_pearson``. One
+    row alone is constant, and teaches nothing.
+    """
+    p, q = (subtract_mean(logits, 0).reshape(1, -1) for logits in (student, teacher))
+    return 1 - compute_correlations(p, q, 1).squeeze()
+
+
 def flatten_rows(logits: Tensor) -> Tensor:
     """Return the rows: ``(B, ..., classes) -> (rows, classes)``."""
     return logits.flatten(0, -2)

@@ -16,7 +16,7 @@ from attar.models.task import CLASSIFYING, Output, Split, Task
 from attar.models.views import ViewBatch
 from attar.pipeline.core.errors import StageError
 from attar.stages.learning import paths
-from attar.stages.learning.losses import cross_entropy, mse
+from attar.stages.learning.losses import binary_cross_entropy, cross_entropy, mse
 
 Tensors = Mapping[str, Tensor]
 Autocast = Callable[[], AbstractContextManager[None]]
@@ -56,7 +56,8 @@ class Objective(Protocol):
 class LabelObjective:
     """L_other: the sum over the outputs that have a target.
 
-    It is the cross-entropy for outputs with classes and the squared error for values.
+    It is the cross-entropy for outputs with classes, the binary cross-entropy for multilabel, and
+    the squared error for values.
     """
 
     smoothing: float = 0.0
@@ -111,11 +112,14 @@ class LabelObjective:
     def compute_term(self, output: Output, got: Tensor, target: Tensor) -> Tensor:
         if output.kind in CLASSIFYING:
             return cross_entropy(got, target, self.smoothing)
+        if output.kind == "multilabel":
+            return binary_cross_entropy(got, target, self.smoothing)
         return mse(got, target)
 
 
 def read_target(output: Output, batch: ViewBatch, device: torch.device) -> Tensor | None:
-    """Return the target: class indices, or float32 numbers for values; None if there is none."""
+    """Return the target: class indices, or float32 numbers for other kinds; None if there is
+    none."""
     if output.target is None:
         return None
     target = torch.from_numpy(np.asarray(batch.targets[output.target])).to(device)

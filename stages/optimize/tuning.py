@@ -18,7 +18,15 @@ from attar.models.task import Kind, Task, load_task
 from attar.pipeline.core.errors import StageError
 from attar.pipeline.core.stage import Facts, open_scratch
 from attar.stages.artifacts import Answers
-from attar.stages.distill.loss_settings import Cosine, Kd, LogitPearson, Loss, Mse
+from attar.stages.distill.loss_settings import (
+    BinaryKd,
+    Cosine,
+    Kd,
+    LabelPearson,
+    LogitPearson,
+    Loss,
+    Mse,
+)
 from attar.stages.distill.objective import DistillationObjective
 from attar.stages.learning.loop import RecordedViews, train_network
 from attar.stages.learning.settings import TrainingSettings
@@ -71,13 +79,15 @@ def distil_graph(
 def select_losses(task: Task) -> list[Loss]:
     """Return the losses of each output, for which no labels are needed.
 
-    They are KD and CORR itself for logits, the squared error for values, the cosine for embeddings.
+    They are KD and CORR itself for logits and for multilabel, the squared error for values, the
+    cosine for embeddings.
     """
     found: list[Loss] = []
     for name, output in task.outputs.items():
         of: dict[Kind, list[Loss]] = {
             "logits": [Kd(output=name), LogitPearson(output=name)],
             "probabilities": [Kd(output=name), LogitPearson(output=name)],
+            "multilabel": [BinaryKd(output=name), LabelPearson(output=name)],
             "values": [Mse(output=name)],
             "embedding": [Cosine(output=name)],
         }

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from attar.engines.graphs.inspection import count_parameters
-from attar.engines.graphs.softmax import has_softmax
+from attar.engines.graphs.softmax import find_maker
 from attar.engines.parity import list_proven_sizes
 from attar.engines.runtimes import onnxruntime
 from attar.models.checks import task as task_check
@@ -226,8 +226,10 @@ def check_outputs(task: Task, predict: Predict, model: onnx.ModelProto, file: Pa
             checks[name].add(got)
     for name, check in checks.items():
         check.finish()
-        if check.kind == "logits" and has_softmax(model, name):
+        if check.kind == "logits" and find_maker(model, name) == "Softmax":
             check.refuse_softmax("only rounding and changes of shape come after its softmax")
+        if check.kind == "multilabel" and find_maker(model, name) == "Sigmoid":
+            check.refuse_sigmoid("only rounding and changes of shape come after its sigmoid")
 
 
 def read_opset(model: onnx.ModelProto) -> int:

@@ -24,8 +24,9 @@ from attar.proof.hop_outputs import score_outputs
 from attar.proof.ledger import Hop
 from attar.proof.ledger_json import ledger_from_json
 from attar.proof.limits import GateLimits
-from attar.proof.metrics import Numbers, Sums, deal_into_groups, normalize_vectors
+from attar.proof.metrics import deal_into_groups, normalize_vectors
 from attar.proof.report.figures import answers
+from attar.proof.sums import Numbers, Sums, correlate_sums, sum_products
 from attar.stages.measure.bench import Bench
 from tests.support.proof.proof_parts import a_ledger, line
 from tests.support.proof.proof_parts import metrics as metrics_of
@@ -133,7 +134,7 @@ def drawn_from_one(seed: int) -> tuple[Numbers, Numbers]:
 def all_pairs(expected: Numbers, got: Numbers) -> Sums:
     cosines = [normalize_vectors(side) @ normalize_vectors(side).T for side in (expected, got)]
     apart = ~np.eye(len(expected), dtype=bool)
-    return Sums(metrics.sum_products(*(each[apart].reshape(len(expected), -1) for each in cosines)), metrics.correlate_sums)
+    return Sums(sum_products(*(each[apart].reshape(len(expected), -1) for each in cosines)), correlate_sums)
 
 
 def deviation(sums: Sums) -> float:

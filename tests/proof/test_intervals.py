@@ -11,7 +11,7 @@ import pytest
 from attar.models.task import Arrays, Kind, Output, Split, SplitName, Task, hits
 from attar.pipeline.core.errors import StageError
 from attar.proof import intervals, metrics, statistics
-from attar.proof.metrics import Numbers, Sums
+from attar.proof.sums import Numbers, Sums
 
 LOGITS = np.random.default_rng(0).standard_normal((60, 4))
 NEAR = LOGITS + 0.5 * np.random.default_rng(1).standard_normal((60, 4))

@@ -15,8 +15,8 @@ from scipy import optimize, stats
 
 from attar.proof import statistics
 from attar.proof.bounds import LEVEL, estimate_sample_size
-from attar.proof.metrics import Numbers
 from attar.proof.statistics import Z, bootstrap_rows, bootstrap_sums, bound_bca, bound_median, bound_paired_drop, bound_proportion
+from attar.proof.sums import Numbers
 
 Bounds = tuple[float, float]
 Hits = tuple[int, int]

@@ -26,6 +26,7 @@ MOST_PAIRED = 1_000
 SHOWN = {
     "logits": "logits, centred for each sample",
     "probabilities": "logarithms, centred for each sample",
+    "multilabel": "logits, centred for each label",
     "values": "values",
     "embedding": "cosines with each other",
     "tokens": "log-probabilities of the teacher's likeliest next tokens, centred for each place",
@@ -138,7 +139,8 @@ def draw_density(
 def flatten_outputs(outputs: Any, kind: str) -> Any:
     """Return the outputs flat and thinned.
 
-    The mean of each sample's logits (the last axis) is subtracted: only differences matter.
+    The mean of each sample's logits (the last axis) is subtracted: only differences matter. Of
+    multilabel it is the mean of each label, as in its CORR.
     """
     import numpy as np
 
@@ -149,6 +151,8 @@ def flatten_outputs(outputs: Any, kind: str) -> Any:
         return compute_cosines(wide)
     if kind in ("logits", "probabilities", "tokens") and wide.ndim > 1:
         wide = wide - wide.mean(axis=-1, keepdims=True)
+    if kind == "multilabel":
+        wide = wide - wide.mean(axis=0)
     step = -(-wide.size // MOST_POINTS)
     return wide[::step].ravel()
 

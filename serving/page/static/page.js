@@ -99,6 +99,11 @@ function softmax(values) {
   return powers.map(power => power / sum);
 }
 
+/** By the kind of an output with classes or labels: its values as shares. */
+const SHARES = {
+  logits: softmax, probabilities: values => values, multilabel: values => values.map(value => 1 / (1 + Math.exp(-value))),
+};
+
 /** Pearson's r; NaN where one of them is constant. */
 function correlation(one, other) {
   const centred = values => { const mean = values.reduce((a, b) => a + b) / values.length; return values.map(value => value - mean); };
@@ -110,9 +115,9 @@ function correlation(one, other) {
 function show(student, shadow) {
   const parts = student.outputs.flatMap(output => {
     const other = shadow && shadow.outputs.find(each => each.name === output.name).data;
-    const kind = model.kinds[output.name], shares = kind === "probabilities" ? values => values : softmax;
+    const kind = model.kinds[output.name], shares = SHARES[kind];
     const logits = values => kind === "probabilities" ? values.map(value => Math.log(Math.max(value, LEAST))) : values;
-    const classes = ["logits", "probabilities"].includes(kind) && output.shape.length === 2 && output.data.length > 1;
+    const classes = shares && output.shape.length === 2 && output.data.length > 1;
     const same = other && other.every((value, i) => value === output.data[i]) ? "the same as the shadow's" : "another than the shadow's";
     const said = !other ? "" : kind === "tokens" ? same : output.data.length > 1 ? `r ${digits(correlation(logits(output.data), logits(other)), 4)} with the shadow` : "";
     return [make("h3", {}, output.name, make("span", { textContent: said })), ...(classes ? bars(output.data, other, shares)

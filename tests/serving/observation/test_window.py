@@ -14,7 +14,9 @@ from attar.serving.observation.window import Window
 
 @settings(max_examples=30, deadline=None)
 @given(
-    kind=st.sampled_from(["logits", "values", "embedding"]), sizes=st.lists(st.integers(1, 5), min_size=1), seed=st.integers(0)
+    kind=st.sampled_from(["logits", "values", "embedding", "multilabel"]),
+    sizes=st.lists(st.integers(1, 5), min_size=1),
+    seed=st.integers(0),
 )
 def test_it_is_the_metrics_of_the_last_samples(kind: Kind, sizes: list[int], seed: int) -> None:
     rng = np.random.default_rng(seed)

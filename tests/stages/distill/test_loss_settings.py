@@ -30,10 +30,12 @@ from attar.stages.distill.feature_loss_settings import (
 )
 from attar.stages.distill.loss_settings import (
     OUTPUT_LOSSES,
+    BinaryKd,
     Cosine,
     Dist,
     Dkd,
     Kd,
+    LabelPearson,
     LogitPearson,
     Loss,
     Mse,
@@ -69,6 +71,8 @@ def refused(losses: Any) -> str:
         ({"kind": "dkd", "beta": 2.0}, Dkd(alpha=1.0, beta=2.0, temperature=4.0)),
         ({"kind": "dist", "gamma": 0}, Dist(beta=1.0, gamma=0.0, temperature=1.0)),
         ({"kind": "logit_pearson", "output": "logits"}, LogitPearson(output="logits")),
+        ({"kind": "binary_kd", "temperature": 2}, BinaryKd(temperature=2.0)),
+        ({"kind": "label_pearson"}, LabelPearson()),
         ({"kind": "mse", "output": "value"}, Mse(output="value")),
         ({"kind": "cosine", "weight": 2}, Cosine(weight=2.0)),
         ({"kind": "relations", "angle": 2}, Relations(similarity=1.0, distance=0.0, angle=2.0)),
@@ -111,7 +115,7 @@ def test_both_fit_in_one_list() -> None:
     [
         (
             {"kind": "kdd"},
-            "0: .*'kdd' .*'logit_pearson', 'mse'",
+            "0: .*'kdd' .*'logit_pearson', 'binary_kd'",
         ),
         ({"temperature": 2}, "losses.0: .*'kind'"),
         ({"kind": "kd", "temperature": 0}, "kd.temperature: .*got 0"),
@@ -222,6 +226,8 @@ def test_settings_reach_the_functions() -> None:
         Dkd(alpha=2.0, beta=3.0, temperature=5.0): losses.dkd(student, teacher, labels, 2.0, 3.0, 5.0),
         Dist(beta=2.0, gamma=3.0, temperature=5.0): losses.dist(student, teacher, 2.0, 3.0, 5.0),
         LogitPearson(): losses.logit_pearson(student, teacher),
+        BinaryKd(temperature=3.0): losses.binary_kd(student, teacher, 3.0),
+        LabelPearson(): losses.label_pearson(student, teacher),
         Mse(): losses.mse(student, teacher),
         Cosine(): losses.cosine(student, teacher),
         Relations(): feature_losses.similarity(*directions),

@@ -16,7 +16,7 @@ from torch import nn
 
 import attar
 from attar.engines.graphs import int8
-from attar.engines.graphs.softmax import append_softmax, has_softmax, remove_softmax, rename_tensor
+from attar.engines.graphs.softmax import append_softmax, find_maker, remove_softmax, rename_tensor
 from attar.engines.runtimes import onnxruntime
 from attar.engines.runtimes.torch import check_network, make_predictor
 from attar.models.probabilities import KindCheck, from_logits, to_logits
@@ -42,6 +42,10 @@ Numbers = npt.NDArray[np.float32]
 
 class Shares(DisjointPoints):
     outputs = {"logits": Output(("batch", 3), kind="probabilities", target="label")}
+
+
+class Decisions(DisjointPoints):
+    outputs = {"logits": Output(("batch", 3), kind="multilabel")}
 
 
 class LikelyDigits(load_task(smoke.DIGITS).__class__):  # type: ignore[misc]  # the class that the name stands for
@@ -151,13 +155,13 @@ def test_other_numbers_are_no_probabilities(rows: list[list[float]]) -> None:
 
 def test_a_softmax_is_found_behind_rounding_and_a_change_of_shape(tmp_path: Path) -> None:
     model = onnx.load(with_softmax(tmp_path / "teacher.onnx"))
-    assert has_softmax(model, "logits")
+    assert find_maker(model, "logits") == "Softmax"
     rename_tensor(model.graph, "logits", "inner")
     model.graph.node.append(onnx.helper.make_node("Cast", ["inner"], ["half"], to=onnx.TensorProto.FLOAT16))
     model.graph.node.append(onnx.helper.make_node("Identity", ["half"], ["logits"]))
-    assert has_softmax(model, "logits")
+    assert find_maker(model, "logits") == "Softmax"
     write_graph(tmp_path / "plain.onnx", TEACHER)
-    assert not has_softmax(onnx.load(tmp_path / "plain.onnx"), "logits")
+    assert find_maker(onnx.load(tmp_path / "plain.onnx"), "logits") != "Softmax"
 
 
 def test_they_are_compared_as_logits_are() -> None:
@@ -261,3 +265,27 @@ def test_a_whole_run_with_a_teacher_that_ends_in_a_softmax(tmp_path: Path) -> No
             got = predict(predict.preprocess({"point": np.array([[0.0, 0.1], [0.9, 0.9]], np.float32)}))["logits"]
         np.testing.assert_allclose(got.sum(-1), 1, atol=1e-5)
         assert got.argmax(-1).tolist() == [1, 0]
+
+
+def test_sigmoids_declared_as_multilabel_are_refused() -> None:
+    """Those of a network that has learned: some are nearly 0, some nearly 1."""
+    logits = 4 * np.random.default_rng(0).standard_normal((128, 3))
+    check_rows("multilabel", logits[:64], logits[64:])
+    with pytest.raises(StageError, match=r"declared as multilabel, .* sigmoid"):
+        check_rows("multilabel", 1 / (1 + np.exp(-logits[:64])), 1 / (1 + np.exp(-logits[64:])))
+
+
+def test_logits_of_a_teacher_that_knows_little_are_no_sigmoids() -> None:
+    check_rows("multilabel", np.random.default_rng(0).uniform(0.2, 0.8, (500, 3)))
+
+
+def test_an_adopted_teacher_that_ends_in_a_sigmoid_is_refused(tmp_path: Path) -> None:
+    write_graph(tmp_path / "teacher.onnx", TEACHER)
+    model = onnx.load(tmp_path / "teacher.onnx")
+    rename_tensor(model.graph, "logits", "inner")
+    model.graph.node.append(onnx.helper.make_node("Sigmoid", ["inner"], ["logits"]))
+    onnx.save(model, tmp_path / "sigmoid.onnx")
+    decisions = "tests.stages.learning.test_probabilities:Decisions"
+    Teach(task=decisions, onnx=tmp_path / "teacher.onnx").run(make_out(tmp_path, "plain"))
+    with pytest.raises(StageError, match=r"'logits' are declared as multilabel, .* sigmoid"):
+        Teach(task=decisions, onnx=tmp_path / "sigmoid.onnx").run(make_out(tmp_path))

@@ -1,0 +1,91 @@
+"""Sums over samples, of which every metric is a function, and the arithmetic that makes them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Numbers = npt.NDArray[np.float64]
+ROUNDING = 1e-12
+"""Of the largest magnitude: what float64 leaves of a constant after its mean is subtracted."""
+
+
+@dataclass(frozen=True)
+class Sums:
+    """A statistic that is a function of sums over independent rows, such as a mean."""
+
+    columns: Numbers
+    """[N, k]: what is summed; of pairs of samples [groups, k], a row for each of the disjoint
+    groups."""
+    statistic: Callable[[Numbers], Numbers]
+    """Sums [..., k] to values [...], symmetric in the samples."""
+
+    @property
+    def value(self) -> float:
+        return float(self.statistic(self.columns.sum(0)))
+
+
+def sum_products(p: Numbers, q: Numbers) -> Numbers:
+    """What ``pearson`` reads, of the entries of each sample: ``[N, ...] -> [N, 6]``."""
+    p, q = p.reshape(len(p), -1), q.reshape(len(q), -1)
+    pairs = [np.einsum("ij,ij->i", one, other) for one, other in ((p, p), (q, q), (p, q))]
+    made: Numbers = np.stack([np.full(len(p), float(p.shape[1])), p.sum(1), q.sum(1), *pairs], 1)
+    return made
+
+
+def correlate_sums(sums: Numbers) -> Numbers:
+    """Return Pearson's r over all entries, in [-1, 1], ``[..., 6] -> [...]``.
+
+    It is 0 if a side is constant.
+    """
+    n, p, q, pp, qq, pq = np.moveaxis(sums, -1, 0)
+    variances = np.maximum(0, n * pp - p * p) * np.maximum(0, n * qq - q * q)
+    r = np.divide(n * pq - p * q, np.sqrt(variances), out=np.zeros_like(pq), where=variances > 0)
+    made: Numbers = np.clip(r, -1, 1)
+    return made
+
+
+def average_samples(rows: npt.NDArray[Any]) -> Numbers:
+    """The mean over the rows of each sample, ``[N, ...] -> [N]``."""
+    made: Numbers = np.asarray(rows, np.float64).reshape(len(rows), -1).mean(1)
+    return made
+
+
+def count_values(values: Numbers) -> Numbers:
+    """What ``ratio`` reads, ``[N] -> [N, 2]``."""
+    return np.stack([values, np.ones_like(values)], 1)
+
+
+def compute_mean(sums: Numbers) -> Numbers:
+    """The mean, ``[..., 2] -> [...]``."""
+    made: Numbers = sums[..., 0] / sums[..., 1]
+    return made
+
+
+def subtract_mean(x: Numbers, axis: int) -> Numbers:
+    """``x`` minus its mean along ``axis``, exactly 0 where only rounding is left of it."""
+    return clear_rounding(x - x.mean(axis, keepdims=True), np.abs(x).max(axis, keepdims=True))
+
+
+def clear_rounding(left: Numbers, largest: Numbers | float) -> Numbers:
+    """Exactly 0 where no more than rounding is left of numbers as large as ``largest``."""
+    left[np.abs(left) <= ROUNDING * largest] = 0
+    return left
+
+
+def softmax(logits: Numbers) -> tuple[Numbers, Numbers]:
+    """Probabilities and their logarithms."""
+    shifted = logits - logits.max(-1, keepdims=True)
+    exponentials = np.exp(shifted)
+    total = exponentials.sum(-1, keepdims=True)
+    return exponentials / total, shifted - np.log(total)
+
+
+def log_sigmoid(logits: Numbers) -> Numbers:
+    """The logarithms of sigmoids."""
+    made: Numbers = -np.logaddexp(0, -logits)
+    return made
