@@ -257,11 +257,26 @@ def evaluate_speedups(ledger: Ledger, limits: GateLimits) -> Iterator[Gate]:
         baselines["production"] = limits.regression.speedup
     for baseline, limit in baselines.items():
         if limit is not None:
-            yield Gate(compare_speed(ledger, baseline), limit, required=True)
+            note = explain_other_device(ledger, baseline)
+            yield Gate(compare_speed(ledger, baseline), limit, required=True, note=note)
 
 
 def compare_speed(ledger: Ledger, baseline: Baseline) -> Comparison:
-    """Return how many times as fast as a baseline the engine is."""
-    if not ledger.was_run("engine", baseline):
+    """Return how many times as fast as a baseline the engine is.
+
+    There is no value if one was not run here, or if they were timed on different devices.
+    """
+    if not ledger.was_run("engine", baseline) or explain_other_device(ledger, baseline):
         return Comparison("speedup", "engine", baseline, None)
     return ledger.speedups[baseline]
+
+
+def explain_other_device(ledger: Ledger, baseline: Baseline) -> str | None:
+    """Return why the latencies cannot be compared, or None."""
+    engine, other = ledger.hops["engine"], ledger.hops[baseline]
+    if not (engine.was_run and other.was_run) or engine.device == other.device:
+        return None
+    return (
+        f"it was timed on {engine.device}, the {baseline} on {other.device}: for an engine on a "
+        "GPU install onnxruntime-gpu in place of onnxruntime, and leave --device cpu out"
+    )

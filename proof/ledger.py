@@ -113,7 +113,8 @@ class Hop:
     parameters: int | None = None
     size_bytes: int | None = None
     memory_bytes: int | None = None
-    """What opening it and one batch add to the resident memory; None if that is unknown."""
+    """What opening it and one batch add to the resident memory of the host, not of a GPU; None if
+    that is unknown."""
     score: Comparison | None = None
     """Its score, without a baseline."""
     comparisons: Mapping[tuple[Baseline, Metric], Comparison] = field(default_factory=dict)
@@ -132,6 +133,14 @@ class Hop:
     sizes: SizesCheck | None = None
     latencies: Mapping[int, LatencySummary] = field(default_factory=dict)
     """On one thread, by batch size."""
+    device: str = "cpu"
+    """Where it was timed: ``cpu`` or ``cuda``."""
+
+    @property
+    def form(self) -> str:
+        """Its format and precision, and where it was timed if that is no CPU."""
+        place = "" if self.device == "cpu" else f" on {self.device}"
+        return f"{self.format} {self.precision}{place}"
 
     def get_score(self) -> float | None:
         return None if self.score is None else self.score.value

@@ -114,6 +114,7 @@ def hop_to_json(hop: Hop) -> dict[str, Any]:
         "memory": hop.memory_bytes,
         "sizes": to_json(hop.sizes),
         "latency": {str(batch): to_json(summary) for batch, summary in hop.latencies.items()},
+        **({} if hop.device == "cpu" else {"device": hop.device}),
         **answers_to_json(hop),
     }
 
@@ -173,6 +174,7 @@ def hop_from_json(row: Mapping[str, Any], name: HopName, samples: int) -> Hop:
         loop_faults=row.get("loop"),
         sizes=from_json(SizesCheck, row.get("sizes")),
         latencies={int(batch): LatencySummary(**each) for batch, each in latencies.items()},
+        device=row.get("device", "cpu"),
     )
 
 

@@ -15,12 +15,14 @@ from attar.engines.runtimes.runtime import PRECISIONS, BuildSpec, CpuRuntime, Re
 from attar.models.task import Predict, Predictor
 from attar.models.tensors import Array, Arrays, TensorSpec, has_foreign_byte_order
 from attar.pipeline.core.errors import MissingDependencyError, StageError, suggest_name
+from attar.pipeline.core.stage import Device
 from attar.pipeline.keys.machine import count_cores, list_gpus
 
 if TYPE_CHECKING:
     import onnxruntime
 
 CPU, CUDA, OPENVINO = (f"{name}ExecutionProvider" for name in ("CPU", "CUDA", "OpenVINO"))
+DEVICE_PROVIDERS = {"cpu": CPU, "cuda": CUDA}
 NVIDIA = frozenset({CUDA, "TensorrtExecutionProvider", "NvTensorRTRTXExecutionProvider"})
 DATA_ALONE = frozenset({CPU, CUDA})
 """Providers that have kernels for operators, and run no code that a graph brings along."""
@@ -85,6 +87,9 @@ class OnnxRuntime(CpuRuntime):
     def explain_unbuildable(self, asked: BuildSpec) -> str | None:
         return "no NVIDIA GPU" if asked.provider in NVIDIA and not list_gpus() else None
 
+    def find_device(self, provider: str | None) -> str:
+        return "cuda" if provider in NVIDIA else "cpu"
+
     def check_available(self, asked: BuildSpec) -> None:
         check_provider(asked.provider or CPU)
 
@@ -92,6 +97,26 @@ class OnnxRuntime(CpuRuntime):
         self, files: Mapping[str, Path], asked: BuildSpec
     ) -> AbstractContextManager[Predictor]:
         return open_session(files, asked.threads, asked.provider or CPU, optimize=False)
+
+
+def select_device(requested: Device) -> str:
+    """Return where a graph runs that was built for no device; ``auto`` is a GPU if one can be used.
+
+    Raises StageError if CUDA is asked for and there is no GPU, MissingDependencyError if this ONNX
+    Runtime has no provider for it.
+    """
+    if requested == "cpu":
+        return "cpu"
+    import onnxruntime
+
+    has_gpu = bool(list_gpus())
+    if has_gpu and CUDA in onnxruntime.get_available_providers():
+        return "cuda"
+    if requested == "cuda":
+        if not has_gpu:
+            raise StageError("device is 'cuda', and there is no NVIDIA GPU; use --device cpu")
+        check_provider(CUDA)
+    return "cpu"
 
 
 @contextmanager

@@ -152,6 +152,10 @@ class Runtime(ABC):
         built."""
         return self.explain_unbuildable(asked)
 
+    def find_device(self, provider: str | None) -> str:
+        """Return what an engine computes on: ``cpu`` or ``cuda``."""
+        return "cpu"
+
     def check_available(self, asked: BuildSpec) -> None:  # noqa: B027  # most lack no parts
         """Check that the library has what an engine needs, without loading it.
 

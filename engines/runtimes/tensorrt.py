@@ -129,6 +129,9 @@ class TensorRt(Runtime):
         with tensorrt_engine.open_engines(self.module, files, hosted) as predictor:
             yield predictor
 
+    def find_device(self, provider: str | None) -> str:
+        return "cuda"
+
     def explain_unbuildable(self, asked: BuildSpec) -> str | None:
         return cuda.explain_missing_gpu()
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from attar.engines.runtimes.runtime import BuildSpec
 
 
+Opened = AbstractContextManager[Predictor]
 MODEL_SUFFIXES = (".safetensors", ".onnx", ".data")
 
 
@@ -51,8 +52,12 @@ class Model(Artifact, ABC):
         return model
 
     @abstractmethod
-    def open(self, threads: int | None = None) -> AbstractContextManager[Predictor]:
+    def open(self, threads: int | None = None, device: Device = "cpu") -> Opened:
         """Open the model. ``threads``: intra-op threads, by default one for each usable core."""
+
+    @abstractmethod
+    def find_device(self, device: Device) -> str:
+        """Return where ``open`` runs it: ``cpu`` or ``cuda``. Raises StageError if it cannot."""
 
     def load_task(self) -> Task:
         """Return the task that prepares this model's inputs. A teacher may have its own."""
@@ -93,11 +98,16 @@ class Weights(Model):
 
     def open(
         self, threads: int | None = None, device: Device = "cpu", precision: FloatPrecision = "fp32"
-    ) -> AbstractContextManager[Predictor]:
+    ) -> Opened:
         from attar.engines.runtimes import torch
 
         task = self.facts["task"]
         return torch.open_network(self.load(), task, threads, device, precision)
+
+    def find_device(self, device: Device) -> str:
+        from attar.engines.runtimes import torch
+
+        return torch.select_device(device).type
 
 
 class OnnxModel(Model):
@@ -114,12 +124,18 @@ class OnnxModel(Model):
     def file(self, graph: str = "model") -> Path:
         return self.root / f"{graph}.onnx"
 
-    def open(self, threads: int | None = None) -> AbstractContextManager[Predictor]:
+    def open(self, threads: int | None = None, device: Device = "cpu") -> Opened:
         from attar.engines.runtimes import onnxruntime
 
         files = {name: self.file(name) for name in self.facts["graphs"]}
         has_integers = self.facts.get("placement") != SYMMETRIC.name
-        return onnxruntime.open_session(files, threads, integers=has_integers)
+        provider = onnxruntime.DEVICE_PROVIDERS[self.find_device(device)]
+        return onnxruntime.open_session(files, threads, provider, integers=has_integers)
+
+    def find_device(self, device: Device) -> str:
+        from attar.engines.runtimes import onnxruntime
+
+        return onnxruntime.select_device(device)
 
 
 class Answers(Artifact):
@@ -196,9 +212,6 @@ class Ranges(Artifact):
         return ranges.compute_ranges(self.root / "histograms.safetensors", method, percent)
 
 
-SPEC_FACTS = ("precision", "threads", "provider")
-
-
 class Engine(OnnxModel):
     """A model built for one runtime on one machine, one file a graph.
 
@@ -223,7 +236,8 @@ class Engine(OnnxModel):
         """The settings that it was built with."""
         from attar.engines.runtimes.runtime import BuildSpec
 
-        precision, threads, provider = (self.facts[name] for name in SPEC_FACTS)
+        names = ("precision", "threads", "provider")
+        precision, threads, provider = (self.facts[name] for name in names)
         sizes, options = self.facts["asked"]["profile"], self.facts["asked"]["options"]
         profile = {axis: tuple(numbers) for axis, numbers in sizes.items()}
         return BuildSpec(precision, threads, provider, profile, options)
@@ -239,8 +253,8 @@ class Engine(OnnxModel):
             raise StageError(f"there is no engine: it was not built here: {self.why_not_run}")
         return self.root / str(self.facts["files"][graph])
 
-    def open(self, threads: int | None = None) -> AbstractContextManager[Predictor]:
-        """Open the engine. Raises StageError if it cannot run on this machine."""
+    def open(self, threads: int | None = None, device: Device = "cpu") -> Opened:
+        """Open the engine on the device that it is for. Raises StageError if it cannot run here."""
         from attar.engines.runtimes.runtime import load_runtime
 
         runtime, spec = load_runtime(self.facts["runtime"]), self.spec
@@ -248,6 +262,12 @@ class Engine(OnnxModel):
         if reason := runtime.explain_unrunnable(spec):
             raise StageError(f"the engine cannot run here: {reason}")
         return runtime.open(files, replace(spec, threads=threads or spec.threads))
+
+    def find_device(self, device: Device) -> str:
+        """Return the device that it was built for."""
+        from attar.engines.runtimes.runtime import load_runtime
+
+        return load_runtime(self.facts["runtime"]).find_device(self.facts["provider"])
 
 
 class Production(OnnxModel):

@@ -90,6 +90,7 @@ class MeasureCandidates(Stage[Trials]):
                 describe_model(hops[name], engine),
                 sizes=bench.sizes(name, engine),
                 latencies=times.summarize_latency(name),
+                device=times.devices[name],
             )
             threads = engine.facts["threads"]
             candidates[name] = replace(candidates[name], hop=hop, threads=threads)

@@ -80,8 +80,8 @@ class Label(Stage[Answers]):
         shards, work = list_shards(samples, self.views), open_scratch(out)
         cache, member = open_file_cache(out), team.get_team()
         check_teacher_inputs(task, teacher)
-        opened, device = self.open_teacher(teacher)
-        with opened as predict:
+        device = teacher.find_device(self.device)
+        with self.open_teacher(teacher) as predict:
             settings = (self.view_seed, self.top, device, digest_task_data(task))
             sequences = self.describe_sequences() if find_decoding(task) else SequenceLabels()
             labeller = ShardLabeller(task, splits, predict, cache, *settings, sequences)
@@ -111,22 +111,19 @@ class Label(Stage[Answers]):
         """Return how a teacher that generates answers. Raises StageError for ``top = 1``."""
         return SequenceLabels(self.along, self.beam, self.keep, self.top or SEQUENCE_TOP)
 
-    def open_teacher(self, teacher: Model) -> tuple[AbstractContextManager[Predictor], str]:
-        """Return the opened teacher and its device. An ONNX graph runs on the CPU.
+    def open_teacher(self, teacher: Model) -> AbstractContextManager[Predictor]:
+        """Open the teacher on the device that is asked for.
 
         Raises StageError for a graph that is to be computed in another precision than its own.
         """
-        if not isinstance(teacher, Weights):
-            if self.precision != "fp32":
-                raise StageError(
-                    f"[answers] has precision = {self.precision!r}, and the teacher is an ONNX "
-                    "graph, which is computed as it is written; leave precision out"
-                )
-            return teacher.open(), "cpu"
-        from attar.engines.runtimes.torch import select_device
-
-        opened = teacher.open(device=self.device, precision=self.precision)
-        return opened, select_device(self.device).type
+        if isinstance(teacher, Weights):
+            return teacher.open(device=self.device, precision=self.precision)
+        if self.precision != "fp32":
+            raise StageError(
+                f"[answers] has precision = {self.precision!r}, and the teacher is an ONNX graph, "
+                "which is computed as it is written; leave precision out"
+            )
+        return teacher.open(device=self.device)
 
 
 class LabelProgress:

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from attar.engines.runtimes.torch import build_network, check_network, make_graphs, select_device
+from attar.engines.runtimes.torch import build_network, check_network, open_network, select_device
 from attar.models.checks import task as task_check
 from attar.models.task import load_task
 from attar.pipeline import team
@@ -92,7 +92,8 @@ def adopt_network(settings: TrainingSettings, module: nn.Module, out: Path) -> F
     task = load_task(settings.task)
     task_check.check_task(task)
     check_network(module, task)
-    scores = Validation(task).evaluate(make_graphs(module, task), "teacher")
+    with open_network(module, settings.task, device=settings.device) as predictor:
+        scores = Validation(task).evaluate(predictor.graphs, "teacher")
     facts = {"score": scores["score"], "history": [], "best_epoch": 0, "precision": "fp32"}
     return save_network(out, module, settings, facts)
 

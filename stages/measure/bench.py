@@ -16,17 +16,21 @@ from attar.models.probabilities import from_logits
 from attar.models.task import Array, Arrays, Predictor, Split, SplitName, Task
 from attar.pipeline.core.errors import StageError
 from attar.pipeline.core.progress import report_progress
+from attar.pipeline.core.stage import Device
 from attar.proof import timing
+from attar.proof.gate import Baseline
 from attar.proof.hop import HopName
 from attar.proof.hop_comparer import HopComparer, find_labels
 from attar.proof.hop_outputs import FOLLOWED, REPEATED, HopOutputs, score_outputs
 from attar.proof.ledger import LatencySummary, SizesCheck, TimingConditions
 from attar.proof.sizes import examine_sizes
-from attar.stages.artifacts import Answers, Model
+from attar.stages.artifacts import Answers, Model, Weights
 from attar.stages.measure.teacher_path import TeacherPath
 
 FEWEST = 50
 """Samples. With fewer, bounds of a correlation are wrong more than twice as often as they say."""
+SPEED_BASELINES: tuple[Baseline, ...] = ("reference", "teacher", "production")
+"""What the engine is timed against."""
 SPREAD = 64
 """Places of the split that samples are taken from."""
 
@@ -38,6 +42,8 @@ class TimingRun:
     seconds: Mapping[str, Mapping[int, timing.Seconds]]
     """By hop and batch size; entry i of every hop is from the same round."""
     conditions: TimingConditions
+    devices: Mapping[str, str]
+    """What each hop ran on: ``cpu`` or ``cuda``."""
 
     def summarize_latency(self, hop: str) -> dict[int, LatencySummary]:
         times = self.seconds[hop]
@@ -55,6 +61,8 @@ class Bench:
     """Of the split."""
     teacher_path: TeacherPath | None = None
     """What the hops of a network that generates are compared along."""
+    device: Device = "cpu"
+    """Where weights and the teacher's graph run."""
 
     def check(self) -> None:
         """Raises StageError for a batch that is not promised, and for a split that is too small."""
@@ -97,12 +105,24 @@ class Bench:
 
     def answers(self, hop: str, model: Model) -> dict[str, Array]:
         """Outputs for the whole split, in its order."""
-        with model.open() as predictor:
+        with model.open(device=self.choose_device(hop, model)) as predictor:
             parts = [
                 self.ask_along_path(hop, predictor, inputs, rows)
                 for inputs, rows in self.of(model).number_batches(hop)
             ]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def choose_device(self, hop: str, model: Model) -> Device:
+        """Return where to run a model: the teacher's graph on a GPU only if ONNX Runtime can."""
+        if isinstance(model, Weights):
+            return self.device
+        return "auto" if hop in ("teacher", "reference") and self.device != "cpu" else "cpu"
+
+    def choose_timing_device(self, hop: str, models: Mapping[str, Model]) -> Device:
+        """Return where to time a model: what an engine on a GPU is compared with, there, too."""
+        engine = models.get("engine")
+        is_baseline = hop in SPEED_BASELINES and self.device != "cpu"
+        return "auto" if engine and is_baseline and engine.find_device("auto") == "cuda" else "cpu"
 
     def ask_along_path(
         self, hop: str, predictor: Predictor, inputs: Arrays, rows: Integers
@@ -190,7 +210,7 @@ class Bench:
         return preprocess.apply(self.task.preprocess, self.split.take(rows).inputs)
 
     def memory(self, hop: str, model: Model) -> int | None:
-        """Return the resident bytes that opening it and answering one batch add.
+        """Return the resident bytes of the host that opening it and answering one batch add.
 
         Libraries are not counted: ``answers`` loaded them.
         """
@@ -213,14 +233,16 @@ class Bench:
     ) -> TimingRun:
         """Time all hops together, on one thread of one core.
 
-        If not ``pinned``, each runs on as many threads as it was built for.
+        If not ``pinned``, each runs on as many threads as it was built for. An engine on a GPU and
+        what it is compared with run there.
         """
+        devices = {hop: self.choose_timing_device(hop, models) for hop in models}
         times: dict[str, dict[int, timing.Seconds]] = {hop: {} for hop in models}
         load_before = timing.read_load_average()
         batches = sorted({1, self.batch})
         with ExitStack() as stack:
             predictors = {
-                hop: stack.enter_context(model.open(threads=1 if pinned else None))
+                hop: stack.enter_context(model.open(1 if pinned else None, devices[hop]))
                 for hop, model in models.items()
             }
             cpu = stack.enter_context(timing.pin_to_core()) if pinned else None
@@ -236,4 +258,6 @@ class Bench:
                     times[hop][batch] = each
         rounds = {batch: len(each) for batch, each in next(iter(times.values())).items()}
         loads = (load_before, timing.read_load_average())
-        return TimingRun(times, TimingConditions(cpu, 1 if pinned else None, rounds, loads))
+        conditions = TimingConditions(cpu, 1 if pinned else None, rounds, loads)
+        places = {hop: model.find_device(devices[hop]) for hop, model in models.items()}
+        return TimingRun(times, conditions, places)

@@ -12,7 +12,7 @@ from pydantic import Field
 from safetensors.numpy import save_file
 
 from attar.models.task import Array, Arrays, load_task
-from attar.pipeline.core.stage import Artifact, CodeName, Facts, Stage
+from attar.pipeline.core.stage import Artifact, CodeName, Device, Facts, Stage
 from attar.pipeline.keys.machine import describe_machine
 from attar.proof import statistics, timing
 from attar.proof.artifacts import Evidence
@@ -24,12 +24,9 @@ from attar.proof.ledger import Hop, Ledger
 from attar.proof.ledger_json import ledger_to_json
 from attar.stages.artifacts import Answers, Engine, Model, OnnxModel, Production, Weights
 from attar.stages.measure import stored
-from attar.stages.measure.bench import Bench, TimingRun
+from attar.stages.measure.bench import SPEED_BASELINES, Bench, TimingRun
 from attar.stages.measure.hops import check_shapes, describe_model
 from attar.stages.measure.teacher_path import TeacherPath
-
-SPEED_BASELINES: tuple[Baseline, ...] = ("reference", "teacher", "production")
-"""What the engine is timed against."""
 
 
 class Measure(Stage[Evidence]):
@@ -55,6 +52,7 @@ class Measure(Stage[Evidence]):
     """Timed calls of each hop at each batch size."""
     seconds: float = Field(8, gt=0)
     """At most about so long for one batch size."""
+    device: Device = "auto"
 
     def run(
         self,
@@ -78,7 +76,7 @@ class Measure(Stage[Evidence]):
         chain = (teacher, reference, student, control, onnx, model, production, engine)
         models = select_runnable(dict(zip(HOPS, chain, strict=True)))
         bench = self.open_bench(teacher, answers)
-        stored.check_answers(teacher.load_task(), teacher, answers)
+        stored.check_answers(teacher.load_task(), teacher, answers, self.device)
         outputs = score_hops(bench, models, answers)
         if {"production", "engine"} <= outputs.keys() and production.is_same_model(
             model, bench.task
@@ -101,7 +99,8 @@ class Measure(Stage[Evidence]):
         """Raises StageError for a split or a batch that proves nothing."""
         task = load_task(self.task)
         path = TeacherPath.read(task, answers, "test")
-        bench = Bench(task, task.split("test"), self.batch, teacher_path=path)
+        split = task.split("test")
+        bench = Bench(task, split, self.batch, teacher_path=path, device=self.device)
         for checked in (bench, bench.of(teacher)):
             checked.check()
         return bench
@@ -124,6 +123,7 @@ class Measure(Stage[Evidence]):
                     sizes=checks[hop][0],
                     memory_bytes=checks[hop][1],
                     latencies=times.summarize_latency(hop),
+                    device=times.devices[hop],
                 )
                 for hop, model in models.items()
             },
@@ -165,14 +165,15 @@ def score_hops(
 def compute_speedups(times: TimingRun) -> dict[Baseline, Comparison]:
     """Return how many times as fast as each baseline the engine answers one sample.
 
-    The median over rounds, in which both took their turn. Empty if the engine was not run.
+    The median over rounds, in which both took their turn. Empty if the engine was not run; without
+    a baseline that was timed on another device.
     """
     speedups: dict[Baseline, Comparison] = {}
     if "engine" not in times.seconds:
         return speedups
     engine = times.seconds["engine"][1]
     for baseline in SPEED_BASELINES:
-        if baseline in times.seconds:
+        if times.devices.get(baseline) == times.devices["engine"]:
             ratios = times.seconds[baseline][1] / engine
             value, bounds = float(np.median(ratios)), statistics.bound_median(ratios)
             speedups[baseline] = Comparison(

@@ -14,6 +14,7 @@ from attar.models.task import Predict, Predictor, SplitName, Task
 from attar.models.top_answers import TOP, TopAnswers, describe_following
 from attar.models.views import ViewBatch
 from attar.pipeline.core.errors import StageError
+from attar.pipeline.core.stage import Device
 from attar.proof.sizes import compute_difference
 from attar.stages.artifacts import Answers, Model, Weights
 
@@ -25,7 +26,7 @@ LIKELIER = 0.1
 """By so much more a token's log-probability shows that the teacher would have said it instead."""
 
 
-def check_answers(task: Task, teacher: Model, answers: Answers) -> None:
+def check_answers(task: Task, teacher: Model, answers: Answers, device: Device = "cpu") -> None:
     """Ask the teacher again for a few samples of the test split and of every learned view.
 
     ``task`` is what the teacher reads. Raises StageError if an answer differs from the stored one.
@@ -35,16 +36,18 @@ def check_answers(task: Task, teacher: Model, answers: Answers) -> None:
         *(("train", view) for view in range(answers.facts["views"])),
     ]
     kept += [("transfer", view) for view in range(answers.facts["views"]) if task.transfer]
-    with open_teacher(teacher, answers) as predictor:
+    with open_teacher(teacher, answers, device) as predictor:
         for split, view in kept:
             compare_view(task, predictor.graphs, answers, split, view)
 
 
-def open_teacher(teacher: Model, answers: Answers) -> AbstractContextManager[Predictor]:
+def open_teacher(
+    teacher: Model, answers: Answers, device: Device
+) -> AbstractContextManager[Predictor]:
     """Open the teacher in the precision in which it answered."""
     if not isinstance(teacher, Weights):
-        return teacher.open()
-    return teacher.open(precision=answers.facts.get("precision", "fp32"))
+        return teacher.open(device=device)
+    return teacher.open(device=device, precision=answers.facts.get("precision", "fp32"))
 
 
 def compare_view(

@@ -20,7 +20,7 @@ from attar.models.task import Predict, Task, load_task
 from attar.models.tensors import has_fixed_sizes
 from attar.pipeline import team
 from attar.pipeline.core.errors import StageError, suggest_name
-from attar.pipeline.core.stage import Facts
+from attar.pipeline.core.stage import Device, Facts
 from attar.stages.learning.validation import Validation
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ QUANTIZED_OP_TYPES = {
 PRECISIONS_BY_DTYPE = {"float32": "fp32", "float16": "fp16", "float64": "fp64", "bfloat16": "bf16"}
 
 
-def adopt_graph(task_name: str, file: Path, out: Path) -> Facts:
+def adopt_graph(task_name: str, file: Path, out: Path, device: Device = "cpu") -> Facts:
     """Check the file against the task, evaluate it on validation, and save it as ``model.onnx``.
 
     External data is saved with it. Raises StageError if the file is not valid ONNX, if its inputs
@@ -51,7 +51,9 @@ def adopt_graph(task_name: str, file: Path, out: Path) -> Facts:
     check_interface(task, model, file)
     if team.get_team().leads:
         save_graph(model, file, out)
-    with onnxruntime.open_session({"model": file}, None) as predictor:
+    place = onnxruntime.select_device(device)
+    provider = onnxruntime.DEVICE_PROVIDERS[place]
+    with onnxruntime.open_session({"model": file}, None, provider) as predictor:
         check_outputs(task, predictor, model, file)
         scores = Validation(task).evaluate(predictor.graphs, "teacher")
     return {
@@ -62,7 +64,7 @@ def adopt_graph(task_name: str, file: Path, out: Path) -> Facts:
         "inputs": {name: list(tensor.axes) for name, tensor in task.inputs.items()},
         "outputs": {name: list(output.axes) for name, output in task.outputs.items()},
         "parameters": count_parameters(model),
-        "device": "cpu",
+        "device": place,
         "score": scores["score"],
         "history": [],
         "best_epoch": 0,

@@ -91,7 +91,7 @@ class Teach(TrainingSettings, Stage[Model]):
     def run(self, out: Path) -> Facts:
         if self.onnx is not None:
             # By name, so that its code decides only the keys of ONNX teachers.
-            facts: Facts = names.load_object(ADOPT_GRAPH)(self.task, self.onnx, out)
+            facts: Facts = names.load_object(ADOPT_GRAPH)(self.task, self.onnx, out, self.device)
             return facts
         from attar.stages.learning.loop import FreshViews, adopt_network, train_network
         from attar.stages.learning.objective import LabelObjective

@@ -11,7 +11,8 @@ import pytest
 from attar.engines.runtimes import onnxruntime
 from attar.engines.runtimes.runtime import BuildSpec
 from attar.models.task import Arrays
-from attar.pipeline.core.errors import MissingDependencyError, StageError
+from attar.pipeline.core.errors import AttarError, MissingDependencyError, StageError
+from attar.pipeline.core.stage import Device
 from attar.pipeline.keys.machine import count_cores
 from attar.stages.artifacts import OnnxModel
 from tests.support.tasks import smoke
@@ -126,3 +127,27 @@ def test_float32_on_cuda_is_not_tensorfloat32(monkeypatch: pytest.MonkeyPatch, d
     monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "1")
     with pytest.raises(StageError, match="NVIDIA_TF32_OVERRIDE = 1"):
         onnxruntime.start_session(digits_onnx.file(), options, onnxruntime.CUDA)
+
+
+@pytest.mark.parametrize(
+    ("asked", "gpus", "providers", "found"),
+    [
+        ("cpu", ["NVIDIA L4"], [onnxruntime.CUDA], "cpu"),
+        ("auto", ["NVIDIA L4"], [onnxruntime.CUDA], "cuda"),
+        ("cuda", ["NVIDIA L4"], [onnxruntime.CUDA], "cuda"),
+        ("auto", [], [onnxruntime.CUDA], "cpu"),
+        ("auto", ["NVIDIA L4"], [], "cpu"),
+        ("cuda", [], [onnxruntime.CUDA], "no NVIDIA GPU; use --device cpu"),
+        ("cuda", ["NVIDIA L4"], [], "install onnxruntime-gpu"),
+    ],
+)
+def test_where_a_graph_runs(
+    asked: Device, gpus: list[str], providers: list[str], found: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onnxruntime, "list_gpus", lambda: gpus)
+    monkeypatch.setattr(ort, "get_available_providers", lambda: [*providers, onnxruntime.CPU])
+    if found in ("cpu", "cuda"):
+        assert onnxruntime.select_device(asked) == found
+    else:
+        with pytest.raises(AttarError, match=found):
+            onnxruntime.select_device(asked)

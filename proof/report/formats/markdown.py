@@ -110,7 +110,7 @@ def render_candidate_row(result: CandidateResult, choice: CandidateChoice) -> li
 
 
 def render_ledger_row(hop: Hop) -> list[str]:
-    model = [hop.name, f"{hop.format} {hop.precision}"]
+    model = [hop.name, hop.form]
     if not hop.was_run:
         return [*model, f"not run here: {hop.why_not_run or 'no reason given'}", *[""] * 5]
     drop, correlation = (

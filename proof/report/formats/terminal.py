@@ -105,7 +105,7 @@ def render_table(target: Target) -> Table:
 
 
 def list_cells(hop: Hop) -> list[str]:
-    model = [hop.name, f"{hop.format} {hop.precision}"]
+    model = [hop.name, hop.form]
     if not hop.was_run:
         return [*model, "not run", "here"]
     p50 = hop.latencies[1].p50

@@ -249,6 +249,14 @@ def test_weights_that_are_no_safetensors(tmp_path: Path) -> None:
         teach(weights=file).run(make_out(tmp_path))
 
 
+def test_an_adopted_network_is_asked_on_the_device_that_is_named(tmp_path: Path) -> None:
+    """On a machine without a GPU that is an error, and no answer of the CPU."""
+    file = tmp_path / "weights.safetensors"
+    save_file(residual(4).state_dict(), file)
+    with pytest.raises(StageError, match="no CUDA device"):
+        teach(weights=file, device="cuda").run(make_out(tmp_path))
+
+
 def test_opening_sets_and_restores_the_threads() -> None:
     before = torch.get_num_threads()
     with open_network(residual(4), DIGITS, threads=before + 1):

@@ -12,11 +12,22 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load_file
 
+from attar.engines.runtimes import onnxruntime
+from attar.engines.runtimes.torch import open_network
+from attar.models.task import load_task
 from attar.pipeline.core.errors import StageError
+from attar.pipeline.core.stage import Device
 from attar.proof import timing
+from attar.proof.gate_evaluation import evaluate_speedups
+from attar.proof.gate_text import format_gate
+from attar.proof.ledger_json import ledger_from_json
+from attar.proof.limits import GateLimits
+from attar.stages.artifacts import Engine, OnnxModel
 from attar.stages.label.shards import Shard
+from attar.stages.measure.bench import Bench
 from attar.stages.measure.stage import Measure
 from tests.support.proof.proof_parts import NAME, SAMPLES, STUDENT, TEACHER, Chain, line, onnx_model
 from tests.support.tasks.smoke import write_shard
@@ -186,3 +197,37 @@ def test_memory_counts_what_a_model_holds() -> None:
 def test_a_model_is_as_large_as_its_files(tmp_path: Path) -> None:
     model = onnx_model(tmp_path / "model", TEACHER)
     assert model.size == (tmp_path / "model" / "model.onnx").stat().st_size
+
+
+def test_weights_are_measured_on_the_device_that_is_named(tmp_path: Path) -> None:
+    """On a machine without a GPU that is an error, and no answer of the CPU."""
+    asked = list_devices(Chain(tmp_path).inputs(), device="cuda")
+    assert asked == {"teacher": "cuda", "reference": "auto", "student": "cuda", "onnx": "cpu", "model": "cpu", "engine": "cpu"}
+    with pytest.raises(StageError, match="no CUDA device"):
+        open_network(torch.nn.Linear(2, 2), NAME, device="cuda").__enter__()
+
+
+def list_devices(inputs: dict[str, Any], device: Device) -> dict[str, str]:
+    task = load_task(NAME)
+    bench = Bench(task, task.split("test"), 4, device=device)
+    return {hop: bench.choose_device(hop, inputs[hop]) for hop in HOPS}
+
+
+@pytest.mark.parametrize("has_provider", [True, False])
+def test_an_engine_on_a_gpu_is_compared_with_what_runs_there_too(
+    has_provider: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The CPU plays the GPU."""
+    monkeypatch.setattr(Engine, "find_device", lambda self, device: "cuda")
+    monkeypatch.setattr(OnnxModel, "find_device", lambda self, device: "cuda" if has_provider and device != "cpu" else "cpu")
+    monkeypatch.setitem(onnxruntime.DEVICE_PROVIDERS, "cuda", onnxruntime.CPU)
+    chain = Chain(tmp_path)
+    facts = chain.evidence(chain.inputs()).facts
+    assert {hop["hop"]: hop.get("device", "cpu") for hop in facts["hops"]} == dict.fromkeys(HOPS, "cpu") | {"engine": "cuda"} | (
+        {"reference": "cuda"} if has_provider else {}
+    )
+    ledger = ledger_from_json(json.loads(json.dumps(facts)))
+    assert ledger.hops["engine"].form == "ONNX Runtime fp32 on cuda"
+    (gate,) = evaluate_speedups(ledger, GateLimits(speedup=1e-9))
+    assert gate.verdict == ("passed" if has_provider else "not run here")
+    assert has_provider or "timed on cuda, the reference on cpu" in format_gate(gate)
