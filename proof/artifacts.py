@@ -13,6 +13,10 @@ class Choice(Artifact):
     """Which candidate goes on, and why the others do not; facts: a ``CandidateChoice``."""
 
 
+class Speeds(Artifact):
+    """How fast engines are, before anything is trained; facts: an ``EngineSpeeds``."""
+
+
 class Evidence(Artifact):
     """``hops.safetensors`` (outputs and statistics of every hop); facts: a ``Ledger``."""
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from attar.cli import bundle, new, recipe, serve, store
+from attar.cli import bundle, new, recipe, search, serve, store
 from attar.cli.help_sections import SectionGroup
 from attar.cli.options import is_verbose
 from attar.pipeline import team
@@ -85,7 +85,7 @@ def main() -> None:
 main.add_section("Start", (new.new, store.doctor))
 main.add_section(
     "Recipe (a TOML file, or the name of a shipped recipe)",
-    (recipe.plan, recipe.run, recipe.fetch, recipe.report, store.schema),
+    (recipe.plan, recipe.run, search.search, recipe.fetch, recipe.report, store.schema),
 )
 main.add_section("Recipe, up to and including one step", recipe.STEP_COMMANDS)
 main.add_section("Store", (store.ls, store.show, store.gc))

@@ -7,7 +7,7 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -140,7 +140,13 @@ def append_summary(records: list[Record], title: str) -> None:
         click.echo(f"warning: {error}", err=True)
 
 
-def show_results(records: list[Record], report: Path | None, options: dict[str, Any]) -> None:
+def show_results(
+    records: list[Record],
+    report: Path | None,
+    options: dict[str, Any],
+    extra: Mapping[str, Any] | None = None,
+) -> None:
+    """Print the ledger, the bundles and the report; ``extra`` is part of the JSON."""
     from attar.proof.artifacts import Bundle, Evidence
     from attar.proof.report import data
 
@@ -148,6 +154,7 @@ def show_results(records: list[Record], report: Path | None, options: dict[str, 
     delivered = {record.target: report.parent / record.target for record in bundles if report}
     if options["as_json"]:
         facts = data.build_data(records) | {"report": str(report) if report else None}
+        facts |= extra or {}
         for target, bundle in delivered.items():
             facts["targets"][target]["bundle"] = str(bundle)
         click.echo(json.dumps(facts, indent=1))

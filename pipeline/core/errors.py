@@ -30,6 +30,10 @@ class UnsupportedModelError(StageError):
     """
 
 
+class StoppedError(StageError):
+    """A training was ended early by whoever listens to its epochs; see `progress.report_epoch`."""
+
+
 class MissingDependencyError(AttarError):
     """A library is not installed. The message names the extra that installs it."""
 

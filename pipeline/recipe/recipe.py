@@ -21,6 +21,7 @@ from attar.pipeline.core.stage import Stage, list_fields
 from attar.pipeline.keys.deciders import list_code_names
 from attar.pipeline.keys.fingerprint import Fingerprint
 from attar.pipeline.recipe import candidates
+from attar.pipeline.recipe.search_space import SECTION, SearchSpace, read_search_space
 from attar.pipeline.recipe.slot import Slot, Table
 
 COMMON = ("task", "seed", "gates")
@@ -36,6 +37,8 @@ class Recipe:
     path: Path
     pipeline: Pipeline
     targets: tuple[str, ...]
+    search: SearchSpace | None = None
+    """What ``attar search`` may choose; None if the recipe has no ``[search]``."""
 
     @property
     def title(self) -> str:
@@ -97,7 +100,8 @@ def load_recipe(
     tables = read_recipe(path, overrides)
     shared = [slot for slot in slots if not slot.per_target]
     suffix = [slot for slot in slots if slot.per_target]
-    candidates.check_known(path.name, tables, [*COMMON, "targets", *(slot.name for slot in shared)])
+    sections = [slot.name for slot in shared]
+    candidates.check_known(path.name, tables, [*COMMON, SECTION, "targets", *sections])
     chosen = _targets(tables, targets)
     if against is not None:
         chosen = _against(chosen, against, trusted)
@@ -123,7 +127,8 @@ def load_recipe(
     for target, settings in chosen.items():
         bound |= _of_target(target, suffix, settings, _section(tables, "gates"), given, path)
     _check_code(code or Fingerprint(path.parent), bound)
-    return Recipe(make_recipe_id(path), path, Pipeline(bound), tuple(chosen))
+    space = read_search_space(tables)
+    return Recipe(make_recipe_id(path), path, Pipeline(bound), tuple(chosen), space)
 
 
 def _of_target(

@@ -20,7 +20,7 @@ from attar.models import views
 from attar.models.task import Task
 from attar.models.views import ViewBatch
 from attar.pipeline.core.errors import StageError
-from attar.pipeline.core.progress import report_progress
+from attar.pipeline.core.progress import report_epoch, report_progress
 from attar.pipeline.core.stage import Facts
 from attar.stages.learning import checkpoint
 from attar.stages.learning.compute import Compute
@@ -100,10 +100,13 @@ class Training:
             self.load_checkpoint(file)
         self.compute.broadcast_tensors(list(self.networks.state_dict().values()))
         self.saved = time.monotonic()
+        for entry in self.history:
+            report_epoch(self.network_name, entry)
         while len(self.history) < self.settings.epochs and not self.has_stopped_improving():
             self.train_epoch(len(self.history) + 1, file)
             self.record_epoch(self.measure_epoch(validation))
             self.save_checkpoint(file)
+            report_epoch(self.network_name, self.history[-1])
         self.module.load_state_dict(self.best_weights)
 
     @property

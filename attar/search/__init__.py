@@ -1,0 +1,1 @@
+"""Search: the student with the best objective among those that keep the promises."""

@@ -1,0 +1,74 @@
+"""Results: what a search found of each variant, and what was chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from attar.proof.bounds import ConfidenceBounds
+
+Status = Literal["kept", "broke", "stopped", "too slow", "cannot win", "refused", "not reached"]
+"""``kept`` all promises on validation; ``broke`` one; ``stopped`` early in its training; not
+trained: ``too slow`` for the promised speedup, ``cannot win`` against one that keeps all promises,
+``refused`` by its runtime or network, ``not reached`` within the number of trials."""
+
+
+@dataclass(frozen=True)
+class VariantResult:
+    name: str
+    title: str
+    settings: Mapping[str, Any]
+    status: Status
+    reason: str
+    engine: str = ""
+    """The precision and runtime of its best candidate."""
+    p50: float | None = None
+    """The median time of a call at batch 1 in microseconds, on an untrained network."""
+    speedup: float | None = None
+    bounds: ConfidenceBounds | None = None
+    """Of the speedup."""
+    size_bytes: int | None = None
+    epochs: int = 0
+    """How many were trained, of which an earlier run may have done some."""
+    score: float | None = None
+    correlation: float | None = None
+    agreement: float | None = None
+    """The three are of the engine, on validation."""
+    shortfall: float = 0.0
+    """How far the worst promise is broken, as a share of its limit; 0 if all are kept."""
+    broken: tuple[str, ...] = ()
+    """The promises that it breaks, in words."""
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """All variants in the order of their speed, and how they were chosen."""
+
+    recipe: str
+    objective: str
+    variants: tuple[VariantResult, ...]
+    winner: str | None
+    """The name of the best variant that keeps all promises; None if none does."""
+    score_name: str
+    promises: Mapping[str, float]
+    """The limits of the target, by measure."""
+    teacher_score: float | None
+    reference_p50: float | None
+    """The teacher's own graph at batch 1, in microseconds."""
+    epochs_each: int
+    """Of a whole training."""
+    notes: tuple[str, ...] = field(default=())
+    """What the search saved, and what the next promise would cost, in sentences."""
+
+    def get_winner(self) -> VariantResult | None:
+        return next((each for each in self.variants if each.name == self.winner), None)
+
+    def list_closest(self, most: int = 3) -> list[VariantResult]:
+        """Return the variants that broke a promise by the least."""
+        broken = [each for each in self.variants if each.status == "broke"]
+        return sorted(broken, key=lambda each: each.shortfall)[:most]
+
+    @property
+    def trained_epochs(self) -> int:
+        return sum(each.epochs for each in self.variants)

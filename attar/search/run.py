@@ -1,0 +1,78 @@
+"""Run a search: time all variants untrained, train those that may win, and describe the result."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from attar.proof.report.formatting import format_score
+from attar.search.result import SearchResult, VariantResult
+from attar.search.speeds import Show, time_variants
+from attar.search.study import VariantStudy
+from attar.search.variant import Search
+
+UNTRAINED = ("too slow", "cannot win", "refused")
+"""What a search knows without a training."""
+
+
+def run_search(search: Search, show: Show) -> SearchResult:
+    """Return what was found of all variants. What the store has is made no second time.
+
+    Raises StageError if the teacher, the timing or a trial breaks.
+    """
+    student = search.student
+    timing = time_variants(search, show)
+    study = VariantStudy(search, timing.variants, student.epochs, student.seed)
+    variants = tuple(study.run(show))
+    winner = study.find_winner()
+    limits = search.limits.model_dump(exclude={"hops", "regression"}, exclude_none=True)
+    return SearchResult(
+        recipe=search.open([]).recipe.title,
+        objective=search.space.objective,
+        variants=variants,
+        winner=winner.name if winner else None,
+        score_name=study.score_name,
+        promises=limits,
+        teacher_score=study.teacher_score,
+        reference_p50=timing.reference_p50,
+        epochs_each=student.epochs,
+        notes=(describe_savings(variants, student.epochs), *describe_prices(variants, winner)),
+    )
+
+
+def describe_savings(variants: Sequence[VariantResult], epochs_each: int) -> str:
+    """Return how many trainings and epochs the search did without."""
+    counts = {status: count_status(variants, status) for status in (*UNTRAINED, "stopped")}
+    trained = sum(each.epochs for each in variants)
+    return (
+        f"Of {len(variants)} variants {counts['too slow']} were timed too slow and never trained, "
+        f"{counts['cannot win']} could not win against one that keeps all promises, and "
+        f"{counts['stopped']} were stopped early: {trained} of the "
+        f"{len(variants) * epochs_each} epochs of a full grid."
+    )
+
+
+def count_status(variants: Sequence[VariantResult], status: str) -> int:
+    return sum(each.status == status for each in variants)
+
+
+def describe_prices(variants: Sequence[VariantResult], winner: VariantResult | None) -> list[str]:
+    """Return what a better score would cost in speed, and what more speed would cost in score."""
+    if winner is None or winner.score is None or winner.speedup is None:
+        return []
+    notes: list[str] = []
+    better = [each for each in list_front(variants) if (each.score or 0.0) > winner.score]
+    faster = [each for each in list_front(variants) if (each.speedup or 0.0) > winner.speedup]
+    for each in [*better[:1], *faster[-1:]]:
+        gained = format_score((each.score or 0.0) - winner.score)
+        times = (each.speedup or 0.0) / winner.speedup
+        notes.append(f"{each.title}: {gained} of the score at {times:.2g} times the speed.")
+    return notes
+
+
+def list_front(variants: Sequence[VariantResult]) -> list[VariantResult]:
+    """Return the trained variants that no other beats in speed and score, the fastest first."""
+    front: list[VariantResult] = []
+    for each in sorted(variants, key=lambda item: -(item.speedup or 0.0)):
+        if each.score is not None and (not front or each.score > (front[-1].score or 0.0)):
+            front.append(each)
+    return front

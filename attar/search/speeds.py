@@ -1,0 +1,140 @@
+"""Speeds of variants: each is built untrained and timed, since weights do not decide a speed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from attar.pipeline.core.errors import StageError
+from attar.pipeline.core.graph import Pipeline, SlotBinding, is_candidate
+from attar.pipeline.run import Record, Run
+from attar.proof.ledger_json import get_adapter
+from attar.proof.speeds import EngineSpeed, EngineSpeeds
+from attar.recipes.workspace import Workspace
+from attar.search.variant import Search, Variant, get_student
+from attar.stages.choose.speeds import REFERENCE, TimeEngines
+from attar.stages.distill.untrained import Untrained
+
+SHARED = ("teacher", REFERENCE, "answers")
+"""Slots that all variants have in common."""
+OWN = ("student", "onnx", "calibration")
+TIMED = "search.speeds"
+Show = Callable[[Record], None]
+
+
+@dataclass(frozen=True)
+class VariantSpeeds:
+    """The engines of one variant."""
+
+    variant: Variant
+    engines: Mapping[str, EngineSpeed]
+    """By candidate."""
+    error: str | None = None
+    """Why it cannot be built."""
+
+    @property
+    def timed(self) -> dict[str, EngineSpeed]:
+        return {name: engine for name, engine in self.engines.items() if engine.why is None}
+
+    @property
+    def best(self) -> tuple[str, EngineSpeed] | None:
+        """The fastest candidate, with its name."""
+        return max(self.timed.items(), key=lambda item: item[1].speedup, default=None)
+
+    @property
+    def why(self) -> str:
+        """Why none of its candidates was timed."""
+        reasons = dict.fromkeys(engine.why for engine in self.engines.values() if engine.why)
+        return self.error or "; ".join(map(str, reasons))
+
+
+@dataclass(frozen=True)
+class Timing:
+    variants: Sequence[VariantSpeeds]
+    reference_p50: float | None
+    """The teacher's own graph at batch 1, in microseconds; None if no engine was timed."""
+
+
+def time_variants(search: Search, show: Show) -> Timing:
+    """Build every variant untrained, and time all of them beside the reference.
+
+    Raises StageError if the teacher, the reference or the timing fails.
+    """
+    base = search.open([])
+    slots = {name: base.recipe.pipeline.slots[name] for name in SHARED}
+    engines: dict[str, dict[str, str]] = {}
+    for variant in search.variants:
+        own = bind_untrained(search, variant)
+        slots |= own
+        ends = [slot for slot in own if slot.endswith(".engine")]
+        engines[variant.name] = {slot: slot.split(".")[2] for slot in ends}
+    records = {record.slot: record for record in walk(base, slots, list(slots), show)}
+    check_shared(records)
+    built = [slot for own in engines.values() for slot in own if records[slot].key is not None]
+    timed = time_engines(base, search.student.task, slots, built, show)
+    variants = [
+        collect_speeds(variant, engines[variant.name], records, timed.engines)
+        for variant in search.variants
+    ]
+    return Timing(variants, timed.reference_p50.get(1))
+
+
+def bind_untrained(search: Search, variant: Variant) -> dict[str, SlotBinding]:
+    """Return the slots of a variant from its untrained student to its engines, as
+    ``search.v3.c1.engine``."""
+    bound = search.open_trial(variant).recipe.pipeline.slots
+    own = [slot for slot in bound if slot in OWN or is_candidate(slot)]
+    names = {
+        slot: f"search.{variant.name}.{slot.removeprefix(search.target + '.')}" for slot in own
+    }
+    untrained = Untrained.create_from(get_student(bound))
+    renamed = {names["student"]: SlotBinding(untrained, {})}
+    for slot in own[1:]:
+        inputs = {name: names.get(source, source) for name, source in bound[slot].inputs.items()}
+        renamed[names[slot]] = replace(bound[slot], inputs=inputs, keep=None)
+    return renamed
+
+
+def walk(
+    base: Workspace, slots: Mapping[str, SlotBinding], wanted: list[str], show: Show
+) -> Iterator[Record]:
+    run = Run(Pipeline(slots), base.store, base.run.code, f"{base.recipe.name}-search")
+    for record in run.walk(wanted):
+        if record.status != "reused":
+            show(record)
+        yield record
+
+
+def check_shared(records: Mapping[str, Record]) -> None:
+    for slot in SHARED:
+        if records[slot].error:
+            raise StageError(str(records[slot].error)) from records[slot].cause
+
+
+def time_engines(
+    base: Workspace, task: str, slots: Mapping[str, SlotBinding], built: list[str], show: Show
+) -> EngineSpeeds:
+    """Return the speed of each of these slots' engines, by slot."""
+    stage = TimeEngines(task=task)
+    inputs = {slot.replace(".", "_"): slot for slot in built}
+    timed = {**slots, TIMED: SlotBinding(stage, {REFERENCE: REFERENCE, **inputs})}
+    record = list(walk(base, timed, Pipeline(timed).up_to({TIMED}), show))[-1]
+    if record.error:
+        raise StageError(str(record.error)) from record.cause
+    speeds: EngineSpeeds = get_adapter(EngineSpeeds).validate_python(record.facts)
+    return replace(speeds, engines={slot: speeds.engines[name] for name, slot in inputs.items()})
+
+
+def collect_speeds(
+    variant: Variant,
+    candidates: Mapping[str, str],
+    records: Mapping[str, Record],
+    speeds: Mapping[str, EngineSpeed],
+) -> VariantSpeeds:
+    errors = [
+        record.error
+        for slot, record in records.items()
+        if record.error and slot.startswith(f"search.{variant.name}.")
+    ]
+    engines = {name: speeds[slot] for slot, name in candidates.items() if slot in speeds}
+    return VariantSpeeds(variant, engines, errors[0] if errors else None)

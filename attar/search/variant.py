@@ -1,0 +1,160 @@
+"""Variants: the recipe with one value for each dimension of its search space."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import tomlkit
+
+from attar.pipeline.core.errors import RecipeError, suggest_name
+from attar.pipeline.core.graph import SlotBinding
+from attar.pipeline.recipe.recipe import read_recipe
+from attar.pipeline.recipe.search_space import SECTION, SearchSpace
+from attar.proof.limits import GateLimits
+from attar.recipes.workspace import Workspace, find_recipe, open_workspace
+from attar.stages.distill.stage import Distill
+from attar.stages.judge import Judge
+from attar.stages.slots import SLOTS
+
+QUALITY = ("score", "score_drop", "correlation", "agreement", "kdl", "cosine")
+"""Promises about the answers. Without one, the smallest network would win whatever it answers."""
+TRIAL_SECONDS = 1.0
+"""The longest timing of one trial; `TimeEngines` has timed it beside all others already."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    number: int
+    settings: Mapping[str, Any]
+    """Values by the full names of their settings."""
+
+    @property
+    def name(self) -> str:
+        return f"v{self.number}"
+
+    @property
+    def title(self) -> str:
+        """Return, say, ``width 8, precision int8``."""
+        return ", ".join(
+            f"{key.rpartition('.')[2]} {value}" for key, value in self.settings.items()
+        )
+
+    @property
+    def student(self) -> str:
+        """What decides its training: variants with the same of it share one student."""
+        own = {key: value for key, value in self.settings.items() if key.startswith("student.")}
+        return json.dumps(own, sort_keys=True)
+
+    @property
+    def overrides(self) -> list[str]:
+        return [f"{key}={tomlkit.item(value).as_string()}" for key, value in self.settings.items()]
+
+
+@dataclass(frozen=True)
+class Search:
+    """A recipe that has a search space, and what the command says of it."""
+
+    recipe: str
+    store: Path
+    space: SearchSpace
+    target: str
+    overrides: tuple[str, ...] = ()
+    device: str = "auto"
+
+    @classmethod
+    def create(
+        cls,
+        recipe: str,
+        store: Path,
+        overrides: Sequence[str] = (),
+        targets: Sequence[str] = (),
+        device: str = "auto",
+    ) -> Search:
+        """Raises RecipeError for a recipe that cannot be searched, before anything runs."""
+        workspace = open_workspace(recipe, SLOTS, store, overrides, targets, device)
+        space = workspace.recipe.search
+        if space is None:
+            raise RecipeError(
+                f"{workspace.recipe.path.name} has no section [{SECTION}]; name there what may "
+                'change, such as "student.options.width" = [8, 12, 16]'
+            )
+        found = workspace.recipe.targets
+        if len(found) != 1:
+            listed = ", ".join(found) or "none"
+            raise RecipeError(f"a search has one target, and here are {listed}; use --target NAME")
+        search = cls(recipe, store, space, found[0], tuple(overrides), device)
+        search.check_promises()
+        search.check_dimensions()
+        return search
+
+    @cached_property
+    def variants(self) -> tuple[Variant, ...]:
+        assignments = enumerate(self.space.list_assignments(), 1)
+        return tuple(Variant(number, settings) for number, settings in assignments)
+
+    @cached_property
+    def limits(self) -> GateLimits:
+        verdict = self.open([]).recipe.pipeline.slots[f"{self.target}.verdict"].stage
+        if not isinstance(verdict, Judge):
+            raise TypeError(f"the verdict of {self.target} is no Judge")
+        return verdict.gates
+
+    @property
+    def student(self) -> Distill:
+        return get_student(self.open([]).recipe.pipeline.slots)
+
+    def open(self, overrides: Sequence[str]) -> Workspace:
+        """Return the recipe with further settings."""
+        given = [*self.overrides, *overrides]
+        return open_workspace(self.recipe, SLOTS, self.store, given, [self.target], self.device)
+
+    def open_trial(self, variant: Variant) -> Workspace:
+        """Return a variant as a recipe whose target chooses among candidates, which are measured
+        on validation. A target that lists none is its only candidate."""
+        section = f"targets.{self.target}"
+        tables = read_recipe(find_recipe(self.recipe), [*self.overrides, *variant.overrides])
+        extra = [f"{section}.seconds={TRIAL_SECONDS}"]
+        if "candidates" not in tables["targets"][self.target]:
+            extra.append(f"{section}.candidates=[{{}}]")
+        return self.open([*variant.overrides, *extra])
+
+    def check_promises(self) -> None:
+        """Raises RecipeError if no promise is about the answers."""
+        if not any(getattr(self.limits, name) is not None for name in QUALITY):
+            raise RecipeError(
+                f"[{SECTION}] would choose the smallest network, since no promise is about its "
+                f"answers; set one of {', '.join(QUALITY)} in [gates]"
+            )
+
+    def check_dimensions(self) -> None:
+        """Raises RecipeError for a dimension or a value that is no setting of this recipe."""
+        sections = [slot.name for slot in SLOTS if slot.scope == "recipe"]
+        for name, values in self.space.dimensions.items():
+            place = name.partition(".")[0]
+            if place == "targets" and name.split(".")[1] != self.target:
+                raise RecipeError(
+                    f"search.{name} is not about the target {self.target}; "
+                    f"{suggest_name(name.split('.')[1], [self.target])}"
+                )
+            if place not in ("targets", *sections):
+                raise RecipeError(f"search.{name}: {suggest_name(place, ['targets', *sections])}")
+            for value in values:
+                self.check_value(name, value)
+
+    def check_value(self, name: str, value: Any) -> None:
+        try:
+            self.open(Variant(0, {name: value}).overrides)
+        except RecipeError as error:
+            raise RecipeError(f"search.{name} = {value!r}: {error}") from error
+
+
+def get_student(slots: Mapping[str, SlotBinding]) -> Distill:
+    student = slots["student"].stage
+    if not isinstance(student, Distill):
+        raise TypeError("the student of a recipe is made by Distill")
+    return student

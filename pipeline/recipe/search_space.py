@@ -1,0 +1,103 @@
+"""The search space of a recipe: the settings that ``attar search`` may choose, and their values."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from attar.pipeline.core.errors import RecipeError
+from attar.pipeline.recipe.slot import Table
+
+SECTION = "search"
+MOST_VARIANTS = 256
+EXAMPLE = '"student.options.width" = [8, 12, 16], or { low = 8, high = 16, step = 4 }'
+Assignment = Mapping[str, Any]
+"""A value for each dimension, which is named as in ``--set``: ``student.options.width``."""
+
+
+class Span(BaseModel):
+    """The integers from ``low`` to ``high``, both included."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    low: int
+    high: int
+    step: int = Field(1, ge=1)
+
+
+class SearchSpace(BaseModel):
+    """The section ``[search]``. Its other keys are dimensions: settings of the recipe by their full
+    name, each with a list of values, or with ``{ low, high, step }`` for integers."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    trials: int = Field(24, ge=1)
+    """The most students that are trained."""
+    objective: Literal["speedup", "size", "score", "correlation", "agreement"] = "speedup"
+    """What is best among all that keep the promises: the largest speedup at batch 1, the fewest
+    bytes of the engine, or the largest value of a measure on validation."""
+    dimensions: Mapping[str, tuple[Any, ...]] = Field(min_length=1)
+
+    def list_assignments(self) -> Iterator[Assignment]:
+        """Yield every combination of values."""
+        for values in itertools.product(*self.dimensions.values()):
+            yield dict(zip(self.dimensions, values, strict=True))
+
+
+def read_search_space(tables: Table) -> SearchSpace | None:
+    """Return the search space of a recipe; None if it has no ``[search]``.
+
+    Raises RecipeError for an unknown key, a dimension without values, and a space of more than
+    ``MOST_VARIANTS`` combinations.
+    """
+    section = tables.get(SECTION)
+    if section is None:
+        return None
+    if not isinstance(section, dict):
+        raise RecipeError(f"{SECTION} must be a section, [{SECTION}]; got {section!r}")
+    dimensions = {name: read_values(name, section[name]) for name in section if "." in name}
+    settings = {name: value for name, value in section.items() if "." not in name}
+    if not dimensions:
+        raise RecipeError(f"[{SECTION}] names no setting to choose; write such as {EXAMPLE}")
+    try:
+        space = SearchSpace(**settings, dimensions=dimensions)
+    except ValidationError as error:
+        lines = [f"{SECTION}.{item['loc'][0]}: {item['msg']}" for item in error.errors()]
+        known = "trials, objective, and full names of settings, in quotes because of their dots"
+        raise RecipeError("\n".join(lines) + f"; [{SECTION}] holds {known}") from error
+    check_size(space)
+    return space
+
+
+def read_values(name: str, given: Any) -> tuple[Any, ...]:
+    """Return the values of a dimension, each once and in order. Raises RecipeError."""
+    if isinstance(given, dict):
+        try:
+            span = Span(**given)
+        except ValidationError as error:
+            raise RecipeError(f"search.{name} = {given!r}: write such as {EXAMPLE}") from error
+        values: list[Any] = list(range(span.low, span.high + 1, span.step))
+    elif isinstance(given, list):
+        values = given
+    else:
+        raise RecipeError(f"search.{name} = {given!r}: write such as {EXAMPLE}")
+    if not values:
+        raise RecipeError(f"search.{name} = {given!r} holds no value; write such as {EXAMPLE}")
+    repeated = [value for place, value in enumerate(values) if value in values[:place]]
+    if repeated:
+        raise RecipeError(f"search.{name} lists {repeated[0]!r} twice; remove one")
+    return tuple(values)
+
+
+def check_size(space: SearchSpace) -> None:
+    size = 1
+    for values in space.dimensions.values():
+        size *= len(values)
+    if size > MOST_VARIANTS:
+        raise RecipeError(
+            f"[{SECTION}] has {size} combinations, and each is built and timed: list at most "
+            f"{MOST_VARIANTS}, by fewer values or a larger step"
+        )

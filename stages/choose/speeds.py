@@ -1,0 +1,79 @@
+"""Speeds: engines timed beside the teacher's own graph. The weights decide nothing here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+from pydantic import Field
+
+from attar.models.task import load_task
+from attar.pipeline.core.stage import CodeName, Facts, Stage
+from attar.proof import statistics
+from attar.proof.artifacts import Speeds
+from attar.proof.ledger_json import to_json
+from attar.proof.speeds import EngineSpeed, EngineSpeeds
+from attar.proof.timing import MIN_ROUNDS
+from attar.stages.artifacts import Engine, Model, OnnxModel
+from attar.stages.choose.trial import SPLIT
+from attar.stages.measure.bench import Bench, TimingRun
+
+REFERENCE = "reference"
+ENGINES_AT_ONCE = 12
+"""Engines that are open together with the reference, which bounds the memory."""
+
+
+class TimeEngines(Stage[Speeds]):
+    """Time engines of untrained students, interleaved, each in the same rounds as the reference.
+
+    Facts: an ``EngineSpeeds``.
+    """
+
+    bound_to_machine: ClassVar[bool] = True
+
+    task: CodeName
+    batch: int = Field(32, ge=1)
+    """The second batch size that is timed, besides 1."""
+    repeats: int = Field(60, ge=MIN_ROUNDS)
+    """Timed calls of each engine at each batch size."""
+    seconds: float = Field(4, gt=0)
+    """At most about so long for one batch size of ``ENGINES_AT_ONCE`` engines."""
+
+    def run(self, out: Path, *, reference: OnnxModel, **engines: Engine) -> Facts:
+        task = load_task(self.task)
+        bench = Bench(task, task.split(SPLIT), self.batch, SPLIT)
+        absent = {name: find_absence(engine) for name, engine in engines.items()}
+        timed = [name for name in engines if absent[name] is None]
+        speeds = {name: EngineSpeed(why) for name, why in absent.items() if why is not None}
+        baselines: list[Mapping[int, float]] = []
+        for names in split_evenly(timed, ENGINES_AT_ONCE):
+            models: dict[str, Model] = {name: engines[name] for name in names}
+            is_pinned = all(engines[name].facts["threads"] == 1 for name in names)
+            times = bench.times(
+                {REFERENCE: reference, **models}, self.repeats, self.seconds, pinned=is_pinned
+            )
+            baselines.append(read_medians(times, REFERENCE))
+            speeds |= {name: describe_speed(times, name, engines[name].size) for name in names}
+        ordered = {name: speeds[name] for name in engines}
+        return dict(to_json(EngineSpeeds(ordered, baselines[0] if baselines else {})))
+
+
+def find_absence(engine: Engine) -> str | None:
+    return engine.refused or engine.why_not_run
+
+
+def split_evenly(names: Sequence[str], most: int) -> Iterator[Sequence[str]]:
+    for start in range(0, len(names), most):
+        yield names[start : start + most]
+
+
+def describe_speed(times: TimingRun, name: str, size: int) -> EngineSpeed:
+    ratios = times.seconds[REFERENCE][1] / times.seconds[name][1]
+    bounds = statistics.bound_median(ratios)
+    return EngineSpeed(None, read_medians(times, name), size, float(np.median(ratios)), bounds)
+
+
+def read_medians(times: TimingRun, name: str) -> dict[int, float]:
+    return {batch: latency.p50 for batch, latency in times.summarize_latency(name).items()}
