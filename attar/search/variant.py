@@ -23,6 +23,8 @@ from attar.stages.slots import SLOTS
 
 QUALITY = ("score", "score_drop", "correlation", "agreement", "kdl", "cosine")
 """Promises about the answers. Without one, the smallest network would win whatever it answers."""
+SEARCHED = ("student", "onnx", "calibration", "targets")
+"""Sections whose settings may be dimensions: what comes after the stored answers."""
 TRIAL_SECONDS = 1.0
 """The longest timing of one trial; `TimeEngines` has timed it beside all others already."""
 
@@ -133,7 +135,6 @@ class Search:
 
     def check_dimensions(self) -> None:
         """Raises RecipeError for a dimension or a value that is no setting of this recipe."""
-        sections = [slot.name for slot in SLOTS if slot.scope == "recipe"]
         for name, values in self.space.dimensions.items():
             place = name.partition(".")[0]
             if place == "targets" and name.split(".")[1] != self.target:
@@ -141,8 +142,11 @@ class Search:
                     f"search.{name} is not about the target {self.target}; "
                     f"{suggest_name(name.split('.')[1], [self.target])}"
                 )
-            if place not in ("targets", *sections):
-                raise RecipeError(f"search.{name}: {suggest_name(place, ['targets', *sections])}")
+            if place not in SEARCHED:
+                raise RecipeError(
+                    f"search.{name}: no setting of {place} can be searched; "
+                    f"{suggest_name(place, SEARCHED)}"
+                )
             for value in values:
                 self.check_value(name, value)
 

@@ -32,7 +32,8 @@ def write_winner(search: Search, winner: VariantResult) -> Path:
         document["targets"].remove(name)
     for override in search.overrides:
         place, _, value = override.partition("=")
-        set_value(document, place.strip(), tomlkit.parse(f"value = {value}")["value"])
+        if not place.startswith(SECTION):
+            set_value(document, place.strip(), tomlkit.parse(f"value = {value}")["value"])
     for place, value in winner.settings.items():
         set_value(document, place, value)
     head = f"# Found by `attar search {Path(search.recipe).stem}`: {winner.title}.\n"

@@ -13,6 +13,7 @@ from typing import Any
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 
 from attar.pipeline.recipe.recipe import COMMON
+from attar.pipeline.recipe.search_space import SECTION, SearchSpace, Span
 from attar.pipeline.recipe.slot import Slot
 
 HIDDEN = {"device", *COMMON} - {"seed", "gates"}
@@ -58,6 +59,7 @@ def build_schema(table: Sequence[Slot]) -> dict[str, Any]:
                 "description": "Given to every stage that draws random numbers.",
             },
             "gates": gates,
+            SECTION: describe_search(),
             **sections,
             "targets": {
                 "type": "object",
@@ -69,6 +71,21 @@ def build_schema(table: Sequence[Slot]) -> dict[str, Any]:
             },
         },
         "$defs": definitions,
+    }
+
+
+def describe_search() -> dict[str, Any]:
+    """Return the schema of the search space: its settings, and dimensions, which have dots."""
+    own = SearchSpace.model_json_schema(schema_generator=SchemaWithDocstrings)
+    settings = {name: own["properties"][name] for name in ("trials", "objective")}
+    span = Span.model_json_schema()
+    values = {"anyOf": [{"type": "array", "minItems": 1}, span]}
+    return {
+        "type": "object",
+        "description": own["description"],
+        "additionalProperties": False,
+        "properties": settings,
+        "patternProperties": {r"\.": values},
     }
 
 

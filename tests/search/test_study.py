@@ -1,0 +1,78 @@
+"""Which variants are trained, and which trainings are stopped."""
+
+from __future__ import annotations
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from attar.pipeline.recipe.search_space import SearchSpace
+from attar.search.study import NOISE, SHORTFALL, SPEED, PromisePruner, encode, is_ordered, list_distributions, suggest_rungs
+from attar.search.variant import Variant
+
+SPACE = SearchSpace(dimensions={"student.options.width": (6, 8, 12), "targets.cpu.precision": ("fp32", "int8")})
+
+
+def test_rungs_are_a_third_and_two_thirds_of_a_training() -> None:
+    assert suggest_rungs(6) == {2, 4}
+    assert suggest_rungs(5) == {2, 4}
+    assert suggest_rungs(1) == {1}
+
+
+@pytest.mark.parametrize(
+    ("speed", "score", "shortfall", "stops"),
+    [
+        (2.0, 0.90, 0.0, True),  # faster and ahead
+        (0.5, 0.90, 0.0, False),  # ahead, and slower: this one may still be the fastest that keeps the promises
+        (0.5, 0.90, 0.1, True),  # ahead, and broke a promise in the end
+        (2.0, 0.81, 0.0, False),  # ahead by less than the score is uncertain
+        (2.0, 0.70, 0.1, False),  # behind
+    ],
+)
+def test_a_training_stops_behind_a_whole_one_that_is_faster_or_broke_a_promise(
+    speed: float, score: float, shortfall: float, stops: bool
+) -> None:
+    study = optuna.create_study(direction="maximize", pruner=PromisePruner(frozenset({2})))
+    other = study.ask()
+    other.set_user_attr(SPEED, speed)
+    other.set_user_attr(NOISE, 0.02)
+    other.set_constraint(SHORTFALL, shortfall)
+    other.report(score, 2)
+    study.tell(other, speed)
+    own = study.ask()
+    own.set_user_attr(SPEED, 1.0)
+    own.report(0.1, 1)
+    assert not own.should_prune(), "epoch 1 is no rung"
+    own.report(0.80, 2)
+    assert own.should_prune() is stops
+
+
+def test_a_training_that_was_stopped_stops_no_other() -> None:
+    study = optuna.create_study(direction="maximize", pruner=PromisePruner(frozenset({2})))
+    other = study.ask()
+    other.set_user_attr(SPEED, 2.0)
+    other.report(0.9, 2)
+    study.tell(other, state=TrialState.PRUNED)
+    own = study.ask()
+    own.set_user_attr(SPEED, 1.0)
+    own.report(0.1, 2)
+    assert not own.should_prune()
+
+
+def test_numbers_in_order_are_an_order_to_the_sampler_and_words_are_not() -> None:
+    kinds = {name: type(kind).__name__ for name, kind in list_distributions(SPACE).items()}
+    assert kinds == {"student.options.width": "IntDistribution", "targets.cpu.precision": "CategoricalDistribution"}
+    assert not is_ordered([8, 6])
+
+
+def test_a_variant_is_the_places_of_its_values() -> None:
+    variant = Variant(1, {"targets.cpu.precision": "int8", "student.options.width": 8})
+    assert encode(SPACE, variant) == (("student.options.width", 1), ("targets.cpu.precision", 1))
+
+
+def test_variants_of_one_student_and_several_targets_share_its_training() -> None:
+    fp32, int8 = (Variant(1, {"student.options.width": 8, "targets.cpu.precision": kind}) for kind in ("fp32", "int8"))
+    wide = Variant(2, {"student.options.width": 12, "targets.cpu.precision": "int8"})
+    assert fp32.student == int8.student != wide.student
+    assert wide.title == "width 12, precision int8"
+    assert wide.overrides == ["student.options.width=12", 'targets.cpu.precision="int8"']
