@@ -33,7 +33,7 @@ from scipy.stats import t as student_t
 
 from attar.models import views
 from attar.models.task import Arrays, load_task
-from attar.proof.metrics import compare_outputs
+from attar.proof.estimates.metrics import compare_outputs
 from attar.stages.artifacts import Answers, Weights
 from attar.stages.distill.stage import Control, Distill
 from attar.stages.label.stage import Label

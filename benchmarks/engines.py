@@ -29,8 +29,8 @@ from attar.api import run
 from attar.models import views
 from attar.models.task import SplitName, Task, load_task
 from attar.pipeline.keys import machine
-from attar.proof import statistics
-from attar.proof.timing import read_load_average
+from attar.proof.comparison.timing import read_load_average
+from attar.proof.estimates import statistics
 from attar.stages.artifacts import Answers
 from benchmarks.engines_figure import draw
 from benchmarks.engines_report import goals, table

@@ -9,7 +9,7 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 
-from attar.proof.timing import Seconds
+from attar.proof.comparison.timing import Seconds
 
 Found = tuple[Mapping[int, Seconds], float]
 """Of one engine: the seconds of each round by batch size, and its CORR."""

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from attar.proof import statistics
-from attar.proof.sums import Sums
+from attar.proof.estimates import statistics
+from attar.proof.estimates.sums import Sums
 from benchmarks.peers.contenders import BATCHES, OLIVE_INT8
 from benchmarks.peers.field import Field, Row
 from benchmarks.verdicts import at_most, verdict

@@ -20,9 +20,9 @@ from itertools import pairwise
 import numpy as np
 from scipy.stats import binom
 
-from attar.proof import statistics
-from attar.proof.statistics import Z
-from attar.proof.sums import Numbers, softmax
+from attar.proof.estimates import statistics
+from attar.proof.estimates.statistics import Z
+from attar.proof.estimates.sums import Numbers, softmax
 
 CEILINGS = {200: 0.06, 1000: 0.057, 10_000: 0.057}
 """Of wrong passes, by the number of samples."""

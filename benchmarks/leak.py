@@ -30,8 +30,8 @@ from attar.models.task import (
     load_task,
 )
 from attar.pipeline.keys import machine
-from attar.proof.leak import find_near_duplicates
-from attar.proof.timing import read_resident_bytes
+from attar.proof.checks.leak import find_near_duplicates
+from attar.proof.comparison.timing import read_resident_bytes
 
 TASKS = {
     "digits": "attar.models.tasks.digits:Digits",

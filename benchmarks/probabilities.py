@@ -30,7 +30,7 @@ from attar.models.probabilities import to_logits
 from attar.models.task import Output, load_task
 from attar.models.tasks.digits import Digits
 from attar.pipeline.core.stage import Artifact, Stage
-from attar.proof.metrics import compare_outputs
+from attar.proof.estimates.metrics import compare_outputs
 from attar.stages.artifacts import Answers, OnnxModel, Weights
 from attar.stages.distill.loss_settings import Kd
 from attar.stages.distill.stage import Distill

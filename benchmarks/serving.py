@@ -29,7 +29,7 @@ from attar.bundle import golden
 from attar.bundle import opening as bundle
 from attar.models.task import Arrays
 from attar.pipeline.keys import machine
-from attar.proof.timing import read_load_average
+from attar.proof.comparison.timing import read_load_average
 from attar.serving.load.load import SHARE, Outcome
 from benchmarks.peers.environments import OURS, UnavailableError, python, versions
 from benchmarks.peers.process import environ

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from attar.proof import statistics
+from attar.proof.estimates import statistics
 from attar.serving.load.figure import Bar, draw_chart
 from attar.serving.load.load import Outcome
 from benchmarks.verdicts import at_most, verdict

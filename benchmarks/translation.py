@@ -41,8 +41,8 @@ from attar.models.generation import (
 )
 from attar.models.networks.translation import Translator
 from attar.models.task import Task
-from attar.proof import timing
-from attar.proof.statistics import bound_median
+from attar.proof.comparison import timing
+from attar.proof.estimates.statistics import bound_median
 from attar.stages.artifacts import Weights
 from attar.stages.export import sequences
 from benchmarks.peers.ctranslate2_model import name_tokens, write_model

@@ -27,7 +27,7 @@ from attar.engines.runtimes import onnxruntime
 from attar.models import views
 from attar.models.task import load_task
 from attar.pipeline.core.stage import Artifact, Stage
-from attar.proof.metrics import compare_outputs
+from attar.proof.estimates.metrics import compare_outputs
 from attar.stages.artifacts import Answers, OnnxModel, Ranges, Weights
 from attar.stages.calibrate import Calibrate
 from attar.stages.distill.stage import Distill

@@ -125,7 +125,7 @@ class Manifest(StrictModel):
     engine: EngineRequirements
     golden: Golden
     verdict: StoredVerdict
-    """The gates and what became of them, see ``attar.proof.verdict``."""
+    """The gates and what became of them, see ``attar.proof.verdicts.verdict``."""
     ledger: Mapping[str, Any]
     """Every hop from the teacher to the engine, as ``measure`` found them."""
     lineage: Mapping[str, Origin]

@@ -13,14 +13,14 @@ from attar.bundle.fitness import AGAIN
 from attar.bundle.strict_model import StrictModel
 from attar.pipeline.core.errors import InvalidBundleError
 from attar.proof.gate import Gate, GateVerdict, combine_verdicts
-from attar.proof.gate_evaluation import (
+from attar.proof.verdicts.gate_evaluation import (
     GATED_HOPS,
     LOCATING_METRICS,
     SOUNDNESS_METRICS,
     list_required_hops,
 )
-from attar.proof.gate_text import format_gate
-from attar.proof.verdict_json import GateJson, find_contradictions, gate_from_json
+from attar.proof.verdicts.gate_text import format_gate
+from attar.proof.verdicts.verdict_json import GateJson, find_contradictions, gate_from_json
 
 
 def check_gate(row: GateJson) -> GateJson:
@@ -40,7 +40,7 @@ class StoredVerdict(StrictModel):
     summary: str
     gates: Sequence[Annotated[GateJson, AfterValidator(check_gate)]] = Field(min_length=1)
     distillation: Mapping[str, Any] | None = None
-    """Whether a student without a teacher keeps the promises too; see ``attar.proof.control``."""
+    """Whether a student without a teacher keeps the promises, see ``proof.verdicts.control``."""
 
     @property
     def is_gated(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from attar.proof.statistics import bound_paired_drop
+from attar.proof.estimates.statistics import bound_paired_drop
 from attar.stages.slots import SLOTS
 from docs.drawing import area, arrow, box, dot, line, svg, text
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from attar.proof.bounds import ConfidenceBounds, estimate_sample_size
+from attar.proof.estimates.bounds import ConfidenceBounds, estimate_sample_size
 from attar.proof.hop import PREVIOUS_HOP, HopName
 
 GateVerdict = Literal["passed", "failed", "undecided", "not run here"]

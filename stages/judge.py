@@ -7,12 +7,12 @@ from pathlib import Path
 
 from attar.pipeline.core.stage import Facts, Stage
 from attar.proof.artifacts import Evidence, Verdict
-from attar.proof.control import judge_control
-from attar.proof.gate_evaluation import evaluate_gates, explain_unchecked_leak
-from attar.proof.ledger_json import ledger_from_json
-from attar.proof.limits import GateLimits
-from attar.proof.verdict import judge_target
-from attar.proof.verdict_json import verdict_to_json
+from attar.proof.ledger.ledger_json import ledger_from_json
+from attar.proof.verdicts.control import judge_control
+from attar.proof.verdicts.gate_evaluation import evaluate_gates, explain_unchecked_leak
+from attar.proof.verdicts.limits import GateLimits
+from attar.proof.verdicts.verdict import judge_target
+from attar.proof.verdicts.verdict_json import verdict_to_json
 
 
 class Judge(Stage[Verdict]):
@@ -28,7 +28,7 @@ class Judge(Stage[Verdict]):
       its ``bounds`` (one-sided at 95 %) and the ``samples`` behind them, ``margin``, ``verdict``,
       ``note``, ``would_decide`` (what would decide an undecided one), and ``decides``: false for
       the hops before the engine, which only show where a limit was violated first
-    - ``distillation``: what the control says of it, see ``proof.control``
+    - ``distillation``: what the control says of it, see ``proof.verdicts.control``
     """
 
     gates: GateLimits = GateLimits()

@@ -12,9 +12,9 @@ import numpy as np
 
 from attar.models import views
 from attar.models.task import Array, SplitName, Task
-from attar.proof.metrics import compare_outputs
-from attar.proof.sums import Sums
-from attar.proof.timing import Seconds
+from attar.proof.comparison.timing import Seconds
+from attar.proof.estimates.metrics import compare_outputs
+from attar.proof.estimates.sums import Sums
 from attar.stages.artifacts import Answers
 from benchmarks.peers.contenders import Built, Contender, Given
 from benchmarks.peers.environments import UnavailableError

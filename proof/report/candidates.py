@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from attar.proof.candidates import CandidateChoice, CandidateResult
+from attar.proof.ledger.candidates import CandidateChoice, CandidateResult
 from attar.proof.report import formatting
 
 

@@ -6,17 +6,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from attar.proof.ledger_json import to_json
+from attar.proof.ledger.ledger_json import to_json
 from attar.proof.report.record import Record
 from attar.proof.report.target import NO_VERDICT, Target, group_targets
-from attar.proof.verdict_json import gates_to_json
+from attar.proof.verdicts.verdict_json import gates_to_json
 
 
 def build_data(records: Sequence[Record]) -> dict[str, Any]:
     """Return ``{"slots": [...], "targets": {NAME: {"verdict", "gates", "bundle"}}}``, plain JSON
     values.
 
-    A target with candidates has ``winner`` and ``candidates`` too (see ``proof.candidates``).
+    A target with candidates has ``winner`` and ``candidates`` (see ``proof.ledger.candidates``).
     A target without evaluated gates has the verdict null.
     """
     return {

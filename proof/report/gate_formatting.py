@@ -1,6 +1,6 @@
 """One gate as every page of the report shows it: limit, baseline, evidence, and what would decide.
 
-Numbers have the digits of the ledger; ``proof.gate_text`` writes those of the facts.
+Numbers have the digits of the ledger; ``proof.verdicts.gate_text`` writes those of the facts.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 
 from attar.proof.gate import Comparison, Gate, Metric
-from attar.proof.gate_text import format_limit, format_remedy
 from attar.proof.report import formatting
+from attar.proof.verdicts.gate_text import format_limit, format_remedy
 
 BOUNDS_EXPLANATION = (
     "In brackets stand one-sided 95 % bounds of what was measured. A promise is passed when the "

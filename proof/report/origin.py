@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from attar.proof.gate import Gate
-from attar.proof.ledger import Hop
+from attar.proof.ledger.ledger import Hop
 from attar.proof.report import formatting
 from attar.proof.report.record import Record
 from attar.proof.report.target import Target

@@ -10,16 +10,16 @@ from pathlib import Path
 
 from attar.pipeline.core.stage import Artifact, Facts
 from attar.proof.artifacts import Bundle, Choice, Evidence, Verdict
-from attar.proof.candidates import CandidateChoice
-from attar.proof.control import ControlVerdict
 from attar.proof.gate import SEVERITY, Gate
 from attar.proof.hop import CHAIN
-from attar.proof.ledger import Hop, Ledger
-from attar.proof.ledger_json import from_json, ledger_from_json
+from attar.proof.ledger.candidates import CandidateChoice
+from attar.proof.ledger.ledger import Hop, Ledger
+from attar.proof.ledger.ledger_json import from_json, ledger_from_json
 from attar.proof.report import formatting
 from attar.proof.report.record import Record, describe_status
-from attar.proof.verdict import TargetVerdict, has_same_limit
-from attar.proof.verdict_json import verdict_from_json
+from attar.proof.verdicts.control import ControlVerdict
+from attar.proof.verdicts.verdict import TargetVerdict, has_same_limit
+from attar.proof.verdicts.verdict_json import verdict_from_json
 
 NO_VERDICT = "no verdict"
 """What a target without evaluated gates has. Not a verdict: ``--json`` says null."""

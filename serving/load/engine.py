@@ -21,7 +21,7 @@ from attar.pipeline.core.errors import AttarError
 from attar.pipeline.core.progress import report_progress
 from attar.pipeline.core.stage import Facts
 from attar.pipeline.keys import machine
-from attar.proof import timing
+from attar.proof.comparison import timing
 from attar.serving.load.figure import Bar
 from attar.serving.load.figure import draw_chart as drawn
 from attar.serving.load.load import SHARE

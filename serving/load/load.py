@@ -13,7 +13,7 @@ from typing import Generic, Self, TypeVar
 
 import numpy as np
 
-from attar.proof.timing import Seconds, pause_collection
+from attar.proof.comparison.timing import Seconds, pause_collection
 from attar.serving.load.schedule import ClosedLoop, Poisson, Schedule
 
 PATIENCE = 10.0

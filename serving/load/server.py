@@ -18,7 +18,7 @@ from attar.pipeline.core.errors import AttarError
 from attar.pipeline.core.progress import report_progress
 from attar.pipeline.core.stage import Facts
 from attar.pipeline.keys import machine
-from attar.proof import timing
+from attar.proof.comparison import timing
 from attar.serving.load.client import Address, load_trust, parse_address, read_bearer, take_turns
 from attar.serving.load.engine import list_promised
 from attar.serving.load.figure import Bar

@@ -1,5 +1,5 @@
 """The agreement of two models' outputs over the last samples, by the definitions of
-``proof.metrics``."""
+``proof.estimates.metrics``."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from attar.models.probabilities import find_common_floor, to_logits
 from attar.models.task import CLASSIFYING, Kind
-from attar.proof.metrics import STATISTICS, OfValues, compare_outputs, sum_logits_metrics
-from attar.proof.sums import Numbers, count_values
+from attar.proof.estimates.metrics import STATISTICS, OfValues, compare_outputs, sum_logits_metrics
+from attar.proof.estimates.sums import Numbers, count_values
 
 WHOLE_KINDS: frozenset[Kind] = frozenset({"embedding", "multilabel"})
 """The kinds whose numbers are no sums of what one request tells: they relate all samples."""

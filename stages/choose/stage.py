@@ -11,21 +11,21 @@ from safetensors.numpy import load_file
 
 from attar.pipeline.core.errors import StageError
 from attar.pipeline.core.stage import Facts, Stage
-from attar.proof import statistics
 from attar.proof.artifacts import Choice, Trials
-from attar.proof.candidates import (
+from attar.proof.estimates import statistics
+from attar.proof.gate import Comparison, Gate, Metric, combine_verdicts
+from attar.proof.ledger.candidates import (
     CandidateChoice,
     CandidateMeasurement,
     CandidateResult,
     LatencyRatio,
 )
-from attar.proof.candidates_json import measurements_from_json
-from attar.proof.gate import Comparison, Gate, Metric, combine_verdicts
-from attar.proof.gate_evaluation import evaluate_candidate_gates
-from attar.proof.gate_text import format_limit, format_metric, format_value
-from attar.proof.ledger import Hop
-from attar.proof.ledger_json import to_json
-from attar.proof.limits import GateLimits
+from attar.proof.ledger.candidates_json import measurements_from_json
+from attar.proof.ledger.ledger import Hop
+from attar.proof.ledger.ledger_json import to_json
+from attar.proof.verdicts.gate_evaluation import evaluate_candidate_gates
+from attar.proof.verdicts.gate_text import format_limit, format_metric, format_value
+from attar.proof.verdicts.limits import GateLimits
 
 SCORE_METRICS: frozenset[Metric] = frozenset({"score", "score_drop", "agreement"})
 """Shares of samples: they move by whole samples."""

@@ -15,10 +15,10 @@ from attar.models.task import SplitName, load_task
 from attar.pipeline.core.stage import CodeName, Facts, Stage
 from attar.pipeline.keys.machine import describe_machine
 from attar.proof.artifacts import Trials
-from attar.proof.candidates import CandidateLedger, CandidateMeasurement, CandidateStatus
-from attar.proof.candidates_json import measurements_to_json
-from attar.proof.ledger import Hop, Ledger
-from attar.proof.timing import MIN_ROUNDS, Seconds
+from attar.proof.comparison.timing import MIN_ROUNDS, Seconds
+from attar.proof.ledger.candidates import CandidateLedger, CandidateMeasurement, CandidateStatus
+from attar.proof.ledger.candidates_json import measurements_to_json
+from attar.proof.ledger.ledger import Hop, Ledger
 from attar.stages.artifacts import Answers, Engine, OnnxModel
 from attar.stages.measure.bench import Bench, TimingRun
 from attar.stages.measure.hops import check_shapes, describe_model
@@ -33,7 +33,7 @@ class MeasureCandidates(Stage[Trials]):
     Nothing is decided here, so that another limit times nothing again. The choice is made on
     validation; the chosen engine is judged on test, which has no part in the choice.
 
-    Facts: the JSON of a ``CandidateLedger`` (see ``proof.candidates``, ``proof.candidates_json``):
+    Facts: the JSON of a ``CandidateLedger`` (see ``proof.ledger.candidates``):
     ``task``, ``split``, ``samples``, ``score_name``, ``batch``, ``machine``, ``timing``, ``hops``
     (teacher and fp32 graph) and ``candidates``, in the recipe's order: ``candidate``, ``title``,
     ``asked``, ``status`` (``measured``, ``refused`` or ``not run here``), ``why``, and the columns

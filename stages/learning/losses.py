@@ -4,8 +4,8 @@ Logits are ``(B, ..., classes)``. The positions of a sequence count as rows: ``(
 Every loss is a mean over rows, so it does not grow with the batch. Gradients reach both arguments:
 a caller that trains only the student passes the teacher's tensor without a gradient.
 
-A constant has no correlation with anything (Pearson's r is 0/0). As in ``proof.metrics`` its r is
-0. Its gradient is 0 too, so constant logits learn nothing from a correlation alone.
+A constant has no correlation with anything (Pearson's r is 0/0). As in ``proof.estimates.metrics``
+its r is 0. Its gradient is 0 too, so constant logits learn nothing from a correlation alone.
 """
 
 from __future__ import annotations
@@ -94,8 +94,8 @@ def dist(student: Tensor, teacher: Tensor, beta: float, gamma: float, temperatur
 def logit_pearson(student: Tensor, teacher: Tensor) -> Tensor:
     """1 - CORR: Pearson's r over all logits of the batch, each row minus its mean; in [0, 2].
 
-    ``proof.metrics`` calls it ``correlation``. Per process: it is computed over the batch of
-    this process, and the mean over batches is not the CORR of all samples.
+    ``proof.estimates.metrics`` calls it ``correlation``. Per process: it is computed over the
+    batch of this process, and the mean over batches is not the CORR of all samples.
     """
     p, q = (subtract_mean(flatten_rows(logits), -1).reshape(1, -1) for logits in (student, teacher))
     return 1 - compute_correlations(p, q, 1).squeeze()
@@ -160,8 +160,8 @@ def label_pearson(student: Tensor, teacher: Tensor) -> Tensor:
     """1 - CORR of a multilabel output ``(B, labels)``: Pearson's r over all logits of the batch,
     each label minus its mean; in [0, 2].
 
-    ``proof.metrics`` calls it ``correlation``. Per process and batch, as ``logit_pearson``. One
-    row alone is constant, and teaches nothing.
+    ``proof.estimates.metrics`` calls it ``correlation``. Per process and batch, as
+    ``logit_pearson``. One row alone is constant, and teaches nothing.
     """
     p, q = (subtract_mean(logits, 0).reshape(1, -1) for logits in (student, teacher))
     return 1 - compute_correlations(p, q, 1).squeeze()

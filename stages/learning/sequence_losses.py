@@ -101,7 +101,7 @@ DIVERGENCES: dict[Divergence, Callable[[Tensor, Tensor], Tensor]] = {
 def top_pearson(logits: Tensor, teacher: TeacherRows) -> Tensor:
     """1 - CORR: Pearson's r over the teacher's top log-probabilities, each row minus its mean.
 
-    ``proof.sequences`` calls it ``correlation``; see ``losses.logit_pearson``.
+    ``proof.comparison.sequences`` calls it ``correlation``; see ``losses.logit_pearson``.
     """
     top = functional.log_softmax(logits, 1).gather(1, teacher.indices)
     return logit_pearson(top, teacher.values)

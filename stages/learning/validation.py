@@ -18,8 +18,8 @@ from attar.models.task import CLASSIFYING, Array, Arrays, Output, Predict, Task
 from attar.models.top_answers import TOP, describe_following
 from attar.models.views import ViewBatch
 from attar.pipeline.core.progress import report_progress
-from attar.proof.metrics import compare_outputs, select_worst
-from attar.proof.sequences import compare_sequences
+from attar.proof.comparison.sequences import compare_sequences
+from attar.proof.estimates.metrics import compare_outputs, select_worst
 from attar.stages.artifacts import Answers
 from attar.stages.learning.paths import read_answer_path
 

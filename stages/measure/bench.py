@@ -17,13 +17,13 @@ from attar.models.task import Array, Arrays, Predictor, Split, SplitName, Task
 from attar.pipeline.core.errors import StageError
 from attar.pipeline.core.progress import report_progress
 from attar.pipeline.core.stage import Device
-from attar.proof import timing
+from attar.proof.checks.sizes import examine_sizes
+from attar.proof.comparison import timing
+from attar.proof.comparison.hop_comparer import HopComparer, find_labels
+from attar.proof.comparison.hop_outputs import FOLLOWED, REPEATED, HopOutputs, score_outputs
 from attar.proof.gate import Baseline
 from attar.proof.hop import HopName
-from attar.proof.hop_comparer import HopComparer, find_labels
-from attar.proof.hop_outputs import FOLLOWED, REPEATED, HopOutputs, score_outputs
-from attar.proof.ledger import LatencySummary, SizesCheck, TimingConditions
-from attar.proof.sizes import examine_sizes
+from attar.proof.ledger.ledger import LatencySummary, SizesCheck, TimingConditions
 from attar.stages.artifacts import Answers, Model, Weights
 from attar.stages.measure.teacher_path import TeacherPath
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from attar.engines.runtimes.runtime import load_runtime
 from attar.pipeline.core.errors import StageError
-from attar.proof.hop_outputs import HopOutputs
-from attar.proof.ledger import Hop
+from attar.proof.comparison.hop_outputs import HopOutputs
+from attar.proof.ledger.ledger import Hop
 from attar.stages.artifacts import Engine, Model, Weights
 
 

@@ -14,14 +14,15 @@ from safetensors.numpy import save_file
 from attar.models.task import Array, Arrays, load_task
 from attar.pipeline.core.stage import Artifact, CodeName, Device, Facts, Stage
 from attar.pipeline.keys.machine import describe_machine
-from attar.proof import statistics, timing
 from attar.proof.artifacts import Evidence
+from attar.proof.checks.leak import find_near_duplicates
+from attar.proof.comparison import timing
+from attar.proof.comparison.hop_outputs import HopOutputs, pack_followed
+from attar.proof.estimates import statistics
 from attar.proof.gate import Baseline, Comparison
 from attar.proof.hop import HOPS
-from attar.proof.hop_outputs import HopOutputs, pack_followed
-from attar.proof.leak import find_near_duplicates
-from attar.proof.ledger import Hop, Ledger
-from attar.proof.ledger_json import ledger_to_json
+from attar.proof.ledger.ledger import Hop, Ledger
+from attar.proof.ledger.ledger_json import ledger_to_json
 from attar.stages.artifacts import Answers, Engine, Model, OnnxModel, Production, Weights
 from attar.stages.measure import stored
 from attar.stages.measure.bench import SPEED_BASELINES, Bench, TimingRun
@@ -32,7 +33,7 @@ from attar.stages.measure.teacher_path import TeacherPath
 class Measure(Stage[Evidence]):
     """Measure every hop on the test split.
 
-    Facts: the JSON of a ``Ledger`` (see ``proof.ledger``, ``proof.ledger_json``) and ``lineage``,
+    Facts: the JSON of a ``Ledger`` (see ``proof.ledger``) and ``lineage``,
     the key and the digest of everything that was measured.
 
     ``hops.safetensors``: ``HOP.output.NAME`` [samples, ...], ``HOP.statistics`` [samples, k],

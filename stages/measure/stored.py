@@ -15,7 +15,7 @@ from attar.models.top_answers import TOP, TopAnswers, describe_following
 from attar.models.views import ViewBatch
 from attar.pipeline.core.errors import StageError
 from attar.pipeline.core.stage import Device
-from attar.proof.sizes import compute_difference
+from attar.proof.checks.sizes import compute_difference
 from attar.stages.artifacts import Answers, Model, Weights
 
 ROWS = 32

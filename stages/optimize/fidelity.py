@@ -11,7 +11,7 @@ from attar.engines.graphs.half_precision import round_half_results
 from attar.models.probabilities import from_logits
 from attar.models.task import Array, Task
 from attar.models.views import iterate_spread
-from attar.proof.metrics import compare_outputs, select_worst
+from attar.proof.estimates.metrics import compare_outputs, select_worst
 from attar.stages.artifacts import Answers
 
 BATCH = 256  # samples a call

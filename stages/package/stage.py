@@ -39,7 +39,7 @@ from attar.pipeline.core.errors import GateError, StageError
 from attar.pipeline.core.stage import Artifact, CodeName, Facts, Stage
 from attar.pipeline.core.store import NOT_PAYLOAD
 from attar.proof.artifacts import Bundle, Evidence, Verdict
-from attar.proof.verdict_json import gates_from_json
+from attar.proof.verdicts.verdict_json import gates_from_json
 from attar.stages.artifacts import Engine, OnnxModel
 from attar.stages.package.golden_requests import make_golden
 

@@ -25,7 +25,7 @@ from attar.engines.runtimes import onnxruntime
 from attar.engines.runtimes.runtime import RUNTIMES
 from attar.pipeline.core.errors import GateError, InvalidBundleError, RecipeError, StageError
 from attar.proof.artifacts import Evidence
-from attar.proof.limits import GateLimits
+from attar.proof.verdicts.limits import GateLimits
 from attar.serving.load.engine import bench_engine
 from attar.stages.judge import Judge
 from tests.support.bundles.late import HERE, MISSING

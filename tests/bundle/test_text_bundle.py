@@ -18,7 +18,7 @@ from attar.bundle.opening import check_bundle, open_bundle
 from attar.models.preprocess import Normalize, Tokenize, describe_steps, text
 from attar.models.task import load_task
 from attar.pipeline.core.errors import InvalidBundleError
-from attar.proof.limits import GateLimits
+from attar.proof.verdicts.limits import GateLimits
 from attar.stages.artifacts import OnnxModel, Production
 from attar.stages.unpack import Unpack
 from tests.support.bundles.packaging import package_bundle

@@ -13,20 +13,20 @@ from hypothesis import strategies as st
 
 from attar.models.task import InMemory
 from attar.pipeline.core.errors import StageError
-from attar.proof import intervals, metrics
-from attar.proof.bounds import ConfidenceBounds
+from attar.proof.comparison.hop_comparer import HopComparer, find_labels
+from attar.proof.comparison.hop_outputs import score_outputs
+from attar.proof.estimates import intervals, metrics
+from attar.proof.estimates.bounds import ConfidenceBounds
+from attar.proof.estimates.metrics import deal_into_groups, normalize_vectors
+from attar.proof.estimates.sums import Numbers, Sums, correlate_sums, sum_products
 from attar.proof.gate import Comparison, Metric
-from attar.proof.gate_evaluation import compare_hops, evaluate_gates
-from attar.proof.gate_text import format_gate
 from attar.proof.hop import STUDENT_HOPS
-from attar.proof.hop_comparer import HopComparer, find_labels
-from attar.proof.hop_outputs import score_outputs
-from attar.proof.ledger import Hop
-from attar.proof.ledger_json import ledger_from_json
-from attar.proof.limits import GateLimits
-from attar.proof.metrics import deal_into_groups, normalize_vectors
+from attar.proof.ledger.ledger import Hop
+from attar.proof.ledger.ledger_json import ledger_from_json
 from attar.proof.report.figures import answers
-from attar.proof.sums import Numbers, Sums, correlate_sums, sum_products
+from attar.proof.verdicts.gate_evaluation import compare_hops, evaluate_gates
+from attar.proof.verdicts.gate_text import format_gate
+from attar.proof.verdicts.limits import GateLimits
 from attar.stages.measure.bench import Bench
 from tests.support.proof.proof_parts import a_ledger, line
 from tests.support.proof.proof_parts import metrics as metrics_of

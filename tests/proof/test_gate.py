@@ -6,9 +6,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from attar.proof.bounds import ConfidenceBounds
+from attar.proof.estimates.bounds import ConfidenceBounds
 from attar.proof.gate import Baseline, Comparison, Gate, GateVerdict, Metric
-from attar.proof.gate_text import format_gate, format_kept_gate, format_missing_evidence
+from attar.proof.verdicts.gate_text import format_gate, format_kept_gate, format_missing_evidence
 
 NUMBERS = st.floats(-1, 1)
 

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from attar.models.tasks.attributes import Attributes
-from attar.proof import metrics
-from attar.proof.intervals import bound_score, bound_score_drop, list_metric_bounds
-from attar.proof.sums import Sums
+from attar.proof.estimates import metrics
+from attar.proof.estimates.intervals import bound_score, bound_score_drop, list_metric_bounds
+from attar.proof.estimates.sums import Sums
 
 Numbers = npt.NDArray[np.float64]
 LN3 = math.log(3)  # sigmoid(ln 3) = 3/4

@@ -11,7 +11,7 @@ from safetensors.numpy import load_file, save_file
 
 from attar.bundle import checksums
 from attar.models.preprocess import Normalize, Tokenize
-from attar.proof.limits import GateLimits
+from attar.proof.verdicts.limits import GateLimits
 from tests.support.bundles.packaging import package_bundle, rename_graph_output
 from tests.support.tasks.word_pairs import Phrases
 from tests.support.tasks.words import saved

@@ -16,9 +16,9 @@ from attar.models.checks import task as task_check
 from attar.models.task import Output, Task
 from attar.models.tasks.retrieval import compute_share_found, measure_retrieval
 from attar.pipeline.core.errors import StageError
-from attar.proof.hop_comparer import find_labels
-from attar.proof.hop_outputs import score_outputs
-from attar.proof.sizes import examine_sizes
+from attar.proof.checks.sizes import examine_sizes
+from attar.proof.comparison.hop_comparer import find_labels
+from attar.proof.comparison.hop_outputs import score_outputs
 from attar.stages.artifacts import Answers, OnnxModel, Ranges, Weights
 from attar.stages.calibrate import Calibrate
 from attar.stages.distill.feature_loss_settings import AnyLoss

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from attar.proof.artifacts import Evidence
-from attar.proof.limits import GateLimits
+from attar.proof.verdicts.limits import GateLimits
 from attar.stages.judge import Judge
 from tests.support.proof.proof_parts import a_ledger, hop, line, metrics
 

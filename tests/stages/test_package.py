@@ -18,7 +18,7 @@ from attar.bundle.card import format_signed
 from attar.bundle.manifest import Manifest, StoredInput, StoredOutput
 from attar.pipeline.core.errors import GateError, StageError
 from attar.proof.artifacts import Evidence
-from attar.proof.limits import GateLimits
+from attar.proof.verdicts.limits import GateLimits
 from attar.stages.judge import Judge
 from attar.stages.package import stage as package
 from attar.stages.package.stage import Package

@@ -17,9 +17,9 @@ from attar.models.tasks.numbers import END, Numbers, encode_words, read_vocabula
 from attar.pipeline.run import Record
 from attar.proof.gate import Metric
 from attar.proof.hop import HOPS
-from attar.proof.ledger import Ledger
-from attar.proof.ledger_json import ledger_from_json
-from attar.proof.verdict_json import verdict_from_json
+from attar.proof.ledger.ledger import Ledger
+from attar.proof.ledger.ledger_json import ledger_from_json
+from attar.proof.verdicts.verdict_json import verdict_from_json
 from attar.recipes.workspace import choose_exit_code, open_workspace
 from attar.stages.slots import SLOTS
 

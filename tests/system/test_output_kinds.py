@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from safetensors.numpy import load_file
 
-from attar.proof.verdict_json import verdict_from_json
+from attar.proof.verdicts.verdict_json import verdict_from_json
 from attar.recipes.workspace import choose_exit_code, open_workspace
 from attar.stages.slots import SLOTS
 

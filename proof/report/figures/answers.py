@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from attar.proof.artifacts import Evidence
-from attar.proof.ledger import Hop
+from attar.proof.ledger.ledger import Hop
 from attar.proof.report import formatting
 from attar.proof.report.figures import style
 from attar.proof.report.figures.ledger import widen_range

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from attar.proof.candidates import CandidateChoice, CandidateResult
+from attar.proof.ledger.candidates import CandidateChoice, CandidateResult
 from attar.proof.report import formatting
 from attar.proof.report.figures import speed, style
 from attar.proof.report.figures.style import Panel

@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from attar.proof.bounds import ConfidenceBounds
+from attar.proof.estimates.bounds import ConfidenceBounds
 from attar.proof.gate import Metric
 from attar.proof.hop import CHAIN
-from attar.proof.ledger import Hop
+from attar.proof.ledger.ledger import Hop
 from attar.proof.report import formatting
 from attar.proof.report.figures import style
 from attar.proof.report.figures.style import Panel

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Literal
 
-from attar.proof.ledger import Hop
+from attar.proof.ledger.ledger import Hop
 from attar.proof.report import formatting
 from attar.proof.report.figures import style
 from attar.proof.report.figures.ledger import choose_colour

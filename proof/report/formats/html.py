@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attar.proof.gate import Comparison, Metric
-from attar.proof.gate_text import format_remedy
-from attar.proof.ledger import Hop
+from attar.proof.ledger.ledger import Hop
 from attar.proof.report import formatting, gate_formatting
 from attar.proof.report.candidates import describe_trials, format_reason
 from attar.proof.report.forest import place_mark
@@ -18,6 +17,7 @@ from attar.proof.report.production import NAMES, list_production_comparisons
 from attar.proof.report.record import Record, describe_status, explain_status
 from attar.proof.report.start import describe_start
 from attar.proof.report.target import Target, group_targets
+from attar.proof.verdicts.gate_text import format_remedy
 
 if TYPE_CHECKING:
     from attar.proof.report.figures.style import Panel

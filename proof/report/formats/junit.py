@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from xml.etree import ElementTree as ET
 
 from attar.proof.gate import Gate
-from attar.proof.gate_text import format_missing_evidence
 from attar.proof.report import formatting, gate_formatting
 from attar.proof.report.record import Record, describe_status
 from attar.proof.report.target import Target, group_targets
+from attar.proof.verdicts.gate_text import format_missing_evidence
 
 
 def render_junit(records: Sequence[Record], recipe_name: str) -> str:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from attar.proof.candidates import CandidateChoice, CandidateResult
 from attar.proof.gate import Gate, Metric
-from attar.proof.gate_text import format_missing_evidence
-from attar.proof.ledger import Hop
+from attar.proof.ledger.candidates import CandidateChoice, CandidateResult
+from attar.proof.ledger.ledger import Hop
 from attar.proof.report import formatting, gate_formatting
 from attar.proof.report.candidates import describe_trials, format_reason
 from attar.proof.report.origin import explain_missing_control
@@ -16,6 +15,7 @@ from attar.proof.report.production import NAMES, list_production_comparisons
 from attar.proof.report.record import Record, describe_status
 from attar.proof.report.start import describe_start
 from attar.proof.report.target import Target, group_targets
+from attar.proof.verdicts.gate_text import format_missing_evidence
 
 DROP_AND_CORRELATION: Sequence[Metric] = ("score_drop", "correlation")
 MARKS = {"passed": "✅", "failed": "❌", "undecided": "❔", "not run here": "➖"}

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import IO, TYPE_CHECKING
 
-from attar.proof.candidates import CandidateChoice
-from attar.proof.ledger import Hop
+from attar.proof.ledger.candidates import CandidateChoice
+from attar.proof.ledger.ledger import Hop
 from attar.proof.report import formatting, gate_formatting
 from attar.proof.report.candidates import describe_trials, format_reason
 from attar.proof.report.origin import explain_missing_control

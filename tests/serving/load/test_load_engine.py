@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from attar.pipeline.core.errors import AttarError, InvalidBundleError
-from attar.proof.timing import MIN_ROUNDS
+from attar.proof.comparison.timing import MIN_ROUNDS
 from attar.serving.load.engine import bench_engine, draw_figure, format_table
 
 

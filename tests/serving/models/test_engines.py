@@ -23,7 +23,7 @@ from attar.models import preprocess
 from attar.models.preprocess import Normalize, Tokenize
 from attar.models.task import Arrays
 from attar.models.tensors import TensorSpec
-from attar.proof.limits import GateLimits
+from attar.proof.verdicts.limits import GateLimits
 from attar.serving.core.settings import Settings
 from attar.serving.models.engines import CALLS, count_instances, measure_batch_effect, open_engines, time_warm_call
 from attar.serving.protocol.signature import declare_raw

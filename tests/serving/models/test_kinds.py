@@ -13,7 +13,7 @@ from tritonclient.utils import InferenceServerException
 
 import attar
 from attar.models.task import Array
-from attar.proof.metrics import compare_outputs
+from attar.proof.estimates.metrics import compare_outputs
 from tests.support.bundles.packaging import rename_graph_output
 from tests.support.proof.proof_parts import STUDENT, TEACHER, write_graph
 from tests.support.serving.serving_parts import Running, asked, infer_texts, running, triton_client, wait_for_compared

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from attar.models.task import Array, Arrays
 from attar.pipeline.core.errors import InvalidBundleError, StageError
-from attar.proof.metrics import compare_outputs
+from attar.proof.estimates.metrics import compare_outputs
 from attar.serving.core.settings import Settings
 from tests.support.proof.proof_parts import STUDENT, TEACHER, write_graph
 from tests.support.serving.serving_parts import Running, another, asked, running, until, wait_for_compared

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attar.models.task import Kind
-from attar.proof.metrics import compare_outputs
+from attar.proof.estimates.metrics import compare_outputs
 from attar.serving.observation.window import Window
 
 

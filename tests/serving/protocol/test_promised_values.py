@@ -21,7 +21,7 @@ from attar.bundle.opening import check_bundle
 from attar.models.preprocess import Step
 from attar.models.task import InMemory, Split, SplitName, Tensor
 from attar.pipeline.core.errors import AttarError
-from attar.proof.limits import GateLimits
+from attar.proof.verdicts.limits import GateLimits
 from tests.support.bundles.packaging import edit_manifest, package_bundle
 from tests.support.proof import proof_parts
 from tests.support.proof.proof_parts import SAMPLES, TEACHER, Matrix, Points

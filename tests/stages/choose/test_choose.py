@@ -15,8 +15,8 @@ from safetensors.numpy import save_file
 
 from attar.pipeline.core.errors import StageError
 from attar.proof.artifacts import Trials
-from attar.proof.candidates_json import measurement_from_json
-from attar.proof.limits import GateLimits
+from attar.proof.ledger.candidates_json import measurement_from_json
+from attar.proof.verdicts.limits import GateLimits
 from attar.stages.choose.stage import Choose, compute_latency_ratios, select_winner
 from tests.support.proof.proof_parts import digest, hop
 

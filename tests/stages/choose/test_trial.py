@@ -14,8 +14,8 @@ from safetensors.numpy import load_file
 
 from attar.models.task import InMemory, Split, SplitName, load_task
 from attar.pipeline.core.errors import StageError
-from attar.proof import timing
 from attar.proof.artifacts import Trials
+from attar.proof.comparison import timing
 from attar.stages.artifacts import Engine
 from attar.stages.choose.trial import MeasureCandidates, make_titles
 from attar.stages.label.shards import Shard

@@ -17,7 +17,7 @@ from attar.models.task import (
 from attar.pipeline.core.errors import StageError
 from attar.pipeline.core.file_cache import open_file_cache
 from attar.pipeline.core.progress import listen_to_progress
-from attar.proof.sizes import compute_difference
+from attar.proof.checks.sizes import compute_difference
 from attar.stages.artifacts import Answers, OnnxModel, Weights
 from attar.stages.label.stage import Label
 from attar.stages.measure.stored import check_answers

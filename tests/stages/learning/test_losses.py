@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from attar.proof import metrics
+from attar.proof.estimates import metrics
 from attar.stages.learning.losses import (
     binary_cross_entropy,
     binary_kd,

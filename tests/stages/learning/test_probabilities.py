@@ -22,7 +22,7 @@ from attar.engines.runtimes.torch import check_network, make_predictor
 from attar.models.probabilities import KindCheck, from_logits, to_logits
 from attar.models.task import Kind, Output, load_task
 from attar.pipeline.core.errors import StageError
-from attar.proof.metrics import compare_outputs
+from attar.proof.estimates.metrics import compare_outputs
 from attar.serving.observation.window import Window
 from attar.stages.artifacts import Answers, OnnxModel, Ranges
 from attar.stages.label.stage import Label

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from attar.models.top_answers import describe_logits
-from attar.proof.sequences import compare_sequences
+from attar.proof.comparison.sequences import compare_sequences
 from attar.stages.learning.sequence_losses import (
     DIVERGENCES,
     Divergence,

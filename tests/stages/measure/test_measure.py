@@ -20,11 +20,11 @@ from attar.engines.runtimes.torch import open_network
 from attar.models.task import load_task
 from attar.pipeline.core.errors import StageError
 from attar.pipeline.core.stage import Device
-from attar.proof import timing
-from attar.proof.gate_evaluation import evaluate_speedups
-from attar.proof.gate_text import format_gate
-from attar.proof.ledger_json import ledger_from_json
-from attar.proof.limits import GateLimits
+from attar.proof.comparison import timing
+from attar.proof.ledger.ledger_json import ledger_from_json
+from attar.proof.verdicts.gate_evaluation import evaluate_speedups
+from attar.proof.verdicts.gate_text import format_gate
+from attar.proof.verdicts.limits import GateLimits
 from attar.stages.artifacts import Engine, OnnxModel
 from attar.stages.label.shards import Shard
 from attar.stages.measure.bench import Bench

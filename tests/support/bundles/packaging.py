@@ -14,7 +14,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from attar.bundle import checksums
-from attar.proof.limits import GateLimits
+from attar.proof.verdicts.limits import GateLimits
 from attar.stages.judge import Judge
 from attar.stages.package.stage import Package
 from tests.support.proof.proof_parts import NAME, STUDENT, Chain, verdict

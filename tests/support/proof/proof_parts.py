@@ -22,7 +22,7 @@ from attar.models.task import Arrays, InMemory, Output, Predictor, Split, SplitN
 from attar.pipeline.core.stage import Facts
 from attar.proof.artifacts import Evidence, Verdict
 from attar.proof.gate import EXACT_METRICS
-from attar.proof.ledger import COMPARED_METRICS
+from attar.proof.ledger.ledger import COMPARED_METRICS
 from attar.stages.artifacts import Answers, Engine, OnnxModel, Production, Weights
 from attar.stages.label.shards import Shard
 from attar.stages.measure.stage import Measure

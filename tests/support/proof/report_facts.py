@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from attar.proof.bounds import ConfidenceBounds
+from attar.proof.estimates.bounds import ConfidenceBounds
 from attar.proof.gate import Baseline, Comparison, Gate, Metric
 from attar.proof.hop import HopName
-from attar.proof.verdict_json import GateJson, gate_to_json
+from attar.proof.verdicts.verdict_json import GateJson, gate_to_json
 
 CLASSES = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"]
 MACHINE = {"cpu": "Example CPU @ 2.60GHz", "cores": 2, "flags": "ab12", "gpu": "none", "system": "Linux 6.1", "python": "3.11.9"}

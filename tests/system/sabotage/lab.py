@@ -18,9 +18,9 @@ from attar.cli.main import main
 from attar.pipeline.core.stage import Stage
 from attar.pipeline.run import Record
 from attar.proof.gate import Gate
-from attar.proof.gate_text import format_gate, format_metric
-from attar.proof.verdict import TargetVerdict
-from attar.proof.verdict_json import verdict_from_json
+from attar.proof.verdicts.gate_text import format_gate, format_metric
+from attar.proof.verdicts.verdict import TargetVerdict
+from attar.proof.verdicts.verdict_json import verdict_from_json
 from attar.recipes.workspace import Workspace, choose_exit_code, open_workspace
 from attar.stages.slots import SLOTS
 from tests.support.bundles.signing_parts import pair
