@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -15,10 +15,32 @@ from attar.models.top_answers import FLOOR
 from attar.pipeline.core.errors import StageError
 from attar.proof.hop import HopName
 
-FOLLOWED = ".followed"
-"""The end of the name of next tokens along the teacher's path, behind the output's name."""
-REPEATED = ".repeated"
-"""The end of the name of whether the graph of the loop gives the tokens that its parts give."""
+
+@dataclass(frozen=True)
+class HopAnswers:
+    """What a hop answered to some samples, as it came. Everything is by the output's name."""
+
+    outputs: Arrays
+    """``[N, ...]``."""
+    followed: Arrays = field(default_factory=dict)
+    """Of each output of tokens the next tokens along the teacher's path, ``[N, T, k + 2]``, see
+    ``models.top_answers.describe_logits``."""
+    repeated: Arrays = field(default_factory=dict)
+    """Of each output of a graph that loops: whether its tokens are those of its parts, ``[N]``."""
+
+    @classmethod
+    def join(cls, parts: Sequence[HopAnswers]) -> HopAnswers:
+        """Join the answers to consecutive samples."""
+        return cls(
+            join_arrays([part.outputs for part in parts]),
+            join_arrays([part.followed for part in parts]),
+            join_arrays([part.repeated for part in parts]),
+        )
+
+
+def join_arrays(parts: Sequence[Arrays]) -> dict[str, Array]:
+    """Return the arrays of all parts, one after the other; all have the names of the first."""
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 @dataclass(frozen=True)
@@ -48,12 +70,12 @@ class HopOutputs:
         )
 
 
-def score_outputs(
-    task: Task, hop: HopName, outputs: Mapping[str, Array], targets: Arrays
-) -> HopOutputs:
+def score_outputs(task: Task, hop: HopName, answers: HopAnswers, targets: Arrays) -> HopOutputs:
     """Raises StageError if the task's score is not one finite row of statistics a sample."""
     raw = {
-        name: np.asarray(clip_probabilities(output.kind, np.asarray(outputs[name])), np.float32)
+        name: np.asarray(
+            clip_probabilities(output.kind, np.asarray(answers.outputs[name])), np.float32
+        )
         for name, output in task.outputs.items()
     }
     samples = len(next(iter(raw.values())))
@@ -71,13 +93,13 @@ def score_outputs(
         )
     scored = HopOutputs(hop, finite, statistics, int(is_bad.sum()))
     decoding = find_decoding(task)
-    return scored if decoding is None else add_sequences(scored, decoding, outputs, is_bad)
+    return scored if decoding is None else add_sequences(scored, decoding, answers, is_bad)
 
 
 def add_sequences(
     scored: HopOutputs,
     decoding: Decoding,
-    outputs: Mapping[str, Array],
+    answers: HopAnswers,
     is_bad: npt.NDArray[np.bool_],
 ) -> HopOutputs:
     """Return the outputs with what is compared of generated sequences.
@@ -85,8 +107,8 @@ def add_sequences(
     ``is_bad`` marks the samples whose tokens are not finite.
     """
     name = decoding.output
-    followed, is_bad_path = clean_followed(np.asarray(outputs[name + FOLLOWED], np.float32))
-    repeated = outputs.get(name + REPEATED)
+    followed, is_bad_path = clean_followed(np.asarray(answers.followed[name], np.float32))
+    repeated = answers.repeated.get(name)
     has_end = (scored.outputs[name] == decoding.vocabulary.end).any(1)
     return replace(
         scored,

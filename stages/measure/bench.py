@@ -20,7 +20,7 @@ from attar.pipeline.core.stage import Device
 from attar.proof.checks.sizes import examine_sizes
 from attar.proof.comparison import timing
 from attar.proof.comparison.hop_comparer import HopComparer, find_labels
-from attar.proof.comparison.hop_outputs import FOLLOWED, REPEATED, HopOutputs, score_outputs
+from attar.proof.comparison.hop_outputs import HopAnswers, HopOutputs, join_arrays, score_outputs
 from attar.proof.gate import Baseline
 from attar.proof.hop import HopName
 from attar.proof.ledger.ledger import LatencySummary, SizesCheck, TimingConditions
@@ -82,8 +82,7 @@ class Bench:
     @cached_property
     def targets(self) -> dict[str, Array]:
         """The targets of the whole split, in its order."""
-        parts = [seen.targets for seen in views.iterate_clean(self.task, self.split)]
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        return join_arrays([seen.targets for seen in views.iterate_clean(self.task, self.split)])
 
     def recorded(self, answers: Answers) -> dict[str, Array]:
         """The teacher's answers. Raises StageError when they are not of this split."""
@@ -103,14 +102,14 @@ class Bench:
         """Return the bench with the task that this model reads: it prepares the same samples."""
         return replace(self, task=model.load_task())
 
-    def answers(self, hop: str, model: Model) -> dict[str, Array]:
-        """Outputs for the whole split, in its order."""
+    def answers(self, hop: str, model: Model) -> HopAnswers:
+        """Answers to the whole split, in its order."""
         with model.open(device=self.choose_device(hop, model)) as predictor:
             parts = [
                 self.ask_along_path(hop, predictor, inputs, rows)
                 for inputs, rows in self.of(model).number_batches(hop)
             ]
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        return HopAnswers.join(parts)
 
     def choose_device(self, hop: str, model: Model) -> Device:
         """Return where to run a model: the teacher's graph on a GPU only if ONNX Runtime can."""
@@ -126,7 +125,7 @@ class Bench:
 
     def ask_along_path(
         self, hop: str, predictor: Predictor, inputs: Arrays, rows: Integers
-    ) -> dict[str, Array]:
+    ) -> HopAnswers:
         """As ``ask``; of a network that generates also its next tokens along the teacher's path.
 
         ``rows`` are the places of the samples in the split.
@@ -134,15 +133,14 @@ class Bench:
         outputs = self.ask(hop, predictor, inputs)
         path = self.teacher_path
         if path is None:
-            return outputs
+            return HopAnswers(outputs)
         name, graphs = path.decoding.output, predictor.graphs
-        followed = path.describe_model(graphs, inputs, rows)
-        answers = {**outputs, name + FOLLOWED: followed}
-        if FOLLOW not in graphs:
-            parts = {graph: graphs[graph] for graph in (START, STEP)}
-            tokens = generate_greedily(parts, inputs, path.decoding)
-            answers[name + REPEATED] = (tokens == outputs[name]).all(1)
-        return answers
+        followed = {name: path.describe_model(graphs, inputs, rows)}
+        if FOLLOW in graphs:
+            return HopAnswers(outputs, followed)
+        parts = {graph: graphs[graph] for graph in (START, STEP)}
+        tokens = generate_greedily(parts, inputs, path.decoding)
+        return HopAnswers(outputs, followed, {name: (tokens == outputs[name]).all(1)})
 
     @property
     def comparer(self) -> HopComparer:
@@ -150,15 +148,14 @@ class Bench:
 
     def score_teacher(self, answers: Answers) -> HopOutputs:
         """Return the scored outputs of the teacher as they are stored."""
-        outputs = self.recorded(answers)
-        if path := self.teacher_path:
-            outputs[path.decoding.output + FOLLOWED] = path.top.describe()
-        return score_outputs(self.task, "teacher", outputs, self.targets)
+        path = self.teacher_path
+        followed = {path.decoding.output: path.top.describe()} if path else {}
+        made = HopAnswers(self.recorded(answers), followed)
+        return score_outputs(self.task, "teacher", made, self.targets)
 
     def score_model(self, hop: HopName, model: Model, name: str | None = None) -> HopOutputs:
         """Return the scored outputs of a model. ``name``: that of a candidate."""
-        outputs = self.answers(name or hop, model)
-        return score_outputs(self.task, hop, outputs, self.targets)
+        return score_outputs(self.task, hop, self.answers(name or hop, model), self.targets)
 
     def number_batches(self, hop: str) -> Iterator[tuple[dict[str, Array], Integers]]:
         """Yield the batches, and the places of their samples in the split."""

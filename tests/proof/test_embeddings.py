@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from attar.models.task import InMemory
 from attar.pipeline.core.errors import StageError
 from attar.proof.comparison.hop_comparer import HopComparer, find_labels
-from attar.proof.comparison.hop_outputs import score_outputs
+from attar.proof.comparison.hop_outputs import HopAnswers, score_outputs
 from attar.proof.estimates import intervals, metrics
 from attar.proof.estimates.bounds import ConfidenceBounds
 from attar.proof.estimates.metrics import deal_into_groups, normalize_vectors
@@ -161,8 +161,8 @@ def compare_vectors(noise: float) -> Hop:
     targets = {"source": np.repeat(np.arange(100), 2)}
     other = (vectors + noise * generator.standard_normal(vectors.shape)).astype(np.float32)
     measured = {
-        "teacher": score_outputs(task, "teacher", {"vector": vectors}, targets),
-        "student": score_outputs(task, "student", {"vector": other}, targets),
+        "teacher": score_outputs(task, "teacher", HopAnswers({"vector": vectors}), targets),
+        "student": score_outputs(task, "student", HopAnswers({"vector": other}), targets),
     }
     return HopComparer(task, find_labels(task, targets)).build_hops(measured)["student"]
 

@@ -18,7 +18,7 @@ from attar.models.tasks.retrieval import compute_share_found, measure_retrieval
 from attar.pipeline.core.errors import StageError
 from attar.proof.checks.sizes import examine_sizes
 from attar.proof.comparison.hop_comparer import find_labels
-from attar.proof.comparison.hop_outputs import score_outputs
+from attar.proof.comparison.hop_outputs import HopAnswers, score_outputs
 from attar.stages.artifacts import Answers, OnnxModel, Ranges, Weights
 from attar.stages.calibrate import Calibrate
 from attar.stages.distill.feature_loss_settings import AnyLoss
@@ -124,7 +124,7 @@ def test_without_targets_there_is_a_score_and_none_to_keep() -> None:
     task = Unlabelled()
     bench = Bench(task, task.split("test"), 32)
     vectors = np.random.default_rng(0).standard_normal((600, 8))
-    found = score_outputs(task, "teacher", {"vector": vectors}, bench.targets)
+    found = score_outputs(task, "teacher", HopAnswers({"vector": vectors}), bench.targets)
     assert bench.targets == {}
     assert task.aggregate(found.statistics) == pytest.approx(1, abs=0.05)  # all directions alike: spread
     assert find_labels(task, {}) is None

@@ -11,7 +11,7 @@ import pytest
 from attar.models.task import Arrays, Output, Split, SplitName, Task
 from attar.pipeline.core.errors import StageError
 from attar.proof.comparison.hop_comparer import HopComparer, find_labels
-from attar.proof.comparison.hop_outputs import HopOutputs, score_outputs
+from attar.proof.comparison.hop_outputs import HopAnswers, HopOutputs, score_outputs
 from attar.proof.hop import HopName
 
 
@@ -42,7 +42,8 @@ TAGS = np.arange(18, dtype=np.float32).reshape(3, 2, 3)
 
 
 def of(heights: list[float], tags: npt.NDArray[np.float32] = TAGS, hop: HopName = "student") -> HopOutputs:
-    return score_outputs(TASK, hop, {"height": np.array(heights)[:, None], "tags": tags}, TARGETS)
+    answers = HopAnswers({"height": np.array(heights)[:, None], "tags": tags})
+    return score_outputs(TASK, hop, answers, TARGETS)
 
 
 def test_a_score_is_aggregated_from_the_statistics_of_all_samples() -> None:
