@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from attar.proof.bounds import ConfidenceBounds
+from attar.proof.estimates.bounds import ConfidenceBounds
 
 
 @dataclass(frozen=True)

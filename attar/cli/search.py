@@ -48,7 +48,7 @@ def search(output: Path | None, against: Path | None, trusted: Path | None, **op
     if team.is_started_in_team():
         raise RecipeError("a search trains one student after the other; start it without torchrun")
     opened, result = find_best(options)
-    from attar.proof.ledger_json import to_json
+    from attar.proof.ledger.ledger_json import to_json
     from attar.recipes.workspace import choose_exit_code
     from attar.search.report import write_search_report
     from attar.search.winner import write_winner
@@ -108,7 +108,7 @@ def print_winner(winner: VariantResult, result: SearchResult, page: Path, file: 
 
 
 def print_failure(result: SearchResult, page: Path, as_json: bool) -> None:
-    from attar.proof.ledger_json import to_json
+    from attar.proof.ledger.ledger_json import to_json
 
     if as_json:
         click.echo(json.dumps({"search": to_json(result), "page": str(page)}, indent=1))

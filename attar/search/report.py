@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from attar.pipeline.core.disk import explain_disk_errors
-from attar.proof.ledger_json import to_json
+from attar.proof.ledger.ledger_json import to_json
 from attar.proof.report.formats.html import FILTERS, TEMPLATES
 from attar.search.figure import draw_panel
 from attar.search.result import SearchResult

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from attar.proof.bounds import ConfidenceBounds
+from attar.proof.estimates.bounds import ConfidenceBounds
 
 Status = Literal["kept", "broke", "stopped", "too slow", "cannot win", "refused", "not reached"]
 """``kept`` all promises on validation; ``broke`` one; ``stopped`` early in its training; not

@@ -9,12 +9,12 @@ from typing import Any
 from attar.pipeline.core.errors import StageError, StoppedError
 from attar.pipeline.core.progress import listen_to_epochs
 from attar.pipeline.run import Record
-from attar.proof.candidates import CandidateMeasurement
-from attar.proof.candidates_json import measurements_from_json
 from attar.proof.gate import Gate
-from attar.proof.gate_evaluation import evaluate_candidate_gates
-from attar.proof.ledger import Hop
-from attar.proof.limits import GateLimits
+from attar.proof.ledger.candidates import CandidateMeasurement
+from attar.proof.ledger.candidates_json import measurements_from_json
+from attar.proof.ledger.ledger import Hop
+from attar.proof.verdicts.gate_evaluation import evaluate_candidate_gates
+from attar.proof.verdicts.limits import GateLimits
 from attar.search.variant import Search, Variant
 from attar.stages.choose.stage import format_open_gate
 

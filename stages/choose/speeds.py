@@ -11,11 +11,11 @@ from pydantic import Field
 
 from attar.models.task import load_task
 from attar.pipeline.core.stage import CodeName, Facts, Stage
-from attar.proof import statistics
 from attar.proof.artifacts import Speeds
-from attar.proof.ledger_json import to_json
+from attar.proof.comparison.timing import MIN_ROUNDS
+from attar.proof.estimates import statistics
+from attar.proof.ledger.ledger_json import to_json
 from attar.proof.speeds import EngineSpeed, EngineSpeeds
-from attar.proof.timing import MIN_ROUNDS
 from attar.stages.artifacts import Engine, Model, OnnxModel
 from attar.stages.choose.trial import SPLIT
 from attar.stages.measure.bench import Bench, TimingRun
