@@ -26,7 +26,16 @@ if TYPE_CHECKING:
         Scale,
         Tokenize,
     )
-    from attar.models.scores import compute_f1, compute_mean_ap, count_decisions, join_labels
+    from attar.models.scores import (
+        compute_f1,
+        compute_mean_ap,
+        compute_mean_iou,
+        compute_share,
+        count_decisions,
+        count_hits,
+        count_overlaps,
+        join_labels,
+    )
     from attar.models.task import Batch, InMemory, Output, Split, Task, Tensor, hits
     from attar.pipeline.core.stage import Artifact, Stage
 
@@ -49,7 +58,11 @@ __all__ = [
     "Tokenize",
     "compute_f1",
     "compute_mean_ap",
+    "compute_mean_iou",
+    "compute_share",
     "count_decisions",
+    "count_hits",
+    "count_overlaps",
     "hits",
     "join_labels",
     "open",
@@ -75,7 +88,11 @@ _HOMES = {
     "Tokenize": "attar.models.preprocess:Tokenize",
     "compute_f1": "attar.models.scores:compute_f1",
     "compute_mean_ap": "attar.models.scores:compute_mean_ap",
+    "compute_mean_iou": "attar.models.scores:compute_mean_iou",
+    "compute_share": "attar.models.scores:compute_share",
     "count_decisions": "attar.models.scores:count_decisions",
+    "count_hits": "attar.models.scores:count_hits",
+    "count_overlaps": "attar.models.scores:count_overlaps",
     "hits": "attar.models.task:hits",
     "join_labels": "attar.models.scores:join_labels",
     "open": "attar.bundle.opening:open_bundle",

@@ -317,7 +317,11 @@ API = {
         "attar.pipeline.run:Record",
     ),
     "A task": ("Task", "Tensor", "Output", "Split", "InMemory", "Batch"),
-    "Scores": ("hits", "count_decisions", "compute_f1", "join_labels", "compute_mean_ap"),
+    "Scores": (
+        "hits",
+        *("count_decisions", "compute_f1", "join_labels", "compute_mean_ap"),
+        *("count_hits", "compute_share", "count_overlaps", "compute_mean_iou"),
+    ),
     "Preprocessing, and steps on outputs": (
         "DecodeImage",
         "Resize",

@@ -58,3 +58,37 @@ def compute_average_precision(scores: Statistics, labels: Statistics) -> float:
     places = np.searchsorted(falling, falling, side="right")
     precisions = np.cumsum(is_positive)[places - 1] / places
     return float(precisions[is_positive].mean())
+
+
+def count_hits(logits: Array, labels: Array, ignore: int | None = None) -> Statistics:
+    """Return what ``compute_share`` reads: how many positions of each sample are right, and how
+    many have a label. (N, ..., classes), (N, ...) -> (N, 2)."""
+    truth = np.asarray(labels).reshape(len(labels), -1)
+    guessed = np.asarray(logits).argmax(-1).reshape(truth.shape)
+    known = truth != ignore
+    return np.stack([((guessed == truth) & known).sum(1), known.sum(1)], 1).astype(np.float64)
+
+
+def compute_share(statistics: Statistics) -> float:
+    """Return the share of all positions with a label that are right. (N, 2) -> a share."""
+    hits, known = statistics.sum(0)
+    return float(hits / known)
+
+
+def count_overlaps(logits: Array, labels: Array, ignore: int | None = None) -> Statistics:
+    """Return what ``compute_mean_iou`` reads: by class the positions of each sample that have it in
+    both, and those that have it in either. (N, ..., classes), (N, ...) -> (N, 2 classes)."""
+    truth = np.asarray(labels).reshape(len(labels), -1, 1)
+    guessed = np.asarray(logits).argmax(-1).reshape(truth.shape)
+    classes, known = np.arange(logits.shape[-1]), truth != ignore
+    predicted, actual = (guessed == classes) & known, (truth == classes) & known
+    counts = [(predicted & actual).sum(1), (predicted | actual).sum(1)]
+    return np.concatenate(counts, 1).astype(np.float64)
+
+
+def compute_mean_iou(statistics: Statistics) -> float:
+    """Return the mean, over the classes that are there or were predicted, of the intersection over
+    the union of all samples (Everingham et al. 2010, doi:10.1007/s11263-009-0275-4, section 4.1.3).
+    (N, 2 classes) -> a share."""
+    both, either = np.split(statistics.sum(0), 2)
+    return float((both[either > 0] / either[either > 0]).mean())

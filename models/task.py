@@ -61,6 +61,10 @@ class Output:
     target: str | None = None
     """The target that trains this output: class indices for logits and probabilities, numbers for
     values, token ids for tokens, 0 and 1 for multilabel. None: no labels."""
+    ignore: int | None = None
+    """The label of positions that count nowhere, such as 255, of logits or probabilities with
+    positions, ``("batch", ..., classes)``: they are in no loss, no comparison and no gate. None:
+    all count."""
     size: int = 0
     """The number of different tokens; 0 for other kinds."""
     begin: int = 1
@@ -201,6 +205,16 @@ def hits(logits: Array, labels: Array) -> npt.NDArray[np.float64]:
     classes), (N,) -> (N, 1)."""
     is_hit: npt.NDArray[np.bool_] = np.asarray(logits.argmax(-1) == labels)
     return is_hit[:, None].astype(np.float64)
+
+
+def find_known(task: Task, targets: Arrays) -> dict[str, npt.NDArray[np.bool_]]:
+    """Return where outputs count, ``[N, positions]`` without the axis of classes, by the name of
+    the output; without those that count everywhere."""
+    return {
+        name: np.asarray(targets[output.target]) != output.ignore
+        for name, output in task.outputs.items()
+        if output.ignore is not None and output.target is not None
+    }
 
 
 def load_task(name: str) -> Task:

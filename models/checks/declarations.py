@@ -39,6 +39,7 @@ def check_declarations(task: Task) -> None:
         check_output(task, name, output)
         check_embedding(task, name, output)
         check_multilabel(task, name, output)
+        check_ignore(task, name, output)
         if output.kind == "tokens":
             check_tokens(task, name, output)
 
@@ -146,4 +147,23 @@ def check_multilabel(task: Task, name: str, output: Output) -> None:
             f"{format_place(task, f'outputs[{name!r}]')} is multilabel with the axes "
             f"{output.axes}; they must be ('batch', LABELS), a fixed number of yes-or-no decisions "
             "for each sample. For one of several classes at each position use kind='logits'"
+        )
+
+
+def check_ignore(task: Task, name: str, output: Output) -> None:
+    """Raises StageError unless the label to ignore is none of the classes, of an output that has
+    classes at positions, and labels."""
+    if output.ignore is None:
+        return
+    where, classes = format_place(task, f"outputs[{name!r}]"), output.axes[-1]
+    if output.kind not in CLASSIFYING or len(output.axes) < 3 or output.target is None:
+        raise StageError(
+            f"{where} has ignore = {output.ignore} and is {output.kind} of {output.axes} with the "
+            f"target {output.target!r}; only labels of positions can be ignored, of logits "
+            "('batch', ..., classes). Samples without a label belong in transfer"
+        )
+    if isinstance(classes, int) and 0 <= output.ignore < classes:
+        raise StageError(
+            f"{where} has ignore = {output.ignore}, which is one of its {classes} classes; mark "
+            f"what has no label with a number that is none, such as 255 or -1"
         )

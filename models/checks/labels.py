@@ -64,17 +64,32 @@ def list_sample_ranges(task: Task) -> AxisRanges:
 
 
 def check_classes(where: str, name: str, output: Output, target: Array) -> None:
-    """Raises StageError for a label that is no class; a dynamic number of classes promises none."""
+    """Raises StageError for a label that is no class, and for a sample whose labels are all
+    ignored; a dynamic number of classes promises none."""
     labels, classes = np.asarray(target, np.int64), output.axes[-1]
-    if isinstance(classes, str):
-        return
-    wrong = labels[(labels < 0) | (labels >= classes)]
-    if len(wrong):
-        examples = sorted(set(wrong.tolist()))[:5]
+    known = labels != output.ignore
+    if isinstance(classes, int):
+        wrong = labels[((labels < 0) | (labels >= classes)) & known]
+        if len(wrong):
+            examples = sorted(set(wrong.tolist()))[:5]
+            raise StageError(
+                f"{where} gives {name!r} {len(wrong)} labels outside the {classes} classes (0 to "
+                f"{classes - 1}): {examples}{suggest_ignore(output)}"
+            )
+    unknown = np.flatnonzero(~known.reshape(len(known), -1).any(1))
+    if len(unknown):
         raise StageError(
-            f"{where} gives {name!r} {len(wrong)} labels outside the {classes} classes (0 to "
-            f"{classes - 1}): {examples}"
+            f"{where} gives {name!r} {len(unknown)} samples of which every position is ignored "
+            f"({output.ignore}), such as row {unknown[0]} of a batch; they teach and prove "
+            "nothing: leave them out, or put them in transfer"
         )
+
+
+def suggest_ignore(output: Output) -> str:
+    """Return how positions without a label are declared, for an output that has positions."""
+    if len(output.axes) < 3 or output.ignore is not None:
+        return ""
+    return "; if they mark positions without a label, set ignore=... of the output to that number"
 
 
 def check_decisions(where: str, name: str, output: Output, target: Array) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,7 @@ from attar.proof.estimates import intervals, metrics
 from attar.proof.estimates.bounds import ConfidenceBounds, Estimate
 from attar.proof.estimates.intervals import BoundsSource
 from attar.proof.estimates.metrics import OutputComparison
-from attar.proof.estimates.sums import Numbers, Sums, compute_mean, count_values
+from attar.proof.estimates.sums import Mask, Numbers, Sums, compute_mean, count_values
 from attar.proof.gate import EXACT_METRICS, Baseline, Comparison, Metric
 from attar.proof.hop import PREVIOUS_HOP, HopName
 from attar.proof.ledger.ledger import COMPARED_METRICS, ClassDrop, Hop
@@ -77,6 +77,8 @@ class HopComparer:
     task: Task
     labels: npt.NDArray[np.int64] | None
     """The class of each sample, where the task has classes and one label a sample."""
+    known: Mapping[str, Mask] = field(default_factory=dict)
+    """By output the positions that count, where some are ignored."""
 
     def build_hops(self, measured: Mapping[str, HopOutputs]) -> dict[str, Hop]:
         """Return every hop with its score, its comparisons, and the bounds of every estimate.
@@ -103,7 +105,9 @@ class HopComparer:
             for baseline, other in list_baselines(got.hop, measured).items():
                 expected = measured[other]
                 by_output = {
-                    output: compare_hop_outputs(output, spec.kind, expected, got)
+                    output: compare_hop_outputs(
+                        output, spec.kind, expected, got, self.known.get(output)
+                    )
                     for output, spec in self.task.outputs.items()
                 }
                 yield HopPair(name, baseline, expected, got, by_output)
@@ -182,12 +186,12 @@ class HopComparer:
 
 
 def compare_hop_outputs(
-    name: str, kind: Kind, expected: HopOutputs, got: HopOutputs
+    name: str, kind: Kind, expected: HopOutputs, got: HopOutputs, known: Mask | None = None
 ) -> OutputComparison:
     """Compare one output of two hops; tokens are compared along the teacher's path."""
     sides = expected.outputs[name], got.outputs[name]
     if kind != "tokens":
-        return metrics.compare_outputs(kind, *sides)
+        return metrics.compare_outputs(kind, *sides, known)
     along_path = compare_sequences(expected.followed[name], got.followed[name])
     identical = count_values((sides[0] == sides[1]).all(1).astype(np.float64))
     sums = {**along_path.sums, "identical": Sums(identical, compute_mean)}

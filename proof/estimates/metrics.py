@@ -25,12 +25,13 @@ import numpy.typing as npt
 from attar.models.probabilities import find_common_floor, to_logits
 from attar.models.task import CLASSIFYING, Kind
 from attar.proof.estimates.sums import (
+    Mask,
     Numbers,
     Sums,
-    average_samples,
     clear_rounding,
     compute_mean,
     correlate_sums,
+    count_rows,
     count_values,
     log_sigmoid,
     softmax,
@@ -75,17 +76,25 @@ class OutputComparison:
 
 
 def compare_outputs(
-    kind: Kind, expected: npt.NDArray[Any], got: npt.NDArray[Any]
+    kind: Kind,
+    expected: npt.NDArray[Any],
+    got: npt.NDArray[Any],
+    known: Mask | None = None,
 ) -> OutputComparison:
-    """All metrics of one output. Memory does not grow with the number of entries a sample."""
+    """All metrics of one output. Memory does not grow with the number of entries a sample.
+
+    ``known`` ``[N, ...]``: where logits at positions count, see ``Output.ignore``; None: all do.
+    """
     if kind == "embedding":
         return compare_embeddings(expected, got)
     columns = choose_sums(kind, expected, got)
     floor = find_common_floor(kind, expected, got)
     parts, largest = [], 0.0
-    for pair in iterate_blocks(expected, got):
-        p, q = (to_logits(kind, side, floor) for side in pair)
-        parts.append(columns(p, q))
+    for p, q, own in iterate_blocks(expected, got, known):
+        p, q = (to_logits(kind, side, floor) for side in (p, q))
+        if own is not None:
+            p, q = (np.where(own[..., None], side, 0) for side in (p, q))
+        parts.append(columns(p, q) if own is None else sum_logits_metrics(p, q, own))
         largest = max(largest, float(np.abs(p - q).max()))
     joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     return OutputComparison(
@@ -103,18 +112,22 @@ def choose_sums(
 
 
 def iterate_blocks(
-    expected: npt.NDArray[Any], got: npt.NDArray[Any]
-) -> Iterator[tuple[Numbers, Numbers]]:
-    """Both sides in float64, some samples at a time."""
+    expected: npt.NDArray[Any], got: npt.NDArray[Any], known: Mask | None = None
+) -> Iterator[tuple[Numbers, Numbers, Mask | None]]:
+    """Both sides in float64, some samples at a time, and where they count."""
     rows = max(1, ENTRIES // max(1, expected[0].size))
     for start in range(0, len(expected), rows):
         part = slice(start, start + rows)
-        yield np.asarray(expected[part], np.float64), np.asarray(got[part], np.float64)
+        p, q = (np.asarray(side[part], np.float64) for side in (expected, got))
+        yield p, q, None if known is None else known[part]
 
 
-def sum_logits_metrics(p: Numbers, q: Numbers) -> dict[str, Numbers]:
-    """What is summed over samples, ``[N, k]`` by metric, of logits ``[N, ..., classes]``."""
-    pooled = sum_products(subtract_mean(p, -1), subtract_mean(q, -1))
+def sum_logits_metrics(p: Numbers, q: Numbers, known: Mask | None = None) -> dict[str, Numbers]:
+    """What is summed over samples, ``[N, k]`` by metric, of logits ``[N, ..., classes]``.
+
+    Where ``known`` ``[N, ...]`` is false, both sides are 0.
+    """
+    pooled = sum_products(subtract_mean(p, -1), subtract_mean(q, -1), known=known)
     (likely, logs), (other, other_logs) = softmax(p), softmax(q)
     divergences = np.maximum(
         0, (likely * (logs - other_logs)).sum(-1)
@@ -124,10 +137,10 @@ def sum_logits_metrics(p: Numbers, q: Numbers) -> dict[str, Numbers]:
         "correlation": pooled,
         "correlation_per_sample": count_values(correlate_sums(pooled)),
         "correlation_probabilities": sum_products(
-            clear_rounding(likely - even, even), clear_rounding(other - even, even)
+            clear_rounding(likely - even, even), clear_rounding(other - even, even), known=known
         ),
-        "kdl": count_values(average_samples(divergences)),
-        "agreement": count_values(average_samples(p.argmax(-1) == q.argmax(-1))),
+        "kdl": count_rows(divergences, known),
+        "agreement": count_rows(p.argmax(-1) == q.argmax(-1), known),
     }
 
 
@@ -156,8 +169,8 @@ class OfLabels:
         found = {
             "correlation": pooled,
             "correlation_probabilities": self.pool(probabilities, self.mean_shares, (1.0, 1.0)),
-            "kdl": count_values(average_samples(np.maximum(0, divergences))),
-            "agreement": count_values(average_samples((p > 0) == (q > 0))),
+            "kdl": count_rows(np.maximum(0, divergences)),
+            "agreement": count_rows((p > 0) == (q > 0)),
         }
         if p.shape[1] > 1:
             found["correlation_per_sample"] = count_values(correlate_sums(pooled))
@@ -222,7 +235,7 @@ def compare_embeddings(expected: npt.NDArray[Any], got: npt.NDArray[Any]) -> Out
     ]
     pooled = np.concatenate([sum_products(p[None], q[None]) for p, q in zip(*left, strict=True)])
     own, largest = [], 0.0
-    for p, q in iterate_blocks(expected, got):
+    for p, q, _ in iterate_blocks(expected, got):
         largest = max(largest, float(np.abs(p - q).max()))
         own.append(
             np.clip(np.einsum("ij,ij->i", normalize_vectors(p), normalize_vectors(q)), -1, 1)
@@ -266,7 +279,8 @@ STATISTICS: dict[str, Callable[[Numbers], Numbers]] = {
 }
 """By metric that is a function of sums. KDL is the mean over rows of KL(softmax(expected) ||
 softmax(got)) in nats, the distillation loss at T = 1 (Hinton et al. 2015). The agreement is the
-share of rows with the same most likely class; of equal logits the first one counts. Of a
+share of rows with the same most likely class; of equal logits the first one counts. Of positions
+that are partly ignored both are means over all known ones. Of a
 multilabel output each label is a row with the classes yes and no."""
 
 

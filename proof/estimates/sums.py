@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 Numbers = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
 ROUNDING = 1e-12
 """Of the largest magnitude: what float64 leaves of a constant after its mean is subtracted."""
 
@@ -29,11 +30,17 @@ class Sums:
         return float(self.statistic(self.columns.sum(0)))
 
 
-def sum_products(p: Numbers, q: Numbers) -> Numbers:
-    """What ``pearson`` reads, of the entries of each sample: ``[N, ...] -> [N, 6]``."""
+def sum_products(p: Numbers, q: Numbers, *, known: Mask | None = None) -> Numbers:
+    """What ``pearson`` reads, of the entries of each sample: ``[N, ...] -> [N, 6]``.
+
+    Both are 0 in the rows where ``known``, without the last axis, is false; these do not count.
+    """
+    sizes = np.full(len(p), float(p[0].size))
+    if known is not None:
+        sizes = known.reshape(len(p), -1).sum(1) * float(p.shape[-1])
     p, q = p.reshape(len(p), -1), q.reshape(len(q), -1)
     pairs = [np.einsum("ij,ij->i", one, other) for one, other in ((p, p), (q, q), (p, q))]
-    made: Numbers = np.stack([np.full(len(p), float(p.shape[1])), p.sum(1), q.sum(1), *pairs], 1)
+    made: Numbers = np.stack([sizes, p.sum(1), q.sum(1), *pairs], 1)
     return made
 
 
@@ -49,10 +56,14 @@ def correlate_sums(sums: Numbers) -> Numbers:
     return made
 
 
-def average_samples(rows: npt.NDArray[Any]) -> Numbers:
-    """The mean over the rows of each sample, ``[N, ...] -> [N]``."""
-    made: Numbers = np.asarray(rows, np.float64).reshape(len(rows), -1).mean(1)
-    return made
+def count_rows(rows: npt.NDArray[Any], known: Mask | None = None) -> Numbers:
+    """What ``compute_mean`` reads, ``[N, ...] -> [N, 2]``: the mean over the rows of each sample,
+    or the sum over its known ones, and their number."""
+    values = np.asarray(rows, np.float64).reshape(len(rows), -1)
+    if known is None:
+        return count_values(values.mean(1))
+    own = known.reshape(len(rows), -1)
+    return np.stack([np.where(own, values, 0).sum(1), own.sum(1)], 1)
 
 
 def count_values(values: Numbers) -> Numbers:

@@ -84,13 +84,16 @@ class DistillerLoss:
 def choose_output(settings: DistillerSettings, task: Task) -> str:
     """Return the output that the distiller reads.
 
-    It needs a target and a fixed number of classes. Raises StageError if there is no such output,
-    or several and none is named.
+    It needs a target, which ignores nothing, and a fixed number of classes. Raises StageError if
+    there is no such output, or several and none is named.
     """
     able = [
         name
         for name, output in task.outputs.items()
-        if output.kind in CLASSIFYING and output.target and isinstance(output.axes[-1], int)
+        if output.kind in CLASSIFYING
+        and output.target
+        and output.ignore is None
+        and isinstance(output.axes[-1], int)
     ]
     if settings.output is None and len(able) == 1:
         return able[0]
@@ -99,8 +102,8 @@ def choose_output(settings: DistillerSettings, task: Task) -> str:
     known = ", ".join(able) or "none"
     if settings.output is None:
         raise StageError(
-            f"the distiller needs one output of logits with a target, {type(task).__name__} has "
-            f"{known}; name it"
+            "the distiller needs one output of logits with a target that ignores nothing, "
+            f"{type(task).__name__} has {known}; name it, or leave the distiller out"
         )
     raise StageError(
         f"the distiller cannot read the output {settings.output!r}; "

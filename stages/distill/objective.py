@@ -138,7 +138,7 @@ class DistillationObjective:
             teacher = torch.from_numpy(self.views[view][name][batch.indices]).to(student.device)
             for loss in (loss for loss in self.losses if reads_output(loss, name, output)):
                 if not loss.needs_labels:
-                    yield loss.weight * loss(*drop_padding(output, student, teacher), None)
+                    yield loss.weight * loss(*select_answered(output, student, teacher, batch))
                 elif batch.labelled:
                     yield loss.weight * loss(*select_labelled(output, student, teacher, batch))
             if self.distiller_loss and name == self.distiller_loss.output and batch.labelled:
@@ -180,22 +180,42 @@ def select_labelled(
     """Return both outputs for the samples with labels, which come first, and these labels."""
     count = batch.labelled
     target = read_target(output, batch, student.device)
-    return (*drop_padding(output, student[:count], teacher[:count]), target)
+    return select_known(output, student[:count], teacher[:count], target)
 
 
-def drop_padding(output: Output, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
-    """Return both outputs without the padding of ``Rows``, which the teacher did not answer.
+def select_answered(
+    output: Output, student: Tensor, teacher: Tensor, batch: ViewBatch
+) -> tuple[Tensor, Tensor, None]:
+    """Return both outputs where they count, without labels, which tell what to ignore."""
+    ignores = output.ignore is not None and batch.targets
+    target = read_target(output, batch, student.device) if ignores else None
+    return (*select_known(output, student, teacher, target)[:2], None)
 
-    Logits become ``(R, classes)``, values ``(R,)``. Outputs without padding are returned unchanged.
+
+def select_known(
+    output: Output, student: Tensor, teacher: Tensor, target: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Return both outputs, and the labels, where they count.
+
+    That is not the padding of ``Rows``, which the teacher did not answer, and not what the labels
+    ignore. ``target`` are the labels of the first samples; the others ignore nothing. Logits become
+    ``(R, classes)``, values ``(R,)``. If all counts they are returned unchanged.
     """
-    if all(isinstance(axis, int) for axis in output.axes[1:]):
-        return student, teacher
+    if output.ignore is None and all(isinstance(axis, int) for axis in output.axes[1:]):
+        return student, teacher, target
     known = ~teacher.isnan()
-    if student.shape == teacher.shape and known.all():
-        return student, teacher
     if output.kind in CLASSIFYING:
         known = known[..., 0]
-    return student[tuple(slice(size) for size in teacher.shape)][known], teacher[known]
+    student = student[tuple(slice(size) for size in teacher.shape)]
+    if target is not None:
+        target = target[tuple(slice(size) for size in known.shape)]
+    if output.ignore is None and known.all():
+        return student, teacher, target
+    if target is not None:
+        if output.ignore is not None:
+            known[: len(target)] &= target != output.ignore
+        target = target[known[: len(target)]]
+    return student[known], teacher[known], target
 
 
 def reads_output(loss: Loss, name: str, output: Output) -> bool:

@@ -106,7 +106,11 @@ class LabelObjective:
         for name, output in task.outputs.items():
             target = read_target(output, batch, outputs[name].device)
             if target is not None:
-                terms.append(self.compute_term(output, outputs[name][: len(target)], target))
+                got = outputs[name][: len(target)]
+                known = find_labelled(output, target)
+                if known is not None:
+                    got, target = got[known], target[known]
+                terms.append(self.compute_term(output, got, target))
         return torch.stack(terms).sum()
 
     def compute_term(self, output: Output, got: Tensor, target: Tensor) -> Tensor:
@@ -124,3 +128,8 @@ def read_target(output: Output, batch: ViewBatch, device: torch.device) -> Tenso
         return None
     target = torch.from_numpy(np.asarray(batch.targets[output.target])).to(device)
     return target.long() if output.kind in CLASSIFYING else target.float()
+
+
+def find_labelled(output: Output, target: Tensor) -> Tensor | None:
+    """Return where positions have a label, a mask of the target's shape; None if all have one."""
+    return None if output.ignore is None else target != output.ignore

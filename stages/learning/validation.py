@@ -14,7 +14,7 @@ from attar.models import views
 from attar.models.generation import Decoding, Floats, find_decoding
 from attar.models.probabilities import from_logits
 from attar.models.rows import Rows
-from attar.models.task import CLASSIFYING, Array, Arrays, Output, Predict, Task
+from attar.models.task import CLASSIFYING, Array, Arrays, Output, Predict, Task, find_known
 from attar.models.top_answers import TOP, describe_following
 from attar.models.views import ViewBatch
 from attar.pipeline.core.progress import report_progress
@@ -53,7 +53,7 @@ class Validation:
         if followed:
             scores |= compare_followed(followed)
         elif self.teacher is not None:
-            scores |= self.compare_with_teacher(self.teacher, [outputs for outputs, _ in chunks])
+            scores |= self.compare_with_teacher(self.teacher, chunks)
         return {name: round(value, 6) for name, value in scores.items()}
 
     def iterate_batches(self) -> Iterator[ViewBatch]:
@@ -74,17 +74,25 @@ class Validation:
         return top.describe(), describe_following(graphs, batch.inputs, path, top, decoding)
 
     def compare_with_teacher(
-        self, teacher: Mapping[str, Rows], parts: list[dict[str, Array]]
+        self, teacher: Mapping[str, Rows], parts: Sequence[tuple[Arrays, Arrays]]
     ) -> dict[str, float]:
-        """Return CORR, and KDL if there are logits, of the output that is worst."""
-        ends = np.cumsum([0, *(len(next(iter(part.values()))) for part in parts)])
+        """Return CORR, and KDL if there are logits, of the output that is worst.
+
+        ``parts`` are outputs and targets of consecutive samples.
+        """
+        ends = np.cumsum([0, *(len(next(iter(outputs.values()))) for outputs, _ in parts)])
         chunks = [np.arange(*pair) for pair in pairwise(ends)]
+        masks = [find_known(self.task, targets) for _, targets in parts]
         comparisons = []
         for name, output in self.task.outputs.items():
             answers = [from_logits(output.kind, teacher[name][chunk]) for chunk in chunks]
             expected = join_output(output, answers)
-            actual = join_output(output, [part[name] for part in parts])
-            comparisons.append(compare_outputs(output.kind, expected, actual).numbers)
+            actual = join_output(output, [outputs[name] for outputs, _ in parts])
+            known = None
+            if name in masks[0]:
+                joined = np.concatenate([mask[name] for mask in masks])
+                known = joined.reshape(actual.shape[:-1])
+            comparisons.append(compare_outputs(output.kind, expected, actual, known).numbers)
         numbers = select_worst(comparisons)
         kept = {name: numbers[name] for name in ("correlation", "kdl")}
         return {name: value for name, value in kept.items() if value is not None}

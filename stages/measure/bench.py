@@ -13,7 +13,7 @@ import numpy as np
 from attar.models import lengths, preprocess, views
 from attar.models.generation import FOLLOW, START, STEP, Integers, generate_greedily
 from attar.models.probabilities import from_logits
-from attar.models.task import Array, Arrays, Predictor, Split, SplitName, Task
+from attar.models.task import Array, Arrays, Predictor, Split, SplitName, Task, find_known
 from attar.pipeline.core.errors import StageError
 from attar.pipeline.core.progress import report_progress
 from attar.pipeline.core.stage import Device
@@ -144,7 +144,9 @@ class Bench:
 
     @property
     def comparer(self) -> HopComparer:
-        return HopComparer(self.task, find_labels(self.task, self.targets))
+        return HopComparer(
+            self.task, find_labels(self.task, self.targets), find_known(self.task, self.targets)
+        )
 
     def score_teacher(self, answers: Answers) -> HopOutputs:
         """Return the scored outputs of the teacher as they are stored."""

@@ -9,9 +9,10 @@ import numpy as np
 
 from attar.engines.graphs.half_precision import round_half_results
 from attar.models.probabilities import from_logits
-from attar.models.task import Array, Task
+from attar.models.task import Array, Task, find_known
 from attar.models.views import iterate_spread
 from attar.proof.estimates.metrics import compare_outputs, select_worst
+from attar.proof.estimates.sums import Mask
 from attar.stages.artifacts import Answers
 
 BATCH = 256  # samples a call
@@ -26,7 +27,7 @@ def measure_correlation(file: Path, task: Task, answers: Answers) -> float:
     expected = {
         name: from_logits(output.kind, stored[name]) for name, output in task.outputs.items()
     }
-    return correlate_outputs(task, expected, run_graph(file, task))
+    return correlate_outputs(task, expected, run_graph(file, task), read_known(task))
 
 
 def run_graph(graph: Path | bytes, task: Task, samples: int | None = None) -> dict[str, Array]:
@@ -51,13 +52,31 @@ def run_graph(graph: Path | bytes, task: Task, samples: int | None = None) -> di
     return {name: np.concatenate([part[name] for part in parts]) for name in task.outputs}
 
 
-def correlate_outputs(task: Task, expected: Mapping[str, Array], got: Mapping[str, Array]) -> float:
-    """Return the correlation of the worst output; 0 if a side is constant or not finite."""
+def read_known(task: Task, samples: int | None = None) -> dict[str, Mask]:
+    """Return where the outputs of ``run_graph`` count, of those with positions to ignore."""
+    if all(output.ignore is None for output in task.outputs.values()):
+        return {}
+    split = task.split("validation")
+    seen = list(iterate_spread(task, split, samples or len(split), BATCH))
+    parts = [find_known(task, batch.targets) for batch in seen]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def correlate_outputs(
+    task: Task,
+    expected: Mapping[str, Array],
+    got: Mapping[str, Array],
+    known: Mapping[str, Mask],
+) -> float:
+    """Return the correlation of the worst output; 0 if a side is constant or not finite.
+
+    ``known``: see ``read_known``.
+    """
     if not all(np.isfinite(got[name]).all() for name in task.outputs):
         return 0.0
     found = select_worst(
         [
-            compare_outputs(output.kind, expected[name], got[name]).numbers
+            compare_outputs(output.kind, expected[name], got[name], known.get(name)).numbers
             for name, output in task.outputs.items()
         ]
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 from attar.engines.graphs.int8 import QuantizationSpec, Ranges, quantize_graph
 from attar.models.task import Task
 from attar.pipeline.core.progress import report_progress
-from attar.stages.optimize.fidelity import correlate_outputs, run_graph
+from attar.stages.optimize.fidelity import correlate_outputs, read_known, run_graph
 
 SAMPLES = 128  # of validation
 EVALUATIONS = 64  # graphs that are written and run
@@ -24,7 +24,7 @@ def measure_sensitivity(
 
     It is 1 minus the correlation with the float graph when only that node is in int8.
     """
-    exact = run_graph(source, task, SAMPLES)
+    exact, known = run_graph(source, task, SAMPLES), read_known(task, SAMPLES)
     names = [node.name for node in quantize_graph(source, ranges, form).inside]
     done = 0
 
@@ -37,9 +37,8 @@ def measure_sensitivity(
         inside = set(group)
         others = dict.fromkeys((name for name in names if name not in inside), "not looked at")
         alone = quantize_graph(source, ranges, replace(form, exclude={**form.exclude, **others}))
-        return 1 - correlate_outputs(
-            task, exact, run_graph(alone.model.SerializeToString(), task, SAMPLES)
-        )
+        got = run_graph(alone.model.SerializeToString(), task, SAMPLES)
+        return 1 - correlate_outputs(task, exact, got, known)
 
     return find_costliest(names, cost, EVALUATIONS, WORST)
 

@@ -29,7 +29,7 @@ print(json.dumps({name: float(abs(array - golden["engine." + name]).max()) for n
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("recipe", ["attributes"])
+@pytest.mark.parametrize("recipe", ["attributes", "pixels"])
 def test_the_recipe_keeps_all_of_its_promises(tmp_path: Path, recipe: str) -> None:
     records = {record.slot: record for record in open_workspace(recipe, SLOTS, tmp_path / "store").run.walk()}
     assert choose_exit_code(list(records.values())) == 0, [each.error for each in records.values() if each.error]

@@ -31,6 +31,7 @@ SHOWN = {
     "embedding": "cosines with each other",
     "tokens": "log-probabilities of the teacher's likeliest next tokens, centred for each place",
 }
+WITH_CLASSES = ("logits", "probabilities")
 MOST_CLASSES = 16
 """Of more classes the ones with the lowest agreement are drawn."""
 LEVELS = 10
@@ -62,11 +63,15 @@ def draw_panels(target: Target) -> list[Panel]:
         if name.startswith("teacher.output.")
     ]
     usual = guess_kind(hop)
-    outputs = [(name, *read_sides(arrays, name, last)) for name in names]
-    made = [
-        draw_density(target.name, hop, name, teacher, other, ledger.kinds.get(name, usual))
-        for name, teacher, other in outputs
-    ]
+    made = []
+    for name in names:
+        kind = ledger.kinds.get(name, usual)
+        teacher, other = read_sides(arrays, name, last)
+        unit = "tokens'" if kind == "tokens" else "samples'"
+        if kind in WITH_CLASSES and teacher.ndim > 2:
+            teacher, other = select_labelled(arrays, teacher, other)
+            unit = "positions'"
+        made.append(draw_density(target.name, hop, name, teacher, other, kind, unit))
     table = group_by_class(arrays, last, ledger.classes)
     if table is not None:
         made += [draw_accuracies(target, table, last), draw_agreements(target, table, last)]
@@ -93,6 +98,20 @@ def read_sides(arrays: Mapping[str, Any], name: str, hop: str) -> tuple[Any, Any
     return teacher[:, :-1], other[:, :-1]
 
 
+def select_labelled(arrays: Numbers, teacher: Any, other: Any) -> tuple[Any, Any]:
+    """Return the logits of both sides at positions, ``(positions, classes)``, without those whose
+    label is none of the classes, which were ignored."""
+    import numpy as np
+
+    known = np.ones(teacher.shape[:-1], bool)
+    for name, labels in arrays.items():
+        is_label = name.startswith("target.") and np.issubdtype(labels.dtype, np.integer)
+        if is_label and labels.shape == known.shape:
+            wide = labels.astype(np.int64)
+            known &= (wide >= 0) & (wide < teacher.shape[-1])
+    return teacher[known], other[known]
+
+
 def guess_kind(hop: Hop) -> str:
     """Return what the outputs hold, read off the metrics that there are of them."""
     if hop.get_value("teacher", "agreement") is not None:
@@ -101,7 +120,7 @@ def guess_kind(hop: Hop) -> str:
 
 
 def draw_density(
-    target_name: str, hop: Hop, name: str, teacher: Any, other: Any, kind: str
+    target_name: str, hop: Hop, name: str, teacher: Any, other: Any, kind: str, unit: str
 ) -> Panel:
     """Where the outputs lie, darker where there are more; equal answers lie on the diagonal."""
     x, y = flatten_outputs(teacher, kind), flatten_outputs(other, kind)
@@ -130,7 +149,6 @@ def draw_density(
         drawn = style.svg(figure, f"{target_name}: {name}, teacher against {last}")
     corr = formatting.format_score(hop.get_value("teacher", "correlation"))
     title = f"{name.capitalize()}: teacher and {last}"
-    unit = "tokens'" if kind == "tokens" else "samples'"
     what = f"{formatting.format_count(len(teacher))} {unit} {SHOWN[kind]}"
     said = f"{what}, darker where there are more; the diagonal is equality. CORR {corr}."
     return Panel(title, drawn, said)

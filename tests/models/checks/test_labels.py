@@ -1,7 +1,8 @@
-"""The labels of several decisions a sample, and what such an output must declare."""
+"""Labels of several decisions a sample and of positions, and what such outputs must declare."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from attar.models.checks.labels import check_labels
 from attar.models.checks.task import check_task
 from attar.models.task import Batch, Output
 from attar.models.tasks.attributes import ATTRIBUTES, Attributes
+from attar.models.tasks.pixels import Pixels
 from attar.pipeline.core.errors import StageError
 
 
@@ -66,3 +68,59 @@ def test_labels_are_columns_of_0_and_1(labels: npt.NDArray[Any]) -> None:
 @pytest.mark.parametrize("dtype", [np.bool_, np.uint8, np.int64])
 def test_any_integers_of_0_and_1_are_labels(dtype: type[np.generic]) -> None:
     check_labels(Attributes(), "here", Batch({}, {"attributes": np.eye(6).astype(dtype)}))
+
+
+# ---- classes at positions, some of them ignored
+
+
+def at_pixels(**changes: Any) -> Pixels:
+    made = type("Made", (Pixels,), {"outputs": {"logits": replace(Pixels.outputs["logits"], **changes)}})()
+    assert isinstance(made, Pixels)
+    return made
+
+
+def pixel_labels(count: int = 2) -> npt.NDArray[np.uint8]:
+    return np.asarray(Pixels().split("test").take(np.arange(count)).targets["label"], np.uint8).copy()
+
+
+def test_the_shipped_task_of_pixels_keeps_the_contract() -> None:
+    task = Pixels()
+    check_task(task)
+    batch = task.split("test").take(np.arange(300))
+    image, labels = (np.asarray(each, np.int64) for each in (batch.inputs["image"], batch.targets["label"]))
+    image = image[:, 0]
+    assert set(np.unique(labels).tolist()) == {*range(11), 255}
+    assert (image[labels == 0] < 4).all()
+    assert (image[(labels > 0) & (labels < 11)] >= 8).all()
+    assert ((image[labels == 255] >= 4) & (image[labels == 255] < 8)).all()
+
+
+def test_a_label_to_ignore_is_no_class() -> None:
+    with pytest.raises(StageError, match=r"ignore = 0, .*11 classes"):
+        check_declarations(at_pixels(ignore=0))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"kind": "values"}, {"target": None}, {"axes": ("batch", 11)}, {"kind": "multilabel", "axes": ("batch", 11)}],
+)
+def test_only_labels_of_positions_are_ignored(changes: dict[str, Any]) -> None:
+    with pytest.raises(StageError, match="only labels of positions"):
+        check_declarations(at_pixels(**changes))
+
+
+def test_a_label_that_is_neither_class_nor_ignored() -> None:
+    labels = pixel_labels()
+    check_labels(Pixels(), "here", Batch({}, {"label": labels}))
+    with pytest.raises(StageError, match=r"outside the 11 classes .*\[255\]; .*ignore="):
+        check_labels(at_pixels(ignore=None), "here", Batch({}, {"label": labels}))
+    labels[0, 0, 0] = 11
+    with pytest.raises(StageError, match=r"1 labels outside the 11 classes .*\[11\]"):
+        check_labels(Pixels(), "here", Batch({}, {"label": labels}))
+
+
+def test_a_sample_of_which_all_is_ignored() -> None:
+    labels = pixel_labels()
+    labels[1] = 255
+    with pytest.raises(StageError, match=r"1 samples of which every position is ignored .* row 1 "):
+        check_labels(Pixels(), "here", Batch({}, {"label": labels}))

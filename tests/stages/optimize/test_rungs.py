@@ -25,7 +25,7 @@ def climbed(folder: Path, floor: float, asked: QuantizationSpec, ranges: smoke.K
     source, task = write_identity_chain(folder), smoke.Numbers()
     exact = run_graph(source, task)
     plan = Int8Attempts(source, ranges, asked, task, None)
-    return plan, run_attempts(plan, lambda file: correlate_outputs(task, exact, run_graph(file, task)), floor, folder)
+    return plan, run_attempts(plan, lambda file: correlate_outputs(task, exact, run_graph(file, task), {}), floor, folder)
 
 
 @pytest.mark.parametrize(("placement", "kept"), [(UNSIGNED, "float"), (SYMMETRIC, "half")])
@@ -78,7 +78,7 @@ def test_what_is_trained_starts_from_the_best_and_ends_in_its_form(tmp_path: Pat
     source, task = write_identity_chain(tmp_path), smoke.Numbers()
     exact = run_graph(source, task)
     plan = Int8Attempts(source, smoke.known(WIDER), QuantizationSpec(SYMMETRIC), task, tune)
-    tried = run_attempts(plan, lambda file: correlate_outputs(task, exact, run_graph(file, task)), 0.9999999, tmp_path)
+    tried = run_attempts(plan, lambda file: correlate_outputs(task, exact, run_graph(file, task), {}), 0.9999999, tmp_path)
     assert tried[-1].name == "distillation"
     kept = select_best(tried[:-1])
     assert kept.name.startswith("without-")
