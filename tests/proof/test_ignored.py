@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from attar.models.task import Kind, find_known
 from attar.models.tasks.pixels import Pixels
 from attar.proof.comparison.hop_comparer import HopComparer
-from attar.proof.comparison.hop_outputs import score_outputs
+from attar.proof.comparison.hop_outputs import HopAnswers, score_outputs
 from attar.proof.estimates import metrics
 
 METRICS = ("correlation", "correlation_per_sample", "correlation_probabilities", "kdl", "agreement", "largest_difference")
@@ -73,8 +73,8 @@ def test_the_ledger_leaves_out_what_the_labels_ignore() -> None:
     teacher += np.random.default_rng(0).standard_normal(teacher.shape).astype(np.float32) / 10
     student = np.where(known[..., None], teacher, -teacher)
     measured = {
-        "teacher": score_outputs(task, "teacher", {"logits": teacher}, targets),
-        "student": score_outputs(task, "student", {"logits": student}, targets),
+        "teacher": score_outputs(task, "teacher", HopAnswers({"logits": teacher}), targets),
+        "student": score_outputs(task, "student", HopAnswers({"logits": student}), targets),
     }
     hop = HopComparer(task, None, find_known(task, targets)).build_hops(measured)["student"]
     values = {metric: hop.get_value("teacher", metric) for metric in ("score_drop", "correlation", "agreement", "kdl")}
