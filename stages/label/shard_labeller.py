@@ -13,7 +13,7 @@ import numpy as np
 from attar.models import lengths, views
 from attar.models.generation import Integers, find_decoding, measure_lengths
 from attar.models.task import Array, Arrays, Predictor, Split, SplitName, Task
-from attar.models.views import ViewBatch
+from attar.models.views import PIECE_SAMPLES, ViewBatch
 from attar.pipeline.core.errors import StageError
 from attar.pipeline.core.file_cache import FileCache
 from attar.stages.label.sequence_labels import SequenceLabels
@@ -78,11 +78,17 @@ class ShardLabeller:
         digest = self.start_digest(shard)
         for batch in chunks:
             self.add_batch(digest, shard, batch)
-            for part, answer in self.answer_chunk(shard, batch, on_rows):
+            groups = self.group_samples(batch)
+            for rows in groups:
+                part = views.trim_padding(self.task, batch.take(rows))
+                answer = self.answer_part(shard, part)
                 self.check_rows(part, answer)
                 lengths = self.measure_lengths(answer)
                 for builder in builders:
                     builder.add(answer[builder.name], lengths if builder.dynamic_axes else None)
+                on_rows(len(rows))
+            for builder in builders:
+                builder.restore_order(groups)
         name = name_file(start, digest.hexdigest())
         return self.cache.add(name, lambda path: save_shard(path, builders))
 
@@ -120,43 +126,25 @@ class ShardLabeller:
                     "samples; it must answer each once, in their order"
                 )
 
-    def answer_chunk(
-        self, shard: Shard, batch: ViewBatch, on_rows: Callable[[int], None]
-    ) -> Iterator[tuple[ViewBatch, dict[str, Array]]]:
-        """Yield the teacher's outputs for the pieces of a chunk.
+    def group_samples(self, batch: ViewBatch) -> list[Integers]:
+        """Return the samples of a chunk in groups that the teacher answers together.
 
-        Samples of similar length go together. The chunk alone decides which samples go together, so
-        rounding does not depend on the process or the order.
+        Samples of similar length go together. The chunk alone decides which do, so rounding does
+        not depend on the process or the order.
         """
-        if find_decoding(self.task):
-            for piece in views.split_chunk(batch):
-                yield piece, self.sequences.answer(self.task, self.predict.graphs, piece, shard)
-                on_rows(len(piece.indices))
-            return
-        axes = [axis for output in self.task.outputs.values() for axis in output.axes[1:]]
-        if lengths.list_length_axes(self.task) and not any(isinstance(axis, str) for axis in axes):
-            yield batch, self.answer_by_length(batch, on_rows)
-            return
-        for piece in views.split_chunk(batch):
-            yield piece, self.task.answer(self.predict.graphs, piece.inputs)
-            on_rows(len(piece.indices))
-
-    def answer_by_length(
-        self, batch: ViewBatch, on_rows: Callable[[int], None]
-    ) -> dict[str, Array]:
-        """Return the teacher's outputs for a chunk, computed on samples of similar length."""
         samples = np.arange(len(batch.indices))
-        groups = lengths.group_by_length(self.task, batch.inputs, samples, SIMILAR_LENGTH_SAMPLES)
-        answers = []
-        for rows in groups:
-            part = views.trim_padding(self.task, batch.take(rows))
-            answers.append(self.task.answer(self.predict.graphs, part.inputs))
-            on_rows(len(rows))
-        original_order = np.argsort(np.concatenate(groups))
-        joined: dict[str, Array] = {}
-        for name in answers[0]:
-            joined[name] = np.concatenate([answer[name] for answer in answers])[original_order]
-        return joined
+        if lengths.list_length_axes(self.task):
+            size = SIMILAR_LENGTH_SAMPLES
+            return lengths.group_by_length(self.task, batch.inputs, samples, size)
+        return [
+            samples[start : start + PIECE_SAMPLES]
+            for start in range(0, len(samples), PIECE_SAMPLES)
+        ]
+
+    def answer_part(self, shard: Shard, part: ViewBatch) -> dict[str, Array]:
+        if find_decoding(self.task):
+            return self.sequences.answer(self.task, self.predict.graphs, part, shard)
+        return self.task.answer(self.predict.graphs, part.inputs)
 
     def digest_inputs(self, shard: Shard, chunks: Iterable[ViewBatch]) -> str:
         """Return the digest that a shard with these chunks has."""

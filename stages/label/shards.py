@@ -10,6 +10,7 @@ the mean of the exponentials of the others.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,6 +106,19 @@ class ShardBuilder:
             parts[part] = self.convert_dtype(parts[part])
         self.parts.append(parts)
 
+    def restore_order(self, groups: Sequence[Integers]) -> None:
+        """Put the rows of the last chunk, which was added in these groups of rows, in order."""
+        count, order = len(groups), np.argsort(np.concatenate(groups))
+        shapes = np.concatenate(self.shapes[-count:])
+        ends = np.cumsum(shapes.prod(1))
+        starts = ends - shapes.prod(1)
+        rows = np.concatenate([np.arange(starts[row], ends[row]) for row in order])
+        parts = {
+            name: np.concatenate([part[name] for part in self.parts[-count:]])[rows]
+            for name in self.parts[-1]
+        }
+        self.shapes[-count:], self.parts[-count:] = [shapes[order]], [parts]
+
     def has_classes(self) -> bool:
         """Whether the last axis is a fixed number of classes."""
         last_axis = len(self.output.axes) - 1
@@ -152,14 +166,14 @@ def select_largest(logits: Floats, top: int) -> dict[str, Array]:
 
     ``rest`` is the log-mean-exp of the others.
     """
-    places = np.argpartition(logits, -top, axis=-1)  # (..., classes): the largest are last
-    ordered = np.take_along_axis(logits, places, -1).astype(np.float64)
-    others = ordered[..., :-top]
-    peak = others.max(-1, keepdims=True)
-    with np.errstate(invalid="ignore"):  # `convert_dtype` reports values that are not finite
-        rest = np.log(np.exp(others - peak).mean(-1)) + peak[..., 0]
+    import torch
+
+    tensor = torch.from_numpy(np.array(logits, np.float32))  # a copy, which loses its largest
+    values, places = torch.topk(tensor, top, sorted=False)
+    others = tensor.scatter_(-1, places, -torch.inf)
+    rest = torch.logsumexp(others, -1) - math.log(logits.shape[-1] - top)
     kind = np.min_scalar_type(logits.shape[-1] - 1)
-    return {"values": ordered[..., -top:], "indices": places[..., -top:].astype(kind), "rest": rest}
+    return {"values": values.numpy(), "indices": places.numpy().astype(kind), "rest": rest.numpy()}
 
 
 def save_shard(path: Path, builders: Sequence[ShardBuilder]) -> None:
