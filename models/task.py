@@ -173,6 +173,11 @@ class Task(ABC):
         column."""
         return float(statistics[:, 0].mean())
 
+    def mark_subsets(self) -> Mapping[str, npt.NDArray[np.bool_]]:
+        """Return which test samples are in each subset whose score is shown beside that of all,
+        ``[samples]`` by the subset's name; by default there is none."""
+        return {}
+
     def augment(self, inputs: Arrays, generator: np.random.Generator) -> Arrays:
         """Return a view of raw inputs that depends on ``generator`` alone; by default the inputs
         themselves."""

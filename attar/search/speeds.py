@@ -9,7 +9,7 @@ from attar.pipeline.core.errors import StageError
 from attar.pipeline.core.graph import Pipeline, SlotBinding, is_candidate
 from attar.pipeline.run import Record, Run
 from attar.proof.ledger.ledger_json import get_adapter
-from attar.proof.speeds import EngineSpeed, EngineSpeeds
+from attar.proof.ledger.speeds import EngineSpeed, EngineSpeeds
 from attar.recipes.workspace import Workspace
 from attar.search.variant import Search, Variant, get_student
 from attar.stages.choose.speeds import REFERENCE, TimeEngines

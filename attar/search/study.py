@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from attar.pipeline.core.errors import StoppedError
 from attar.pipeline.recipe.search_space import SearchSpace
-from attar.proof.speeds import EngineSpeed
+from attar.proof.ledger.speeds import EngineSpeed
 from attar.search.result import VariantResult
 from attar.search.speeds import Show, VariantSpeeds
 from attar.search.trial import CandidateOutcome, TrialOutcome, run_trial

@@ -52,6 +52,7 @@ def check_task(task: Task) -> None:
     for name in SPLITS:
         check_first_labels(task, splits[name])
     check_score(task, splits["test"])
+    check_subsets(task, len(splits["test"]))
     check_overlap(splits)
 
 
@@ -178,6 +179,21 @@ def check_score(task: Task, split: Split) -> None:
             "None].astype(float)"
         )
     check_aggregate(task, statistics)
+
+
+def check_subsets(task: Task, samples: int) -> None:
+    """Raises StageError for a subset that does not mark each of the test samples, and for one of
+    fewer than two, which has no bounds."""
+    where = format_place(task, "mark_subsets")
+    with report_errors_of(f"{where}()"):
+        marked: dict[str, Any] = dict(task.mark_subsets())
+    for name, rows in marked.items():
+        is_mask = isinstance(rows, np.ndarray) and rows.dtype == bool and rows.shape == (samples,)
+        if not is_mask or rows.sum() < 2:
+            raise StageError(
+                f"{where}() must mark which of the {samples} test samples are in {name!r}, at "
+                f"least two of them, by a boolean array [{samples}], got {reprlib.repr(rows)}"
+            )
 
 
 def are_statistics(value: Any, samples: int) -> bool:

@@ -83,14 +83,10 @@ class Translate(Task):
         file = HOME.find() / translations.PAIRS
         return read_splits(file, file.stat().st_mtime_ns, file.stat().st_size)[name]
 
-    def mark_subsets(self, name: SplitName) -> dict[str, npt.NDArray[np.bool_]]:
-        """Return which sentences of a split are in the subsets whose score is shown beside.
-
-        ``novel``: no training sentence has 70 % of its trigrams.
-        """
-        return {
-            "novel": np.array([sentence.is_novel for sentence in self.select_sentences(name)], bool)
-        }
+    def mark_subsets(self) -> Mapping[str, npt.NDArray[np.bool_]]:
+        """``novel``: the sentences of which no training sentence has 70 % of the trigrams."""
+        sentences = self.select_sentences("test")
+        return {"novel": np.array([sentence.is_novel for sentence in sentences], bool)}
 
     def score(self, outputs: Mapping[str, Array], targets: Arrays) -> npt.NDArray[np.float64]:
         """Return BLEU's ten sums of each sentence."""

@@ -23,7 +23,8 @@ from attar.proof.hop import PREVIOUS_HOP, HopName
 from attar.proof.ledger.ledger import COMPARED_METRICS, ClassDrop, Hop
 
 BoundsName = tuple[str, ...]
-"""``(hop,)`` of a score; ``(hop, baseline, metric, output)`` of a comparison."""
+"""``(hop,)`` of a score; ``(hop, "", subset)`` of a subset's score; ``(hop, baseline, metric,
+output)`` of a comparison."""
 
 
 def find_labels(task: Task, targets: Arrays) -> npt.NDArray[np.int64] | None:
@@ -79,6 +80,8 @@ class HopComparer:
     """The class of each sample, where the task has classes and one label a sample."""
     known: Mapping[str, Mask] = field(default_factory=dict)
     """By output the positions that count, where some are ignored."""
+    subsets: Mapping[str, npt.NDArray[np.bool_]] = field(default_factory=dict)
+    """Which samples are in each subset that has a score of its own."""
 
     def build_hops(self, measured: Mapping[str, HopOutputs]) -> dict[str, Hop]:
         """Return every hop with its score, its comparisons, and the bounds of every estimate.
@@ -90,6 +93,10 @@ class HopComparer:
             (name,): intervals.bound_score(self.task, got.statistics)
             for name, got in measured.items()
         }
+        for name, got in measured.items():
+            for subset, rows in self.subsets.items():
+                scored = got.statistics[rows]
+                sources[name, "", subset] = intervals.bound_score(self.task, scored)
         for pair in pairs:
             sources |= self.list_bounds_sources(pair)
         bounds = intervals.compute_bounds(sources)
@@ -133,14 +140,17 @@ class HopComparer:
         pairs: Sequence[HopPair],
         bounds: Mapping[BoundsName, ConfidenceBounds],
     ) -> Hop:
-        score = self.task.aggregate(got.statistics)
-        score_bounds = enclose_value("score", score, [bounds[name,]])
+        statistics = got.statistics
+        subsets = {
+            subset: self.describe_score(got.hop, statistics[rows], bounds[name, "", subset])
+            for subset, rows in self.subsets.items()
+        }
         comparisons = [each for pair in pairs for each in self.list_comparisons(pair, bounds)]
         worst = {pair.baseline: self.find_worst_class(pair) for pair in pairs}
-        samples = len(got.statistics)
         return Hop(
             got.hop,
-            score=Comparison("score", got.hop, "absolute", score, score_bounds, samples),
+            score=self.describe_score(got.hop, statistics, bounds[name,]),
+            subset_scores=subsets,
             comparisons={(each.baseline, each.metric): each for each in comparisons},
             worst_classes={baseline: drop for baseline, drop in worst.items() if drop},
             nonfinite_samples=got.nonfinite_samples,
@@ -148,6 +158,14 @@ class HopComparer:
             endless_share=got.endless_share,
             loop_faults=got.loop_faults,
         )
+
+    def describe_score(
+        self, hop: HopName, statistics: Numbers, bounds: ConfidenceBounds
+    ) -> Comparison:
+        """Return the score of some samples, from their statistics ``[N, k]``."""
+        score = self.task.aggregate(statistics)
+        enclosed = enclose_value("score", score, [bounds])
+        return Comparison("score", hop, "absolute", score, enclosed, len(statistics))
 
     def list_comparisons(
         self, pair: HopPair, bounds: Mapping[BoundsName, ConfidenceBounds]

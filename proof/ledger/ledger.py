@@ -117,6 +117,8 @@ class Hop:
     that is unknown."""
     score: Comparison | None = None
     """Its score, without a baseline."""
+    subset_scores: Mapping[str, Comparison] = field(default_factory=dict)
+    """That of each subset of the samples that the task names."""
     comparisons: Mapping[tuple[Baseline, Metric], Comparison] = field(default_factory=dict)
     """Without the metrics that its outputs do not have."""
     worst_classes: Mapping[Baseline, ClassDrop] = field(default_factory=dict)

@@ -123,12 +123,17 @@ def answers_to_json(hop: Hop) -> dict[str, Any]:
     """Return what a hop answered, and how that compares with its baselines."""
     score = hop.score
     bounds = None if score is None or score.bounds is None else list(score.bounds)
+    subsets = {
+        name: {"score": each.value, "bounds": list(each.bounds or ()), "samples": each.sample_size}
+        for name, each in hop.subset_scores.items()
+    }
     compared: dict[str, Any] = {
         name: baseline_to_json(hop, name) for name in BASELINES if hop.has_baseline(name)
     }
     return {
         "score": hop.get_score(),
         "score_bounds": bounds,
+        **({"subsets": subsets} if subsets else {}),
         "nonfinite": hop.nonfinite_samples,
         "constant": hop.is_constant,
         **({} if hop.endless_share is None else {"endless": hop.endless_share}),
@@ -166,6 +171,17 @@ def hop_from_json(row: Mapping[str, Any], name: HopName, samples: int) -> Hop:
         size_bytes=row.get("bytes"),
         memory_bytes=row.get("memory"),
         score=Comparison("score", name, "absolute", row["score"], score_bounds, samples),
+        subset_scores={
+            subset: Comparison(
+                "score",
+                name,
+                "absolute",
+                each["score"],
+                ConfidenceBounds(*each["bounds"]),
+                each["samples"],
+            )
+            for subset, each in row.get("subsets", {}).items()
+        },
         comparisons=comparisons_from_json(row, name, samples),
         worst_classes=worst_classes_from_json(row),
         nonfinite_samples=row["nonfinite"],

@@ -15,7 +15,7 @@ from attar.proof.artifacts import Speeds
 from attar.proof.comparison.timing import MIN_ROUNDS
 from attar.proof.estimates import statistics
 from attar.proof.ledger.ledger_json import to_json
-from attar.proof.speeds import EngineSpeed, EngineSpeeds
+from attar.proof.ledger.speeds import EngineSpeed, EngineSpeeds
 from attar.stages.artifacts import Engine, Model, OnnxModel
 from attar.stages.choose.trial import SPLIT
 from attar.stages.measure.bench import Bench, TimingRun

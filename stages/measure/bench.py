@@ -144,9 +144,9 @@ class Bench:
 
     @property
     def comparer(self) -> HopComparer:
-        return HopComparer(
-            self.task, find_labels(self.task, self.targets), find_known(self.task, self.targets)
-        )
+        labels, known = find_labels(self.task, self.targets), find_known(self.task, self.targets)
+        subsets = self.task.mark_subsets() if self.name == "test" else {}
+        return HopComparer(self.task, labels, known, subsets)
 
     def score_teacher(self, answers: Answers) -> HopOutputs:
         """Return the scored outputs of the teacher as they are stored."""

@@ -169,6 +169,19 @@ def with_attributes(**attributes: Any) -> Sentences:
     return made
 
 
+@pytest.mark.parametrize("rows", [[True, True], np.ones(3, bool), np.zeros(3), "all"])
+def test_a_subset_that_does_not_mark_the_test_samples(rows: Any) -> None:
+    with pytest.raises(StageError, match=r"mark_subsets\(\) .*'long'.*two of them"):
+        task_check.check_task(with_attributes(mark_subsets=lambda self: {"long": rows}))
+
+
+def test_a_subset_of_one_sample_has_no_bounds() -> None:
+    one = np.arange(len(Sentences().split("test"))) == 0
+    with pytest.raises(StageError, match="two of them"):
+        task_check.check_task(with_attributes(mark_subsets=lambda self: {"long": one}))
+    task_check.check_task(with_attributes(mark_subsets=lambda self: {"long": ~one}))
+
+
 def test_an_axis_without_a_range() -> None:
     renamed = {**Sentences.inputs, "mask": Tensor("float32", ("batch", "sequense"))}
     with pytest.raises(StageError, match=r"\['mask'\] .*'sequense' .*'sequence'\?"):

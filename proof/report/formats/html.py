@@ -16,6 +16,7 @@ from attar.proof.report.origin import find_origin
 from attar.proof.report.production import NAMES, list_production_comparisons
 from attar.proof.report.record import Record, describe_status, explain_status
 from attar.proof.report.start import describe_start
+from attar.proof.report.subsets import describe_subsets
 from attar.proof.report.target import Target, group_targets
 from attar.proof.verdicts.gate_text import format_remedy
 
@@ -59,6 +60,7 @@ class Chapter:
     tiles: Sequence[Tile]
     front: Sequence[Panel]
     production: Sequence[Comparison]
+    subsets: Sequence[str]
     ledger: Sequence[Panel]
     answers: Sequence[Panel]
     unread: str | None
@@ -151,6 +153,7 @@ def build_chapter(target: Target) -> Chapter:
         tiles=list_tiles(target),
         front=front.draw_panels(target),
         production=list_production_comparisons(target),
+        subsets=describe_subsets(target),
         ledger=ledger.draw_panels(target),
         answers=drawn,
         unread=unread,

@@ -14,6 +14,7 @@ from attar.proof.report.origin import explain_missing_control
 from attar.proof.report.production import NAMES, list_production_comparisons
 from attar.proof.report.record import Record, describe_status
 from attar.proof.report.start import describe_start
+from attar.proof.report.subsets import describe_subsets
 from attar.proof.report.target import Target, group_targets
 from attar.proof.verdicts.gate_text import format_missing_evidence
 
@@ -66,6 +67,7 @@ def render_target(target: Target) -> list[str]:
             "size",
         )
         blocks.append(render_table(head, [render_ledger_row(hop) for hop in target.hops]))
+    blocks += [escape_markdown(line) for line in describe_subsets(target)]
     if target.choice:
         blocks += render_candidates(target.choice)
     if production := list_production_comparisons(target):

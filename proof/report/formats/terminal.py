@@ -12,6 +12,7 @@ from attar.proof.report.candidates import describe_trials, format_reason
 from attar.proof.report.origin import explain_missing_control
 from attar.proof.report.record import Record
 from attar.proof.report.start import describe_start
+from attar.proof.report.subsets import describe_subsets
 from attar.proof.report.target import Target, group_targets
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ def render_target(target: Target) -> list[RenderableType]:
         parts.append(render_candidates(target.choice))
     if target.hops:
         parts.append(render_table(target))
+    parts += [Text(formatting.strip_controls(line)) for line in describe_subsets(target)]
     if target.gates:
         parts.append(render_gates(target))
     return parts

@@ -80,7 +80,7 @@ def test_the_score_is_sacrebleu_s(data: Path) -> None:
 
 def test_subsets_are_of_the_split(data: Path) -> None:
     for task in TASKS:
-        novel = task().mark_subsets("test")["novel"]
+        novel = task().mark_subsets()["novel"]
         assert novel.shape == (len(task().split("test")),)
 
 
@@ -139,7 +139,7 @@ def test_the_real_texts(elsewhere: Path) -> None:
     counts = [len(task.select_sentences(name)) for name in ("train", "validation", "test")]
     for count, expected in zip(counts, (136_507, 1_120, 4_012), strict=True):
         assert abs(count - expected) < 0.2 * expected
-    assert 0.8 < task.mark_subsets("test")["novel"].mean() < 0.98
+    assert 0.8 < task.mark_subsets()["novel"].mean() < 0.98
     sources, references = read_texts(task, "test")
     assert references == [each.foreign for each in task.select_sentences("test")]
     assert 5 < sacrebleu.corpus_bleu(sources, [references]).score < 12

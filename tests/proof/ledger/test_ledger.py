@@ -13,6 +13,7 @@ from attar.pipeline.core.errors import StageError
 from attar.proof.comparison.hop_comparer import HopComparer, find_labels
 from attar.proof.comparison.hop_outputs import HopAnswers, HopOutputs, score_outputs
 from attar.proof.hop import HopName
+from attar.proof.ledger.ledger_json import answers_to_json, hop_from_json
 
 
 class Height(Task):
@@ -55,6 +56,22 @@ def test_a_score_is_aggregated_from_the_statistics_of_all_samples() -> None:
     assert found.get_value("teacher", "agreement") == 0
     assert found.worst_classes == {}  # a sample has two labels
     assert not found.has_baseline("previous")
+
+
+def test_a_subset_has_a_score_of_its_own() -> None:
+    measured = {"teacher": of([1, -1, 2], hop="teacher"), "student": of([1, -1, 1])}
+    subset = {"outer": np.array([True, False, True])}
+    found = HopComparer(TASK, find_labels(TASK, TARGETS), subsets=subset).build_hops(measured)
+    assert {name: hop.subset_scores["outer"].value for name, hop in found.items()} == {
+        "teacher": 1,
+        "student": pytest.approx(1 - 1 / 5),  # squared errors 0, 1 of squared deviations 1, 4
+    }
+    score = found["student"].subset_scores["outer"]
+    assert (score.sample_size, score.hop) == (2, "student")
+    assert score.bounds is not None
+    assert score.bounds.low <= 0.8 <= score.bounds.high
+    row = {"status": "measured", **answers_to_json(found["student"])}
+    assert hop_from_json(row, "student", 3).subset_scores == found["student"].subset_scores
 
 
 def test_what_is_not_finite_is_counted_once_a_sample_and_read_as_zero() -> None:
