@@ -59,7 +59,7 @@ class TeamError(BaseException):
 class Team:
     """This process's place among ``world`` processes.
 
-    All of them must call ``broadcast`` and ``barrier`` in the same order.
+    All of them must call ``broadcast``, ``gather`` and ``barrier`` in the same order.
     """
 
     rank: int = 0
@@ -80,6 +80,15 @@ class Team:
         if self.leads:
             self.wire.set(f"broadcast {self.calls}", text)
         return self.wire.get(f"broadcast {self.calls}").decode()
+
+    def gather(self, text: str) -> list[str]:
+        """Return the texts of all processes, by rank, in every process."""
+        if self.wire is None:
+            return [text]
+        self.calls += 1
+        self.wire.set(f"gather {self.calls} {self.rank}", text)
+        names = [f"gather {self.calls} {rank}" for rank in range(self.world)]
+        return [self.wire.get(name).decode() for name in names]
 
     def barrier(self) -> None:
         """Wait until every process has called this."""

@@ -30,8 +30,12 @@ class ErrorGroup(SectionGroup):
             return super().main(*args, **kwargs)
         from attar.stages.learning.processes import join_process_group
 
-        with join_process_group() as member:
-            return super().main(*args, **kwargs) if member.leads else self.follow(member)
+        try:
+            with join_process_group() as member:
+                return super().main(*args, **kwargs) if member.leads else self.follow(member)
+        except AttarError as error:  # of joining: what the command raises ends inside
+            print_error(error, verbose=False)
+            sys.exit(error.exit_code)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:

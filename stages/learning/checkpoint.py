@@ -5,7 +5,9 @@ A checkpoint is written to another name and then renamed, so it is complete or a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -14,10 +16,14 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from attar.pipeline.core.errors import StageError
+from attar.pipeline.team import Team
 
 TensorGroups = Mapping[str, Mapping[str, Tensor]]
 Parameters = Mapping[str, nn.Parameter]
 """All parameters of an optimizer by name. A checkpoint refers to no position in its groups."""
+UNSEEN_SECONDS = 120.0
+"""How long a file of one node may stay unseen by another: NFS looks again after 60 seconds."""
+POLL_SECONDS = 1.0
 
 
 def copy_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -87,3 +93,28 @@ def restore_optimizer(
             tensor = torch.empty_like(parameter).copy_(tensor)
         state.setdefault(places[id(parameter)], {})[name] = tensor
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+
+
+def resume_in_team(
+    member: Team, file: Path, load: Callable[[Path], None], read_place: Callable[[], list[int]]
+) -> None:
+    """Load the checkpoint in all processes if rank 0 has one.
+
+    The others may see it later, through a network's file system. ``read_place`` tells how far this
+    process's training is. Raises StageError if a process does not see the checkpoint of rank 0.
+    """
+    if member.leads and file.exists():
+        load(file)
+    place = json.loads(member.broadcast(json.dumps(read_place())))
+    deadline = time.monotonic() + UNSEEN_SECONDS
+    while read_place() != place:
+        if file.exists():
+            load(file)
+        if read_place() == place:
+            return
+        if time.monotonic() > deadline:
+            raise StageError(
+                f"process {member.rank} does not see the checkpoint {file} that process 0 goes on "
+                "from; put the store on a file system that all nodes share"
+            )
+        time.sleep(POLL_SECONDS)

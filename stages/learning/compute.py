@@ -11,6 +11,7 @@ import importlib.util
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -23,10 +24,14 @@ from attar.engines.runtimes.torch import select_device, use_ieee_float32
 from attar.models.views import ViewBatch
 from attar.pipeline import team
 from attar.pipeline.core.errors import StageError
+from attar.stages.learning.processes import check_gpus
 from attar.stages.learning.settings import TrainingSettings
 
 ACCELERATE_PRECISIONS = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
 """accelerate's names of the precisions."""
+FEW_SAMPLES = 16
+"""With fewer samples, batch normalization trains worse (Wu and He 2018, arXiv:1803.08494, figure
+1)."""
 
 
 class Compute:
@@ -42,6 +47,7 @@ class Compute:
         self.accumulate = accelerator.gradient_accumulation_steps
         self.parts_per_step = self.accumulate * self.team.world
         self.check_batch(batch)
+        self.part = batch // self.parts_per_step
 
     def check_batch(self, batch: int) -> None:
         """Raises StageError unless a step splits into equal parts of two samples or more.
@@ -54,6 +60,16 @@ class Compute:
                 f"at least 2 ({self.team.world} processes, accumulate = {self.accumulate}); set "
                 f"batch to a multiple of {self.parts_per_step}, at least {2 * self.parts_per_step}"
             )
+
+    def synchronize_norms(self, module: nn.Module) -> nn.Module:
+        """Return the module, its batch statistics taken over all GPUs if one alone has few samples.
+
+        Torch synchronizes them on GPUs only.
+        """
+        is_alone = self.team.world == 1 or self.accelerator.device.type != "cuda"
+        if is_alone or self.part > FEW_SAMPLES:
+            return module
+        return cast(nn.Module, nn.SyncBatchNorm.convert_sync_batchnorm(module))  # type: ignore[no-untyped-call]  # torch's has no types
 
     def split_batch(self, batch: ViewBatch) -> Iterator[ViewBatch]:
         """Yield this process's parts of a step.
@@ -116,6 +132,8 @@ def open_compute(
             "torchrun started several processes, but not of attar; use torchrun ... -m attar run "
             "RECIPE"
         )
+    if device.type == "cuda" and team.get_team().world > 1:
+        check_gpus(team.get_team())
     logging = configure_trackers(settings.tensorboard)
     accelerator = Accelerator(
         cpu=device.type == "cpu",

@@ -74,7 +74,7 @@ def train_network(
         torch.manual_seed(settings.seed)
         built = module() if module else build_network(settings.network, settings.options)
         with open_compute(settings, built, network_name, batch) as compute:
-            built.to(compute.accelerator.device)
+            built = compute.synchronize_norms(built).to(compute.accelerator.device)
             check_network(built, task)
             auxiliary = objective.build_auxiliary(task, built, compute.accelerator.autocast)
             parts = (task, built, objective, views, network_name, auxiliary, compute)

@@ -96,8 +96,7 @@ class Training:
 
         Afterwards the module has the weights to save.
         """
-        if file.exists():
-            self.load_checkpoint(file)
+        checkpoint.resume_in_team(self.compute.team, file, self.load_checkpoint, self.read_place)
         self.compute.broadcast_tensors(list(self.networks.state_dict().values()))
         self.saved = time.monotonic()
         for entry in self.history:
@@ -108,6 +107,10 @@ class Training:
             self.save_checkpoint(file)
             report_epoch(self.network_name, self.history[-1])
         self.module.load_state_dict(self.best_weights)
+
+    def read_place(self) -> list[int]:
+        """Return the numbers of finished epochs and of finished steps of the current one."""
+        return [len(self.history), self.steps_done]
 
     @property
     def evaluated_module(self) -> nn.Module:

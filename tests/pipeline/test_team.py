@@ -153,3 +153,17 @@ def test_when_there_is_a_team(monkeypatch: pytest.MonkeyPatch) -> None:
         assert not team.is_started_in_team()  # nor is a child of this process, which inherits the variables
     monkeypatch.setenv("WORLD_SIZE", "1")
     assert not team.is_started_in_team()
+
+
+def test_all_processes_get_what_each_said() -> None:
+    board, found = Board(), {}
+    threads = [
+        threading.Thread(target=lambda rank=rank: found.update({rank: Team(rank, 3, board).gather(f"from {rank}")}))
+        for rank in range(3)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == {rank: ["from 0", "from 1", "from 2"] for rank in range(3)}
+    assert Team().gather("alone") == ["alone"]
