@@ -1,0 +1,142 @@
+"""What each way to distil sequences is worth: word by word, the teacher's sentences, both, neither.
+
+``python -m benchmarks.sequence_distillation --store DIR --seeds 0 1 2`` trains the student of
+``translate-small`` in every row with every seed, after the teacher and its answers, and measures
+all on the test split. Finished trainings are artifacts of the store, so an interrupted run goes on,
+and the recipe's own student is one of them. Hours of one core.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import tomlkit
+
+from attar.models.task import load_task
+from attar.pipeline.run import Record
+from attar.recipes.workspace import open_workspace
+from attar.stages.artifacts import Answers, Model, Weights
+from attar.stages.measure.bench import Bench
+from attar.stages.measure.teacher_path import TeacherPath
+from attar.stages.slots import SLOTS
+
+WORD, SEQUENCE = {"kind": "word"}, {"kind": "sequence"}
+CONTROL = "neither (the control)"
+ROWS: Mapping[str, Sequence[Mapping[str, object]]] = {
+    CONTROL: (),
+    "word": (WORD,),
+    "sequence": (SEQUENCE,),
+    "word + sequence": (WORD, SEQUENCE | {"weight": 0.5}),
+}
+"""The losses of each row; all share ``lambda_kd`` with the recipe."""
+BATCH = 64
+
+
+@dataclass(frozen=True)
+class Quality:
+    """One student on the test split."""
+
+    score: float
+    correlation: float
+    agreement: float
+
+
+def make_student(
+    recipe: str, store: Path, row: str, seed: int
+) -> tuple[Model, Model, Answers, float]:
+    """Return the student of a row, the teacher, its answers, and the student's seconds."""
+    losses = ROWS[row]
+    overrides = [f"student.seed={seed}", f"control.seed={seed}"]
+    if losses:
+        overrides.append(f"student.losses={tomlkit.item(list(losses)).as_string()}")
+    else:
+        overrides.append("control.enabled=true")
+    workspace = open_workspace(recipe, SLOTS, store, overrides)
+    slot = "student" if losses else "control"
+    pipeline = workspace.recipe.pipeline
+    records: dict[str, Record] = {}
+    for record in workspace.run.walk(pipeline.up_to({slot, "answers"})):
+        if record.error:
+            raise SystemExit(record.error)
+        records[record.slot] = record
+    student, teacher = (open_weights(records[name]) for name in (slot, "teacher"))
+    answers = records["answers"]
+    found = Answers(str(answers.key), "", require_path(answers), answers.facts)
+    return student, teacher, found, records[slot].seconds
+
+
+def open_weights(record: Record) -> Weights:
+    return Weights(str(record.key), "", require_path(record), record.facts)
+
+
+def require_path(record: Record) -> Path:
+    if record.path is None:
+        raise SystemExit(f"{record.slot} was not made")
+    return record.path
+
+
+def measure_student(bench: Bench, student: Model, answers: Answers) -> Quality:
+    teacher = bench.score_teacher(answers)
+    hops = bench.comparer.build_hops(
+        {"teacher": teacher, "student": bench.score_model("student", student)}
+    )
+    values = [hops["student"].get_value("teacher", name) for name in ("correlation", "agreement")]
+    return Quality(hops["student"].get_score() or 0.0, *(value or 0.0 for value in values))
+
+
+def open_bench(teacher: Model, answers: Answers) -> Bench:
+    task = teacher.load_task()
+    path = TeacherPath.read(task, answers, "test")
+    return Bench(load_task(teacher.facts["task"]), task.split("test"), BATCH, "test", path)
+
+
+def format_spread(values: Sequence[float], places: int) -> str:
+    """Return the mean, and the standard deviation of several."""
+    mean = f"{statistics.mean(values):.{places}f}"
+    return mean if len(values) < 2 else f"{mean} ± {statistics.stdev(values):.{places}f}"
+
+
+def format_row(row: str, found: Sequence[Quality], seconds: Sequence[float]) -> str:
+    columns = [
+        format_spread([each.score for each in found], 2),
+        format_spread([each.correlation for each in found], 3),
+        format_spread([each.agreement for each in found], 3),
+        f"{statistics.mean(seconds) / 60:.1f}",
+    ]
+    return f"| {row} | {len(found)} | {' | '.join(columns)} |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--recipe", default="translate-small")
+    parser.add_argument("--store", type=Path, required=True)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--rows", nargs="+", choices=list(ROWS), default=list(ROWS))
+    arguments = parser.parse_args()
+    found: dict[str, list[Quality]] = {row: [] for row in arguments.rows}
+    seconds: dict[str, list[float]] = {row: [] for row in arguments.rows}
+    for seed in arguments.seeds:
+        for row in arguments.rows:
+            made = make_student(arguments.recipe, arguments.store, row, seed)
+            student, teacher, answers, taken = made
+            bench = open_bench(teacher, answers)
+            found[row].append(measure_student(bench, student, answers))
+            seconds[row].append(taken)
+            print(f"{row}, seed {seed}: {found[row][-1]}, {taken:.0f} s", flush=True)
+    oacc = bench.score_teacher(answers)
+    score = bench.task.aggregate(oacc.statistics)
+    print(f"\n{platform.machine()}, {datetime.now(UTC):%d %B %Y}; the teacher has {score:.2f}\n")
+    print("| losses | seeds | BLEU | CORR | agreement | minutes |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    for row in arguments.rows:
+        print(format_row(row, found[row], seconds[row]))
+
+
+if __name__ == "__main__":
+    main()
