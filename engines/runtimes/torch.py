@@ -127,10 +127,7 @@ def list_misfits(
 
 def call_network(module: nn.Module, task: Task, inputs: Arrays) -> dict[str, torch.Tensor]:
     """Named arrays in, named tensors out. Images ``(B, C, H, W)`` lie as ``layout`` says."""
-    place = next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
-    read = [*task.inputs, PREFIX] if find_decoding(task) else list(task.inputs)
-    given = [make_tensor(inputs[name], choose_layout(module, place)).to(place) for name in read]
-    made = module(*given)
+    made = module(*list_network_inputs(module, task, inputs))
     outputs = made if isinstance(made, tuple) else (made,)
     if len(outputs) != len(task.outputs):
         raise StageError(
@@ -138,6 +135,13 @@ def call_network(module: nn.Module, task: Task, inputs: Arrays) -> dict[str, tor
             f"{list(task.outputs)}"
         )
     return dict(zip(task.outputs, outputs, strict=True))
+
+
+def list_network_inputs(module: nn.Module, task: Task, inputs: Arrays) -> list[torch.Tensor]:
+    """Return what the network is called with, where its parameters are."""
+    place = next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
+    read = [*task.inputs, PREFIX] if find_decoding(task) else list(task.inputs)
+    return [make_tensor(inputs[name], choose_layout(module, place)).to(place) for name in read]
 
 
 PREFIX = "prefix"

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from attar.models.generation import find_decoding
 from attar.models.task import load_task
+from attar.pipeline.core.errors import StageError
 from attar.pipeline.core.stage import Facts, Stage, StoredKey
 from attar.stages.artifacts import Answers, Model, Weights
 from attar.stages.distill.feature_loss_settings import AnyLoss
@@ -40,11 +41,27 @@ class Distill(TrainingSettings, Stage[Weights]):
     start: StoredKey | None = None
     """The key of an earlier student, whose tensors of the same name and shape are the first
     weights. The control starts from random weights."""
+    inherit: bool = False
+    """Whether the first weights are the teacher's, cut to the student's layers and channels; see
+    ``stages.distill.inheritance``."""
+    layers: Mapping[str, tuple[int, ...]] = {}
+    """The teacher's layers to inherit, by the name of their list; left out: evenly spread ones."""
+
+    @model_validator(mode="after")
+    def _has_one_origin(self) -> Self:
+        if self.inherit and self.start is not None:
+            raise ValueError("inherit and start both name the first weights; leave one out")
+        if self.layers and not self.inherit:
+            raise ValueError("layers are those to inherit; set inherit = true, or leave them out")
+        return self
 
     def run(
         self, out: Path, *, teacher: Model, answers: Answers, start: Weights | None = None
     ) -> Facts:
-        """Train the student. The teacher is called only for losses of features."""
+        """Train the student. The teacher is called only for losses of features.
+
+        Raises StageError for a teacher that is no network of layers, if they are to be inherited.
+        """
         from attar.stages.distill.objective import DistillationObjective
         from attar.stages.distill.sequence_objective import SequenceObjective
         from attar.stages.distill.warm_start import WarmStart
@@ -57,7 +74,14 @@ class Distill(TrainingSettings, Stage[Weights]):
             objective = SequenceObjective(*parts)
         else:
             objective = DistillationObjective(*parts, teacher)
-        warm_start = None if start is None else WarmStart(self, start)
+        origin = teacher if self.inherit else start
+        if self.inherit and not isinstance(origin, Weights):
+            raise StageError(
+                "inherit takes the teacher's layers, and an ONNX teacher has none to give; set "
+                "inherit = false"
+            )
+        layers = self.layers if self.inherit else None
+        warm_start = WarmStart(self, origin, layers) if isinstance(origin, Weights) else None
         facts = train_network(self, out, "student", objective, views, answers, warm_start)
         return facts if warm_start is None else {**facts, "started_from": warm_start.facts}
 

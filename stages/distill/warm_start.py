@@ -1,4 +1,5 @@
-"""Warm start: initialize a network with the matching weights of an earlier student."""
+"""Warm start: initialize a network with the matching weights of an earlier student, or with those
+of the teacher, cut to its shape."""
 
 from __future__ import annotations
 
@@ -8,42 +9,45 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from attar.engines.runtimes.torch import build_network
+from attar.models.task import load_task
 from attar.pipeline.core.errors import StageError
 from attar.pipeline.core.stage import Facts
 from attar.stages.artifacts import Weights
+from attar.stages.distill.inheritance import Layers, inherit_weights
 from attar.stages.learning.settings import TrainingSettings
 
 
 class WarmStart:
     """``WarmStart(settings, weights)()`` returns a network with the matching tensors.
 
-    The settings name the network. Afterwards its facts are: ``key`` (of the weights), ``matched``
+    The settings name the network. ``layers`` are those to inherit of a teacher; None: the weights
+    are an earlier student's. Afterwards its facts are: ``key`` (of the weights), ``matched``
     (count of tensors), ``parameters`` (their share of the network's), ``other`` (a line for each
     tensor that does not match).
     """
 
-    def __init__(self, settings: TrainingSettings, weights: Weights) -> None:
-        self.settings, self.weights = settings, weights
+    def __init__(
+        self, settings: TrainingSettings, weights: Weights, layers: Layers | None = None
+    ) -> None:
+        self.settings, self.weights, self.layers = settings, weights, layers
         self.facts: Facts = {}
 
     def __call__(self) -> nn.Module:
         """Raises StageError if no tensor matches, and for a control that is disabled."""
         if self.weights.is_disabled:
             raise StageError(
-                f"start = {self.short_key!r} is a disabled control without weights; name a "
-                "student's key"
+                f"{self.source} is a disabled control without weights; name a student's key"
             )
         module = build_network(self.settings.network, self.settings.options)
-        tensors = load_file(self.weights.root / "weights.safetensors")
+        tensors = self.load_tensors(module)
         fit = find_fitting_tensors(module, tensors)
         parameters = dict(module.named_parameters())
         shared = sum(parameters[name].numel() for name in fit if name in parameters)
         if not shared:
             raise StageError(
-                f"nothing of start = {self.short_key!r} fits {self.settings.network}: it has "
+                f"nothing of {self.source} fits {self.settings.network}: it has "
                 f"{format_first_names(tensors)}, the network {format_first_names(parameters)}; "
-                "name the key of a network that shares names and shapes with this one, or leave "
-                "start out"
+                "begin with a network that shares names and shapes with this one, or from nothing"
             )
         module.load_state_dict({name: tensors[name] for name in fit}, strict=False)
         total = sum(parameter.numel() for parameter in parameters.values())
@@ -56,9 +60,15 @@ class WarmStart:
         }
         return module
 
+    def load_tensors(self, module: nn.Module) -> dict[str, Tensor]:
+        if self.layers is None:
+            return load_file(self.weights.root / "weights.safetensors")
+        task = load_task(self.settings.task)
+        return inherit_weights(self.weights.load(), module, task, self.layers)
+
     @property
-    def short_key(self) -> str:
-        return self.weights.key[:12]
+    def source(self) -> str:
+        return "the teacher" if self.layers is not None else f"start = {self.weights.key[:12]!r}"
 
 
 def find_fitting_tensors(module: nn.Module, tensors: Mapping[str, Tensor]) -> list[str]:
