@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from attar.bundle.steps import locate_steps
 from attar.engines.graphs.placement import SYMMETRIC
-from attar.models.generation import START, STEP
+from attar.models.generation import MODEL, find_decoding
 from attar.models.preprocess import describe_steps
 from attar.models.preprocess.known import STEPS, Steps
 from attar.models.rows import Rows, join_rows, map_shard
@@ -72,8 +72,7 @@ class Model(Artifact, ABC):
     def size(self) -> int:
         """Number of bytes of the files that answering needs."""
         files = [path for path in self.root.rglob("*") if path.suffix in MODEL_SUFFIXES]
-        parts = {f"{name}.onnx" for name in (START, STEP)}  # the graph of both answers
-        return sum(file.stat().st_size for file in files if file.name not in parts)
+        return sum(file.stat().st_size for file in files)
 
 
 class Weights(Model):
@@ -120,6 +119,17 @@ class OnnxModel(Model):
     """
 
     marker: ClassVar[str] = "graphs"
+
+    @property
+    def answering_graphs(self) -> list[str]:
+        """The graphs that answering needs: of a network that generates the one that loops."""
+        return [MODEL] if find_decoding(self.load_task()) else list(self.facts["graphs"])
+
+    @property
+    def size(self) -> int:
+        names = tuple(f"{graph}.onnx" for graph in self.answering_graphs)
+        files = [path for path in self.root.iterdir() if path.name.startswith(names)]
+        return sum(file.stat().st_size for file in files)
 
     def file(self, graph: str = "model") -> Path:
         return self.root / f"{graph}.onnx"
@@ -244,8 +254,8 @@ class Engine(OnnxModel):
 
     @property
     def size(self) -> int:
-        graphs = self.facts["files"].keys() - {START, STEP}  # the graph of both answers
-        return sum(self.file(graph).stat().st_size for graph in graphs)
+        built = self.facts["files"].keys() & self.answering_graphs
+        return sum(self.file(graph).stat().st_size for graph in built)
 
     def file(self, graph: str = "model") -> Path:
         """Return the file of a graph. Raises StageError if it was not built."""

@@ -30,7 +30,7 @@ from attar.stages.label.shards import Shard
 from attar.stages.measure.bench import Bench
 from attar.stages.measure.stage import Measure
 from tests.support.proof.proof_parts import NAME, SAMPLES, STUDENT, TEACHER, Chain, line, onnx_model
-from tests.support.tasks.smoke import write_shard
+from tests.support.tasks.smoke import artifact, write_shard
 
 HOPS = ["teacher", "reference", "student", "onnx", "model", "engine"]
 
@@ -197,6 +197,20 @@ def test_memory_counts_what_a_model_holds() -> None:
 def test_a_model_is_as_large_as_its_files(tmp_path: Path) -> None:
     model = onnx_model(tmp_path / "model", TEACHER)
     assert model.size == (tmp_path / "model" / "model.onnx").stat().st_size
+    (tmp_path / "model" / "model.onnx.data").write_bytes(bytes(7))  # weights that a graph keeps outside
+    (tmp_path / "model" / "notes.onnx").write_bytes(bytes(100))
+    assert model.size == (tmp_path / "model" / "model.onnx").stat().st_size + 7
+
+
+def test_of_a_network_that_generates_the_graph_that_loops_counts(tmp_path: Path) -> None:
+    graphs = {"start": 1, "step": 2, "model": 4}
+    for graph, size in graphs.items():
+        (tmp_path / f"{graph}.onnx").write_bytes(bytes(size))
+    facts = {"graphs": list(graphs), "files": {graph: f"{graph}.onnx" for graph in graphs}}
+    for kind in (OnnxModel, Engine):
+        generating = artifact(kind, tmp_path, {**facts, "task": "attar.models.tasks.numbers:Numbers"})
+        assert generating.size == 4
+        assert artifact(kind, tmp_path, {**facts, "task": NAME}).size == 7
 
 
 def test_weights_are_measured_on_the_device_that_is_named(tmp_path: Path) -> None:
