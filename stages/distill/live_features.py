@@ -65,13 +65,13 @@ class LiveFeatureLoss(nn.Module):
             call_network(self.teacher_list[0], self.task, inputs)
         student.train(training)
 
-    def forward(self, inputs: Arrays) -> Tensor:
+    def forward(self, inputs: Arrays, progress: float = 1.0) -> Tensor:
         """Return the loss for a batch that the student has just answered."""
         with torch.no_grad(), self.autocast(), keep_padding(self.teacher_list[0]):
             call_network(self.teacher_list[0], self.task, inputs)
-        return self.compare_features(inputs)
+        return self.compare_features(inputs, progress)
 
-    def compare_features(self, inputs: Arrays) -> Tensor:
+    def compare_features(self, inputs: Arrays, progress: float = 1.0) -> Tensor:
         """Return the weighted sum for the last call of both networks, which was on ``inputs``."""
         masks: dict[str | None, Tensor | None] = {None: None}
         for name in self.padded:
@@ -80,7 +80,7 @@ class LiveFeatureLoss(nn.Module):
         terms = []
         for pair, regressor in zip(self.pairs, self.regressors, strict=True):
             value = pair.loss(regressor(pair.student()), pair.teacher(), masks[pair.padded])
-            terms.append(pair.loss.weight * value)
+            terms.append(pair.loss.compute_weight(progress) * value)
         return torch.stack(terms).sum()
 
 

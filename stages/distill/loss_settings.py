@@ -34,6 +34,12 @@ class LossSettings(BaseModel):
 
     weight: float = Field(1.0, gt=0)
     """Weight of this loss in L_KD."""
+    warmup: float = Field(0.0, ge=0, lt=1)
+    """The share of all steps in which the weight rises linearly from 0; 0: it is whole at once."""
+
+    def compute_weight(self, progress: float) -> float:
+        """Return the weight when ``progress`` of all steps, from 0 to 1, is done."""
+        return self.weight * (min(1.0, progress / self.warmup) if self.warmup else 1.0)
 
     @model_validator(mode="after")
     def _check_shares(self) -> Self:

@@ -41,14 +41,16 @@ class DistillationObjective:
         losses: Sequence[AnyLoss],
         answers: Answers,
         distiller: DistillerSettings | None = None,
+        other: LabelObjective = LabelObjective(),  # noqa: B008  # it is frozen
         teacher: Model | None = None,
     ) -> None:
-        """``teacher`` is opened only for losses of features."""
+        """``other`` is L_other. ``teacher`` is opened only for losses of features."""
         self.lambda_kd, self.teacher = lambda_kd, teacher
         self.losses = [loss for loss in losses if isinstance(loss, OutputLoss)]
         self.sequence_losses = [loss for loss in losses if isinstance(loss, SEQUENCE_LOSSES)]
         self.feature_losses = [loss for loss in losses if isinstance(loss, FeatureLossSettings)]
-        self.other, self.facts, self.distiller = LabelObjective(), answers.facts, distiller
+        self.other, self.facts, self.distiller = other, answers.facts, distiller
+        self.progress = 0.0
         self.views = [answers.open_learned_rows(view) for view in range(answers.facts["views"])]
         self.live_features: LiveFeatureLoss | None = None
         self.distiller_loss: DistillerLoss | None = None
@@ -117,6 +119,9 @@ class DistillationObjective:
     def pop_means(self) -> dict[str, float]:
         return self.distiller_loss.pop_means() if self.distiller_loss else {}
 
+    def set_progress(self, progress: float) -> None:
+        self.progress = progress
+
     def prepare_batch(self, task: Task, batch: ViewBatch, view: int) -> ViewBatch:
         return batch
 
@@ -137,14 +142,15 @@ class DistillationObjective:
             student = outputs[name]
             teacher = torch.from_numpy(self.views[view][name][batch.indices]).to(student.device)
             for loss in (loss for loss in self.losses if reads_output(loss, name, output)):
+                weight = loss.compute_weight(self.progress)
                 if not loss.needs_labels:
-                    yield loss.weight * loss(*select_answered(output, student, teacher, batch))
+                    yield weight * loss(*select_answered(output, student, teacher, batch))
                 elif batch.labelled:
-                    yield loss.weight * loss(*select_labelled(output, student, teacher, batch))
+                    yield weight * loss(*select_labelled(output, student, teacher, batch))
             if self.distiller_loss and name == self.distiller_loss.output and batch.labelled:
                 yield self.distiller_loss(*select_labelled(output, student, teacher, batch))
         if self.live_features is not None:
-            yield self.live_features(batch.inputs)
+            yield self.live_features(batch.inputs, self.progress)
 
 
 def check_output(loss: Loss, outputs: Mapping[str, Output]) -> None:

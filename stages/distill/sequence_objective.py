@@ -37,10 +37,13 @@ class SequenceObjective:
         losses: Sequence[AnyLoss],
         answers: Answers,
         distiller: DistillerSettings | None = None,
+        other: LabelObjective = LabelObjective(),  # noqa: B008  # it is frozen
     ) -> None:
+        """``other`` is L_other."""
         self.lambda_kd, self.all_losses = lambda_kd, losses
         self.losses = [loss for loss in losses if isinstance(loss, SEQUENCE_LOSSES)]
-        self.other, self.facts, self.distiller = LabelObjective(), answers.facts, distiller
+        self.other, self.facts, self.distiller = other, answers.facts, distiller
+        self.progress = 0.0
         self.views = [answers.open_learned_rows(view) for view in range(answers.facts["views"])]
 
     def check_task(self, task: Task) -> None:
@@ -81,6 +84,9 @@ class SequenceObjective:
 
     def pop_means(self) -> dict[str, float]:
         return {}
+
+    def set_progress(self, progress: float) -> None:
+        self.progress = progress
 
     def prepare_batch(self, task: Task, batch: ViewBatch, view: int) -> ViewBatch:
         decoding = require_decoding(task)
@@ -128,5 +134,6 @@ class SequenceObjective:
             "rest": top.rest[:, : path.shape[1]][own],
         }
         teacher = TeacherRows(tokens, **paths.copy_to(chosen.device, arrays))
-        terms = [loss.weight * loss(chosen, teacher) for loss in self.losses]
+        weighted = ((loss.compute_weight(self.progress), loss) for loss in self.losses)
+        terms = [weight * loss(chosen, teacher) for weight, loss in weighted]
         return torch.stack(terms).sum()

@@ -32,6 +32,8 @@ class Distill(TrainingSettings, Stage[Weights]):
     losses: tuple[AnyLoss, ...] = Field((Kd(),), min_length=1)
     """L_KD is their weighted sum. Losses of features run the teacher with the student; the others
     read the stored answers."""
+    label_weight: float = Field(1.0, gt=0)
+    """Weight of the labels' loss in L_other, as each loss of L_KD has a ``weight``."""
     distiller: DistillerSettings | None = None
     """A small network that is trained with the student, see ``stages.distill.distiller``."""
     other: Literal["cross-entropy"] = "cross-entropy"
@@ -66,9 +68,11 @@ class Distill(TrainingSettings, Stage[Weights]):
         from attar.stages.distill.sequence_objective import SequenceObjective
         from attar.stages.distill.warm_start import WarmStart
         from attar.stages.learning.loop import RecordedViews, train_network
+        from attar.stages.learning.objective import LabelObjective
 
         views = RecordedViews(answers.facts["seed"], answers.facts["views"])
-        parts = (self.lambda_kd, self.losses, answers, self.distiller)
+        other = LabelObjective(self.label_smoothing, self.label_weight)
+        parts = (self.lambda_kd, self.losses, answers, self.distiller, other)
         objective: DistillationObjective | SequenceObjective
         if find_decoding(load_task(self.task)):
             objective = SequenceObjective(*parts)
@@ -97,9 +101,6 @@ class Control(TrainingSettings, Stage[Weights]):
 
     enabled: bool = False
     """Whether to train the control."""
-    label_smoothing: float = Field(0.0, ge=0, lt=1)
-    """The share of the target that is divided evenly among all classes (Szegedy et al. 2016,
-    arXiv:1512.00567, section 7)."""
     recorded: bool = False
     """Whether it reads the student's recorded views in rotation, which isolates the benefit of the
     answers; else it reads a new view in each epoch, as a training without a teacher would."""

@@ -38,6 +38,9 @@ class Objective(Protocol):
         It has no parameters if there is nothing to train. ``module`` runs in ``autocast``.
         """
 
+    def set_progress(self, progress: float) -> None:
+        """Set the share of the steps that are done, from 0 to 1. Called before each step."""
+
     def prepare_batch(self, task: Task, batch: ViewBatch, view: int) -> ViewBatch:
         """Return the batch as the network reads it: one that generates also reads prefixes."""
 
@@ -61,6 +64,7 @@ class LabelObjective:
     """
 
     smoothing: float = 0.0
+    weight: float = 1.0
 
     def check_task(self, task: Task) -> None:
         if not any(output.target for output in task.outputs.values()):
@@ -77,6 +81,9 @@ class LabelObjective:
         self, task: Task, module: nn.Module, autocast: Autocast = nullcontext
     ) -> nn.Module:
         return nn.Module()
+
+    def set_progress(self, progress: float) -> None:
+        """The weight of the labels does not move."""
 
     def prepare_batch(self, task: Task, batch: ViewBatch, view: int) -> ViewBatch:
         decoding = find_decoding(task)
@@ -101,7 +108,7 @@ class LabelObjective:
             logits, tokens = paths.select_tokens(
                 outputs[decoding.output][: len(path)], path, decoding
             )
-            return cross_entropy(logits, tokens, self.smoothing)
+            return self.weight * cross_entropy(logits, tokens, self.smoothing)
         terms = []
         for name, output in task.outputs.items():
             target = read_target(output, batch, outputs[name].device)
@@ -111,7 +118,7 @@ class LabelObjective:
                 if known is not None:
                     got, target = got[known], target[known]
                 terms.append(self.compute_term(output, got, target))
-        return torch.stack(terms).sum()
+        return self.weight * torch.stack(terms).sum()
 
     def compute_term(self, output: Output, got: Tensor, target: Tensor) -> Tensor:
         if output.kind in CLASSIFYING:

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from attar.stages.learning.settings import TrainingSettings
 
 ParameterGroup = dict[str, list[nn.Parameter] | float]
 """Parameters with their own settings, as ``torch.optim`` takes them."""
 WEIGHTED_LAYERS = (nn.Linear, nn.Bilinear, nn.Embedding, nn.modules.conv._ConvNd)
+
+DEFAULT_MOMENTUM = 0.9
+
+
+def create_optimizer(settings: TrainingSettings, module: nn.Module) -> torch.optim.Optimizer:
+    """Return AdamW or SGD for the parameters of ``module``; the schedule sets its learning rate."""
+    groups = split_by_decay(module, settings.weight_decay)
+    if settings.optimizer == "adamw":
+        return torch.optim.AdamW(groups, fused=True)
+    momentum = DEFAULT_MOMENTUM if settings.momentum is None else settings.momentum
+    return torch.optim.SGD(groups, momentum=momentum, nesterov=settings.nesterov, fused=True)
 
 
 def split_by_decay(module: nn.Module, decay: float) -> list[ParameterGroup]:

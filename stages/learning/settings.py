@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from attar.pipeline.core.stage import CodeName, Device, SettingMark
 
@@ -33,8 +33,18 @@ class TrainingSettings(BaseModel):
     """Number of parts into which each process splits its samples of a step, to need less memory."""
     learning_rate: float = Field(3e-3, gt=0)
     """The largest learning rate of the schedule."""
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    """AdamW, or SGD with momentum, which needs a larger learning rate, such as 0.05."""
+    momentum: float | None = Field(None, ge=0, lt=1)
+    """Momentum of SGD, by default 0.9."""
+    nesterov: bool = False
+    """Whether SGD's momentum is Nesterov's."""
     weight_decay: float = Field(0.05, ge=0)
-    """AdamW's weight decay, for weights with two axes or more; biases and norms do not decay."""
+    """Weight decay, for weights with two axes or more; biases and norms do not decay. SGD adds it
+    to the gradient, so its usual values are smaller, such as 0.0005."""
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    """The share of the target that is divided evenly among all classes (Szegedy et al. 2016,
+    arXiv:1512.00567, section 7)."""
     schedule: Literal["one-cycle", "cosine"] = "one-cycle"
     """How the learning rate moves over the steps."""
     warmup: float | None = Field(None, ge=0, lt=1)
@@ -56,3 +66,11 @@ class TrainingSettings(BaseModel):
     device: Device = "auto"
     tensorboard: Annotated[Path | None, SettingMark("undecided")] = None
     """Folder for TensorBoard's event files, relative to the working directory."""
+
+    @model_validator(mode="after")
+    def _check_momentum(self) -> Self:
+        if self.optimizer != "sgd" and (self.nesterov or self.momentum is not None):
+            raise ValueError("momentum and nesterov are of SGD; set optimizer = 'sgd' or omit them")
+        if self.nesterov and self.momentum == 0:
+            raise ValueError("nesterov needs a momentum above 0; set momentum = 0.9")
+        return self

@@ -25,7 +25,7 @@ from attar.pipeline.core.stage import Facts
 from attar.stages.learning import checkpoint
 from attar.stages.learning.compute import Compute
 from attar.stages.learning.objective import Objective
-from attar.stages.learning.optimizer import create_average, split_by_decay
+from attar.stages.learning.optimizer import create_average, create_optimizer
 from attar.stages.learning.schedule import compute_rate
 from attar.stages.learning.settings import TrainingSettings
 from attar.stages.learning.validation import Validation
@@ -72,8 +72,7 @@ class Training:
         apply_layout(self.module, self.accelerator.device)
         self.networks = nn.ModuleDict({"module": self.module, "auxiliary": self.auxiliary})
         self.parameters = dict(self.networks.named_parameters())
-        groups = split_by_decay(self.networks, self.settings.weight_decay)
-        self.base_optimizer = torch.optim.AdamW(groups, fused=True)
+        self.base_optimizer = create_optimizer(self.settings, self.networks)
         self.optimizer = self.accelerator.prepare_optimizer(self.base_optimizer)
         self.average = create_average(self.module, self.settings.ema)
         self.train = self.task.split("train")
@@ -129,6 +128,7 @@ class Training:
         view = self.views.choose_view(epoch - 1)
         for step, batch in self.iterate_batches(epoch, view):
             self.set_rate((done + step) / total)
+            self.objective.set_progress((done + step) / total)
             self.loss_sum += self.train_step(batch, view, epoch, step)
             self.steps_done = step + 1
             note = self.describe_progress(epoch)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from pydantic import Field, computed_field, model_validator
+from pydantic import computed_field, model_validator
 
 from attar.models.task import load_task
 from attar.pipeline.core import names
@@ -37,9 +37,6 @@ class Teach(TrainingSettings, Stage[Model]):
     """An ONNX graph whose inputs and outputs have the task's names, dtypes and axes."""
     fine_tune: bool = False
     """Whether to train ``weights`` or the folder's weights further."""
-    label_smoothing: float = Field(0.0, ge=0, lt=1)
-    """The share of the target that is divided evenly among all classes (Szegedy et al. 2016,
-    arXiv:1512.00567, section 7)."""
 
     @model_validator(mode="before")
     @classmethod

@@ -61,6 +61,29 @@ def test_l_is_the_weighted_sum_of_the_two_parts(answers: Answers, share: float) 
     assert got.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
+def test_a_loss_warms_up_and_the_labels_have_a_weight(answers: Answers) -> None:
+    """At 5 % of the steps a warm-up of 20 % has a quarter of the weight; 0.5 of 2 and 0.5 of 2 are 1 and 1."""
+    task = load_task(DIGITS)
+    seen = views.make_chunk(task, task.split("train"), 1, seed=5, view=1)
+    student = torch.randn(len(seen.indices), 10, generator=torch.Generator().manual_seed(0))
+    teacher = torch.from_numpy(answers.open_rows("train", 1)["logits"][seen.indices].astype(np.float32))
+    labels = torch.from_numpy(np.asarray(seen.targets["label"], np.int64))
+    losses, other = (Kd(temperature=3.0, weight=2.0, warmup=0.2), Mse(weight=2.0)), LabelObjective(0.1, weight=2.0)
+    objective = DistillationObjective(0.5, losses, answers, other=other)
+    for progress, share in ((0.0, 0.0), (0.05, 0.25), (0.2, 1.0), (0.9, 1.0)):
+        objective.set_progress(progress)
+        expected = share * kd(student, teacher, 3.0) + mse(student, teacher) + cross_entropy(student, labels, 0.1)
+        got = objective(task, {"logits": student}, seen, 1)
+        assert got.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_the_progress_of_a_training_reaches_its_losses(tmp_path: Path, answers: Answers, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[float] = []
+    monkeypatch.setattr(DistillationObjective, "set_progress", lambda self, progress: told.append(progress))
+    distill(epochs=2).run(make_out(tmp_path), teacher=NOBODY, answers=answers)
+    assert told == pytest.approx([step / len(told) for step in range(len(told))])
+
+
 def test_numbers_are_fitted_by_their_squared_error(values: Answers) -> None:
     task = load_task(SENTENCES)
     seen = views.make_chunk(task, task.split("train"), 0, seed=0, view=0)

@@ -26,7 +26,7 @@ from attar.pipeline.core.stage import Facts
 from attar.stages.artifacts import Weights
 from attar.stages.learning.compute import is_bf16_faster
 from attar.stages.learning.loop import FIRST_FRESH_VIEW, FreshViews, RecordedViews
-from attar.stages.learning.optimizer import create_average, find_undecayed
+from attar.stages.learning.optimizer import create_average, create_optimizer, find_undecayed
 from attar.stages.learning.schedule import SCHEDULES, compute_rate
 from attar.stages.teach.stage import Teach
 from tests.support.stages.training import READER, SENTENCES, InterruptError, interrupt_at, make_out
@@ -177,6 +177,46 @@ def test_weights_decay_and_norms_and_biases_do_not(tmp_path: Path) -> None:
     (weight,) = kept.pop("layer.weight")
     assert weight == pytest.approx(1.8)
     assert kept == {"layer.bias": {3.0}, "norm.weight": {1.0}, "norm.bias": {4.0}}
+
+
+def step_twice(**settings: Any) -> list[float]:
+    """A weight of 1 after each of two steps of SGD at a rate of 0.1, its gradients 1 and 2."""
+    layer = nn.Linear(1, 1, bias=False)
+    nn.init.ones_(layer.weight)
+    optimizer, seen = create_optimizer(teach(optimizer="sgd", weight_decay=0.0, **settings), layer), []
+    for gradient in (1.0, 2.0):
+        optimizer.param_groups[0]["lr"] = 0.1
+        layer.weight.grad = torch.full_like(layer.weight, gradient)
+        optimizer.step()
+        seen.append(layer.weight.item())
+    return seen
+
+
+def test_sgd_by_hand() -> None:
+    """Velocities are 1 and 0.5 + 2; Nesterov adds half of them to the gradients 1 and 2."""
+    assert step_twice(momentum=0.0) == pytest.approx([0.9, 0.7])
+    assert step_twice(momentum=0.5) == pytest.approx([0.9, 0.65])
+    assert step_twice(momentum=0.5, nesterov=True) == pytest.approx([1 - 0.15, 0.85 - 0.325])
+    assert step_twice() == step_twice(momentum=0.9)
+
+
+def test_an_interrupted_training_with_sgd_ends_in_the_same_bytes(tmp_path: Path) -> None:
+    stage = teach(optimizer="sgd", nesterov=True, momentum=0.9, learning_rate=0.1, weight_decay=5e-4)
+    whole, broken = make_out(tmp_path, "whole"), make_out(tmp_path, "broken")
+    facts = stage.run(whole)
+    assert facts["score"] > 0.5  # of ten classes
+    with pytest.raises(InterruptError), listen_to_progress(interrupt_at(20)):
+        stage.run(broken)
+    assert stage.run(broken) == facts
+    assert (broken / "weights.safetensors").read_bytes() == (whole / "weights.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "settings", [{"momentum": 0.9}, {"nesterov": True}, {"optimizer": "sgd", "nesterov": True, "momentum": 0.0}]
+)
+def test_momentum_without_a_use_is_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match="momentum"):
+        teach(**settings)
 
 
 def test_norms_and_scales_of_several_axes_do_not_decay() -> None:
