@@ -81,7 +81,7 @@ def draw_promises(axes: Axes, result: SearchResult) -> None:
 def write_caption(result: SearchResult, log: bool) -> str:
     axis = " The axis is logarithmic." if log else ""
     return (
-        "Median time of a call at batch 1, and the score on the validation split. Filled dots keep "
+        "Median time of a call, and the score on the validation split. Filled dots keep "
         "all promises, hollow ones break one; the dashed lines are the promised speed and score. "
         f"The line joins those that no other beats.{axis}"
     )

@@ -24,7 +24,8 @@ class VariantResult:
     engine: str = ""
     """The precision and runtime of its best candidate."""
     p50: float | None = None
-    """The median time of a call at batch 1 in microseconds, on an untrained network."""
+    """The median time of a call in microseconds, at the batch size that decides, of the untrained
+    network."""
     speedup: float | None = None
     bounds: ConfidenceBounds | None = None
     """Of the speedup."""
@@ -55,7 +56,7 @@ class SearchResult:
     """The limits of the target, by measure."""
     teacher_score: float | None
     reference_p50: float | None
-    """The teacher's own graph at batch 1, in microseconds."""
+    """The teacher's own graph at the batch size that decides, in microseconds."""
     epochs_each: int
     """Of a whole training."""
     notes: tuple[str, ...] = field(default=())

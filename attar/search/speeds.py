@@ -14,6 +14,7 @@ from attar.recipes.workspace import Workspace
 from attar.search.variant import Search, Variant, get_student
 from attar.stages.choose.speeds import REFERENCE, TimeEngines
 from attar.stages.distill.untrained import Untrained
+from attar.stages.measure.stage import Measure
 
 SHARED = ("teacher", REFERENCE, "answers")
 """Slots that all variants have in common."""
@@ -52,7 +53,8 @@ class VariantSpeeds:
 class Timing:
     variants: Sequence[VariantSpeeds]
     reference_p50: float | None
-    """The teacher's own graph at batch 1, in microseconds; None if no engine was timed."""
+    """The teacher's own graph at the batch size that decides, in microseconds; None if no engine
+    was timed."""
 
 
 def time_variants(search: Search, show: Show) -> Timing:
@@ -71,12 +73,12 @@ def time_variants(search: Search, show: Show) -> Timing:
     records = {record.slot: record for record in walk(base, slots, list(slots), show)}
     check_shared(records)
     built = [slot for own in engines.values() for slot in own if records[slot].key is not None]
-    timed = time_engines(base, search.student.task, slots, built, show)
+    timed = time_engines(base, search.measure, slots, built, show)
     variants = [
         collect_speeds(variant, engines[variant.name], records, timed.engines)
         for variant in search.variants
     ]
-    return Timing(variants, timed.reference_p50.get(1))
+    return Timing(variants, timed.reference_p50.get(search.speed_batch))
 
 
 def bind_untrained(search: Search, variant: Variant) -> dict[str, SlotBinding]:
@@ -112,10 +114,14 @@ def check_shared(records: Mapping[str, Record]) -> None:
 
 
 def time_engines(
-    base: Workspace, task: str, slots: Mapping[str, SlotBinding], built: list[str], show: Show
+    base: Workspace,
+    measure: Measure,
+    slots: Mapping[str, SlotBinding],
+    built: list[str],
+    show: Show,
 ) -> EngineSpeeds:
     """Return the speed of each of these slots' engines, by slot."""
-    stage = TimeEngines(task=task)
+    stage = TimeEngines(task=measure.task, batch=measure.batch, optimize_for=measure.optimize_for)
     inputs = {slot.replace(".", "_"): slot for slot in built}
     timed = {**slots, TIMED: SlotBinding(stage, {REFERENCE: REFERENCE, **inputs})}
     record = list(walk(base, timed, Pipeline(timed).up_to({TIMED}), show))[-1]

@@ -103,13 +103,17 @@ class VariantStudy:
         """Record a variant that need not be trained."""
         limit = self.search.limits.speedup
         if speeds.best is None:
-            self.results[speeds.variant.name] = describe(speeds, "refused", speeds.why)
+            self.results[speeds.variant.name] = describe(
+                speeds, "refused", speeds.why, self.search.speed_batch
+            )
             return
         bounds = [engine.bounds for engine in speeds.timed.values() if engine.bounds]
         if limit is not None and max(each.high for each in bounds) < limit:
             _, engine = speeds.best
             reason = f"speedup {engine.speedup:.3g}, promised at least {limit:g}"
-            self.results[speeds.variant.name] = describe(speeds, "too slow", reason)
+            self.results[speeds.variant.name] = describe(
+                speeds, "too slow", reason, self.search.speed_batch
+            )
 
     def list_left(self) -> list[VariantSpeeds]:
         """Return the variants that may still win, the fastest first."""
@@ -177,7 +181,9 @@ class VariantStudy:
             trial.set_constraint(SHORTFALL, 1.0)
             self.study.tell(trial, state=TrialState.PRUNED)
             reason = "at the same epoch it was behind one that is faster, or that broke a promise"
-            return replace(describe(speeds, "stopped", reason), epochs=outcome.epochs)
+            return replace(
+                describe(speeds, "stopped", reason, self.search.speed_batch), epochs=outcome.epochs
+            )
         result = self.judge(speeds, outcome)
         trial.set_constraint(SHORTFALL, result.shortfall)
         trial.set_user_attr(NOISE, outcome.noise)
@@ -193,7 +199,8 @@ class VariantStudy:
             if limit is None or speeds.engines[each.name].speedup >= limit
         ]
         results = [
-            describe_trained(speeds, each, outcome.epochs) for each in fast or outcome.candidates
+            describe_trained(speeds, each, outcome.epochs, self.search.speed_batch)
+            for each in fast or outcome.candidates
         ]
         self.teacher_score, self.score_name = outcome.teacher_score, outcome.score_name
         kept = [each for each in results if each.status == "kept"]
@@ -203,8 +210,10 @@ class VariantStudy:
 
     def explain_untrained(self, speeds: VariantSpeeds) -> VariantResult:
         if self.can_win(speeds):
-            return describe(speeds, "not reached", f"all {len(self.students)} trials were used")
-        return describe(speeds, "cannot win", "a better one keeps all promises")
+            reason = f"all {len(self.students)} trials were used"
+            return describe(speeds, "not reached", reason, self.search.speed_batch)
+        reason = "a better one keeps all promises"
+        return describe(speeds, "cannot win", reason, self.search.speed_batch)
 
     def find_winner(self) -> VariantResult | None:
         kept = [each for each in self.results.values() if each.status == "kept"]
@@ -238,7 +247,7 @@ def get_speed(speeds: VariantSpeeds) -> float:
 
 
 def describe(
-    speeds: VariantSpeeds, status: str, reason: str, engine: EngineSpeed | None = None
+    speeds: VariantSpeeds, status: str, reason: str, batch: int, engine: EngineSpeed | None = None
 ) -> VariantResult:
     """Return what is known of a variant before its training."""
     variant = speeds.variant
@@ -248,7 +257,7 @@ def describe(
         return result
     return replace(
         result,
-        p50=fastest.p50[1],
+        p50=fastest.p50[batch],
         speedup=fastest.speedup,
         bounds=fastest.bounds,
         size_bytes=fastest.size_bytes,
@@ -256,12 +265,12 @@ def describe(
 
 
 def describe_trained(
-    speeds: VariantSpeeds, candidate: CandidateOutcome, epochs: int
+    speeds: VariantSpeeds, candidate: CandidateOutcome, epochs: int, batch: int
 ) -> VariantResult:
     reason = "; ".join(candidate.broken) or "keeps all promises on validation"
     status = "broke" if candidate.broken else "kept"
     return replace(
-        describe(speeds, status, reason, speeds.engines[candidate.name]),
+        describe(speeds, status, reason, batch, speeds.engines[candidate.name]),
         engine=candidate.title,
         epochs=epochs,
         score=candidate.score,

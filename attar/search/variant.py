@@ -19,6 +19,8 @@ from attar.proof.verdicts.limits import GateLimits
 from attar.recipes.workspace import Workspace, find_recipe, open_workspace
 from attar.stages.distill.stage import Distill
 from attar.stages.judge import Judge
+from attar.stages.measure.bench import choose_timed_batch
+from attar.stages.measure.stage import Measure
 from attar.stages.slots import SLOTS
 
 QUALITY = ("score", "score_drop", "correlation", "agreement", "kdl", "cosine")
@@ -105,6 +107,19 @@ class Search:
         if not isinstance(verdict, Judge):
             raise TypeError(f"the verdict of {self.target} is no Judge")
         return verdict.gates
+
+    @cached_property
+    def measure(self) -> Measure:
+        """What measures the winner on the test split."""
+        stage = self.open([]).recipe.pipeline.slots[f"{self.target}.evidence"].stage
+        if not isinstance(stage, Measure):
+            raise TypeError(f"the evidence of {self.target} is made by no Measure")
+        return stage
+
+    @property
+    def speed_batch(self) -> int:
+        """The batch size at which variants are compared."""
+        return choose_timed_batch(self.measure.optimize_for, self.measure.batch)
 
     @property
     def student(self) -> Distill:

@@ -37,7 +37,7 @@ class SearchSpace(BaseModel):
     trials: int = Field(24, ge=1)
     """The most students that are trained."""
     objective: Literal["speedup", "size", "score", "correlation", "agreement"] = "speedup"
-    """What is best among all that keep the promises: the largest speedup at batch 1, the fewest
+    """What is best among all that keep the promises: the largest speedup, the fewest
     bytes of the engine, or the largest value of a measure on validation."""
     dimensions: Mapping[str, tuple[Any, ...]] = Field(min_length=1)
 

@@ -30,9 +30,9 @@ class CandidateMeasurement:
     """The candidate in the place of the target's model; None if it was not measured."""
     threads: int | None = None
 
-    def get_p50(self) -> float:
-        """Return the median latency at batch 1; infinity if it was not measured."""
-        return float("inf") if self.hop is None else self.hop.latencies[1].p50
+    def get_p50(self, batch: int) -> float:
+        """Return the median latency at a batch size; infinity if it was not measured."""
+        return float("inf") if self.hop is None else self.hop.latencies[batch].p50
 
 
 @dataclass(frozen=True)

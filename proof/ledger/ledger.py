@@ -178,6 +178,8 @@ class Ledger:
     """What each output holds: logits, probabilities, values or an embedding."""
     speedups: Mapping[Baseline, Comparison] = field(default_factory=dict)
     """How many times as fast as each baseline the engine is; empty if it was not run."""
+    speed_batch: int = 1
+    """The batch size that the speed-ups are of."""
     gain: Estimate | None = None
     """The student's score minus the control's; None without a control."""
     leak: LeakCheck | None = None

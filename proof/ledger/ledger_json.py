@@ -61,6 +61,7 @@ def ledger_to_json(ledger: Ledger) -> dict[str, Any]:
         "control": scores.get("control"),
         "gain": gain and {"score": gain.value, "bounds": list(gain.bounds)},
         "speedup": speedups_to_json(ledger.speedups),
+        "speed_batch": ledger.speed_batch,
     }
 
 
@@ -90,6 +91,7 @@ def ledger_from_json(facts: Mapping[str, Any]) -> Ledger:
         classes=tuple(facts.get("classes", ())),
         kinds=facts.get("kinds", {}),
         speedups=speedups_from_json(facts.get("speedup") or {"bounds": {}}),
+        speed_batch=facts.get("speed_batch", 1),
         gain=None if gain is None else Estimate(gain["score"], ConfidenceBounds(*gain["bounds"])),
         leak=from_json(LeakCheck, facts.get("leak")),
         timing=from_json(TimingConditions, facts.get("timing")),

@@ -18,7 +18,8 @@ class EngineSpeed:
     """The median time of a call in microseconds, by batch size."""
     size_bytes: int = 0
     speedup: float = 0.0
-    """How many times as fast as the reference at batch 1: the median over rounds."""
+    """How many times as fast as the reference at the batch size that decides: the median over
+    rounds."""
     bounds: ConfidenceBounds | None = None
     """Of the speedup."""
 

@@ -257,7 +257,8 @@ def evaluate_speedups(ledger: Ledger, limits: GateLimits) -> Iterator[Gate]:
         baselines["production"] = limits.regression.speedup
     for baseline, limit in baselines.items():
         if limit is not None:
-            note = explain_other_device(ledger, baseline)
+            own_batch = f"at batch {ledger.speed_batch}" if ledger.speed_batch != 1 else None
+            note = explain_other_device(ledger, baseline) or own_batch
             yield Gate(compare_speed(ledger, baseline), limit, required=True, note=note)
 
 

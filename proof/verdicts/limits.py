@@ -65,8 +65,8 @@ class GateLimits(Limits):
     endless: float | None = Field(None, ge=0, le=1)
     """Largest share of generated sequences without an end; only for outputs of tokens."""
     speedup: float | None = Field(None, gt=0)
-    """Least ratio of the reference's latency to the engine's, at batch 1 on one thread: the median
-    over rounds."""
+    """Least ratio of the reference's latency to the engine's, on one thread at the batch size of
+    ``optimize_for``: the median over rounds."""
     score: float | None = None
     """Least score of the engine, whatever the teacher's is."""
     teacher_score: float | None = None

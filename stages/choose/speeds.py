@@ -18,7 +18,7 @@ from attar.proof.ledger.ledger_json import to_json
 from attar.proof.ledger.speeds import EngineSpeed, EngineSpeeds
 from attar.stages.artifacts import Engine, Model, OnnxModel
 from attar.stages.choose.trial import SPLIT
-from attar.stages.measure.bench import Bench, TimingRun
+from attar.stages.measure.bench import Bench, OptimizeFor, TimingRun, choose_timed_batch
 
 REFERENCE = "reference"
 ENGINES_AT_ONCE = 12
@@ -36,6 +36,8 @@ class TimeEngines(Stage[Speeds]):
     task: CodeName
     batch: int = Field(32, ge=1)
     """The second batch size that is timed, besides 1."""
+    optimize_for: OptimizeFor = 1
+    """The batch size that the speed-ups are of."""
     repeats: int = Field(60, ge=MIN_ROUNDS)
     """Timed calls of each engine at each batch size."""
     seconds: float = Field(4, gt=0)
@@ -45,6 +47,7 @@ class TimeEngines(Stage[Speeds]):
         task = load_task(self.task)
         bench = Bench(task, task.split(SPLIT), self.batch, SPLIT)
         absent = {name: find_absence(engine) for name, engine in engines.items()}
+        speed_batch = choose_timed_batch(self.optimize_for, self.batch)
         timed = [name for name in engines if absent[name] is None]
         speeds = {name: EngineSpeed(why) for name, why in absent.items() if why is not None}
         baselines: list[Mapping[int, float]] = []
@@ -55,7 +58,8 @@ class TimeEngines(Stage[Speeds]):
                 {REFERENCE: reference, **models}, self.repeats, self.seconds, pinned=is_pinned
             )
             baselines.append(read_medians(times, REFERENCE))
-            speeds |= {name: describe_speed(times, name, engines[name].size) for name in names}
+            for name in names:
+                speeds[name] = describe_speed(times, name, engines[name].size, speed_batch)
         ordered = {name: speeds[name] for name in engines}
         return dict(to_json(EngineSpeeds(ordered, baselines[0] if baselines else {})))
 
@@ -69,8 +73,8 @@ def split_evenly(names: Sequence[str], most: int) -> Iterator[Sequence[str]]:
         yield names[start : start + most]
 
 
-def describe_speed(times: TimingRun, name: str, size: int) -> EngineSpeed:
-    ratios = times.seconds[REFERENCE][1] / times.seconds[name][1]
+def describe_speed(times: TimingRun, name: str, size: int, batch: int) -> EngineSpeed:
+    ratios = times.seconds[REFERENCE][batch] / times.seconds[name][batch]
     bounds = statistics.bound_median(ratios)
     return EngineSpeed(None, read_medians(times, name), size, float(np.median(ratios)), bounds)
 

@@ -26,11 +26,12 @@ from attar.proof.ledger.ledger_json import to_json
 from attar.proof.verdicts.gate_evaluation import evaluate_candidate_gates
 from attar.proof.verdicts.gate_text import format_limit, format_metric, format_value
 from attar.proof.verdicts.limits import GateLimits
+from attar.stages.measure.bench import OptimizeFor, choose_timed_batch
 
 SCORE_METRICS: frozenset[Metric] = frozenset({"score", "score_drop", "agreement"})
 """Shares of samples: they move by whole samples."""
 Seconds = Mapping[str, npt.NDArray[np.float64]]
-"""Seconds of a call at batch 1 by candidate; entry i of all is from the same round."""
+"""Seconds of a call by candidate; entry i of all is from the same round."""
 
 
 class Choose(Stage[Choice]):
@@ -53,6 +54,8 @@ class Choose(Stage[Choice]):
 
     gates: GateLimits = GateLimits()
     """What is promised; ``[gates]`` of the recipe, unless the target has its own."""
+    optimize_for: OptimizeFor = 1
+    """The batch size at which the fastest is sought."""
 
     def run(self, out: Path, *, trials: Trials) -> Facts:
         """Raises StageError if every candidate is refused, with the reasons."""
@@ -63,9 +66,10 @@ class Choose(Stage[Choice]):
             name: evaluate_candidate_gates(ledger, hop, self.gates) for name, hop in hops.items()
         }
         drops = {name: hop.comparisons["previous", "score_drop"] for name, hop in hops.items()}
-        seconds = load_seconds(trials, find_eligible(gates, drops))
-        ratios = compute_latency_ratios(seconds, candidates)
-        winner = select_winner(candidates, ratios)
+        batch = choose_timed_batch(self.optimize_for, ledger.batch)
+        seconds = load_seconds(trials, find_eligible(gates, drops), batch)
+        ratios = compute_latency_ratios(seconds, candidates, batch)
+        winner = select_winner(candidates, ratios, batch)
         results = {
             name: describe_result(each, gates.get(name, ()), winner, ratios)
             for name, each in candidates.items()
@@ -142,13 +146,13 @@ def lacks_only_samples(gates: Sequence[Gate], fp32_score_drop: Comparison) -> bo
     return open_metrics <= SCORE_METRICS and bounds is not None and bounds.low <= 0
 
 
-def load_seconds(trials: Trials, names: Sequence[str]) -> Seconds:
+def load_seconds(trials: Trials, names: Sequence[str], batch: int) -> Seconds:
     seconds = load_file(trials.root / "seconds.safetensors") if names else {}
-    return {name: seconds[f"{name}.1"] for name in names}
+    return {name: seconds[f"{name}.{batch}"] for name in names}
 
 
 def compute_latency_ratios(
-    seconds: Seconds, candidates: Mapping[str, CandidateMeasurement]
+    seconds: Seconds, candidates: Mapping[str, CandidateMeasurement], batch: int
 ) -> dict[str, LatencyRatio]:
     """Return the latency of each candidate, divided by that of the fastest: the median over rounds.
 
@@ -156,7 +160,7 @@ def compute_latency_ratios(
     """
     if not seconds:
         return {}
-    fastest = min(seconds, key=lambda name: candidates[name].get_p50())
+    fastest = min(seconds, key=lambda name: candidates[name].get_p50(batch))
     ratios = {name: taken / seconds[fastest] for name, taken in seconds.items()}
     return {
         name: LatencyRatio(float(np.median(ratio)), statistics.bound_median(ratio))
@@ -165,7 +169,9 @@ def compute_latency_ratios(
 
 
 def select_winner(
-    candidates: Mapping[str, CandidateMeasurement], ratios: Mapping[str, LatencyRatio]
+    candidates: Mapping[str, CandidateMeasurement],
+    ratios: Mapping[str, LatencyRatio],
+    batch: int,
 ) -> str:
     """Return the candidate that goes on; see `Choose`.
 
@@ -174,7 +180,7 @@ def select_winner(
     hops = {name: each.hop for name, each in candidates.items() if each.hop}
     names = list(hops)
     if ratios:
-        by_speed = sorted(ratios, key=lambda name: candidates[name].get_p50())
+        by_speed = sorted(ratios, key=lambda name: candidates[name].get_p50(batch))
         names = [name for name in by_speed if is_tied_with_fastest(ratios[name])]
     if names:  # of equals the first, which has the least median
         return max(names, key=lambda name: rank_similarity(hops[name]))

@@ -7,8 +7,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from typing import Annotated, Literal
 
 import numpy as np
+from pydantic import Field
 
 from attar.models import lengths, preprocess, views
 from attar.models.generation import FOLLOW, START, STEP, Integers, generate_greedily
@@ -33,6 +35,21 @@ SPEED_BASELINES: tuple[Baseline, ...] = ("reference", "teacher", "production")
 """What the engine is timed against."""
 SPREAD = 64
 """Places of the split that samples are taken from."""
+
+
+OptimizeFor = Annotated[int, Field(ge=1)] | Literal["throughput"]
+"""The batch size that a target is to be fast at; ``throughput`` stands for its ``batch``."""
+
+
+def choose_timed_batch(optimize_for: OptimizeFor, batch: int) -> int:
+    """Return the batch size that decides. Raises ValueError for one that is not timed."""
+    chosen = batch if optimize_for == "throughput" else int(optimize_for)
+    if chosen not in (1, batch):
+        raise ValueError(
+            f"optimize_for = {chosen}: batches of 1 and of batch = {batch} are timed; set "
+            f"batch = {chosen}"
+        )
+    return chosen
 
 
 @dataclass(frozen=True)

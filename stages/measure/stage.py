@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 from safetensors.numpy import save_file
 
 from attar.models.task import Array, Arrays, load_task
@@ -25,7 +25,13 @@ from attar.proof.ledger.ledger import Hop, Ledger
 from attar.proof.ledger.ledger_json import ledger_to_json
 from attar.stages.artifacts import Answers, Engine, Model, OnnxModel, Production, Weights
 from attar.stages.measure import stored
-from attar.stages.measure.bench import SPEED_BASELINES, Bench, TimingRun
+from attar.stages.measure.bench import (
+    SPEED_BASELINES,
+    Bench,
+    OptimizeFor,
+    TimingRun,
+    choose_timed_batch,
+)
 from attar.stages.measure.hops import check_shapes, describe_model
 from attar.stages.measure.teacher_path import TeacherPath
 
@@ -53,7 +59,14 @@ class Measure(Stage[Evidence]):
     """Timed calls of each hop at each batch size."""
     seconds: float = Field(8, gt=0)
     """At most about so long for one batch size."""
+    optimize_for: OptimizeFor = 1
+    """The batch size that ``speedup`` is about, 1 or ``batch``; ``"throughput"`` is ``batch``."""
     device: Device = "auto"
+
+    @model_validator(mode="after")
+    def _times_what_decides(self) -> Self:
+        choose_timed_batch(self.optimize_for, self.batch)
+        return self
 
     def run(
         self,
@@ -116,6 +129,7 @@ class Measure(Stage[Evidence]):
             for hop, model in models.items()
         }
         times = bench.times(models, self.repeats, self.seconds)
+        speed_batch = choose_timed_batch(self.optimize_for, self.batch)
         hops = comparer.build_hops(outputs)
         ledger = Ledger(
             hops={
@@ -134,7 +148,8 @@ class Measure(Stage[Evidence]):
             batch=self.batch,
             classes=tuple(task.classes),
             kinds={name: output.kind for name, output in task.outputs.items()},
-            speedups=compute_speedups(times),
+            speedups=compute_speedups(times, speed_batch),
+            speed_batch=speed_batch,
             gain=comparer.compute_gain(outputs),
             leak=find_near_duplicates(task),
             timing=times.conditions,
@@ -163,8 +178,8 @@ def score_hops(
     return outputs
 
 
-def compute_speedups(times: TimingRun) -> dict[Baseline, Comparison]:
-    """Return how many times as fast as each baseline the engine answers one sample.
+def compute_speedups(times: TimingRun, batch: int) -> dict[Baseline, Comparison]:
+    """Return how many times as fast as each baseline the engine answers so many samples.
 
     The median over rounds, in which both took their turn. Empty if the engine was not run; without
     a baseline that was timed on another device.
@@ -172,10 +187,10 @@ def compute_speedups(times: TimingRun) -> dict[Baseline, Comparison]:
     speedups: dict[Baseline, Comparison] = {}
     if "engine" not in times.seconds:
         return speedups
-    engine = times.seconds["engine"][1]
+    engine = times.seconds["engine"][batch]
     for baseline in SPEED_BASELINES:
         if times.devices.get(baseline) == times.devices["engine"]:
-            ratios = times.seconds[baseline][1] / engine
+            ratios = times.seconds[baseline][batch] / engine
             value, bounds = float(np.median(ratios)), statistics.bound_median(ratios)
             speedups[baseline] = Comparison(
                 "speedup", "engine", baseline, value, bounds, len(engine)

@@ -234,7 +234,9 @@ def build_speed_tile(target: Target) -> Tile:
     speedups = target.ledger.speedups if target.ledger else {}
     reference, eager = speedups.get("reference"), speedups.get("teacher")
     bounds = gate_formatting.format_bounds(reference) if reference else ""
-    note = " ".join(filter(None, [bounds, "over the reference"]))
+    batch = target.ledger.speed_batch if target.ledger else 1
+    size = f"at batch {batch}" if batch != 1 else ""
+    note = " ".join(filter(None, [bounds, "over the reference", size]))
     if eager:
         ratio = gate_formatting.format_value(eager)
         note += f", {ratio} over the teacher in PyTorch eager"

@@ -24,13 +24,13 @@ GATES = GateLimits(correlation=0.9, score_drop=0.05)
 ROUNDS = 101
 
 
-def row(name: str, p50: float = 10.0, within: float = 0.0, **changed: float) -> dict[str, Any]:
+def row(name: str, p50: float = 10.0, within: float = 0.0, batch_p50: float | None = None, **changed: float) -> dict[str, Any]:
     """A measured candidate that is perfect, but for what is changed against the teacher."""
     made = hop(name, "onnx", **changed)
     for metric, bounds in made["teacher"]["bounds"].items():
         if bounds is not None:
             made["teacher"]["bounds"][metric] = [made["teacher"][metric] - within, made["teacher"][metric] + within]
-    latency = {"1": summary(p50), "4": summary(2 * p50)}
+    latency = {"1": summary(p50), "4": summary(batch_p50 or 2 * p50)}
     return {**made, "candidate": name, "title": f"form {name}", "latency": latency, "bytes": 100, "threads": 1}
 
 
@@ -45,8 +45,11 @@ def absent(name: str, status: str, why: str) -> dict[str, Any]:
 def trials(root: Path, *rows: Mapping[str, Any], noise: float = 0.0) -> Trials:
     """Each took its median in every round, but for some noise that is not the same for any two."""
     generator = np.random.default_rng(0)
-    taken = {r["candidate"]: r["latency"]["1"]["p50"] * 1e-6 for r in rows if r["status"] == "measured"}
-    seconds = {f"{name}.1": each * (1 + noise * generator.uniform(-1, 1, ROUNDS)) for name, each in taken.items()}
+    seconds = {
+        f"{each['candidate']}.{batch}": summary["p50"] * 1e-6 * (1 + noise * generator.uniform(-1, 1, ROUNDS))
+        for each in rows
+        for batch, summary in each.get("latency", {}).items()
+    }
     save_file(seconds, root / "seconds.safetensors")
     hops = [hop("teacher", None), hop("onnx", None)]
     facts = {"hops": hops, "candidates": list(rows), "samples": 100, "batch": 4, "split": "validation", "score_name": "accuracy"}
@@ -63,6 +66,15 @@ def choice(root: Path, *rows: Mapping[str, Any], noise: float = 0.0, gates: Gate
     facts = dict(Choose(gates=gates).run(root, trials=trials(root, *rows, noise=noise)))
     json.dumps(facts, allow_nan=False)
     return facts | {each["candidate"]: each for each in facts["candidates"]}
+
+
+def test_the_fastest_is_sought_at_the_batch_size_that_is_optimized_for(tmp_path: Path) -> None:
+    rows = (row("c1", 10, batch_p50=80), row("c2", 20, batch_p50=40))
+    winners = [
+        Choose(gates=GATES, optimize_for=batch).run(tmp_path, trials=trials(tmp_path, *rows))["winner"]
+        for batch in (1, 4, "throughput")
+    ]
+    assert winners == ["c1", "c2", "c2"]
 
 
 def test_the_fastest_that_keeps_the_promises_goes_on(tmp_path: Path) -> None:
@@ -184,7 +196,7 @@ def test_the_one_that_goes_on_is_never_slower_than_another_that_is_as_faithful(o
     rows = {f"c{number}": row(f"c{number}", p50, correlation=corr) for number, (p50, corr) in enumerate(of)}
     seconds = {name: np.full(ROUNDS, each["latency"]["1"]["p50"]) for name, each in rows.items()}
     candidates = {name: measurement_from_json(each, 100) for name, each in rows.items()}
-    winner = select_winner(candidates, compute_latency_ratios(seconds, candidates))
+    winner = select_winner(candidates, compute_latency_ratios(seconds, candidates, 1), 1)
     for name, each in rows.items():
         faster = each["latency"]["1"]["p50"] < rows[winner]["latency"]["1"]["p50"]
         assert not (faster and each["teacher"]["correlation"] >= rows[winner]["teacher"]["correlation"]), name

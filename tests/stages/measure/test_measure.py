@@ -21,14 +21,15 @@ from attar.models.task import load_task
 from attar.pipeline.core.errors import StageError
 from attar.pipeline.core.stage import Device
 from attar.proof.comparison import timing
+from attar.proof.ledger.ledger import TimingConditions
 from attar.proof.ledger.ledger_json import ledger_from_json
 from attar.proof.verdicts.gate_evaluation import evaluate_speedups
 from attar.proof.verdicts.gate_text import format_gate
 from attar.proof.verdicts.limits import GateLimits
 from attar.stages.artifacts import Engine, OnnxModel
 from attar.stages.label.shards import Shard
-from attar.stages.measure.bench import Bench
-from attar.stages.measure.stage import Measure
+from attar.stages.measure.bench import Bench, OptimizeFor, TimingRun, choose_timed_batch
+from attar.stages.measure.stage import Measure, compute_speedups
 from tests.support.proof.proof_parts import NAME, SAMPLES, STUDENT, TEACHER, Chain, line, onnx_model
 from tests.support.tasks.smoke import artifact, write_shard
 
@@ -86,6 +87,20 @@ def test_latency_is_taken_at_both_batch_sizes_in_the_same_rounds(evidence: Any) 
     assert low <= evidence.facts["speedup"]["reference"] == ratio <= high
     assert evidence.facts["speedup"]["rounds"] == evidence.facts["timing"]["rounds"]["1"]
     assert len(evidence.facts["timing"]["load_average"]) == 2
+
+
+def test_speed_ups_are_of_the_batch_size_that_is_optimized_for() -> None:
+    """By hand: at batch 1 twice as fast, at batch 32 as fast; no other size is timed."""
+    seconds = {
+        "reference": {1: np.full(21, 2e-3), 32: np.full(21, 8e-3)},
+        "engine": {1: np.full(21, 1e-3), 32: np.full(21, 8e-3)},
+    }
+    run = TimingRun(seconds, TimingConditions(0, 1, {1: 21, 32: 21}, (0.0, 0.0)), {"reference": "cpu", "engine": "cpu"})
+    assert [compute_speedups(run, batch)["reference"].value for batch in (1, 32)] == [2.0, 1.0]
+    asked: tuple[OptimizeFor, ...] = (1, 32, "throughput")
+    assert [choose_timed_batch(each, 32) for each in asked] == [1, 32, 32]
+    with pytest.raises(ValueError, match="set batch = 16"):
+        Measure(task="attar.models.tasks.digits:Digits", optimize_for=16)
 
 
 def test_a_control_that_is_off_is_left_out(tmp_path: Path) -> None:
