@@ -8,10 +8,13 @@ from typing import Any, Literal
 
 from attar.proof.estimates.bounds import ConfidenceBounds
 
-Status = Literal["kept", "broke", "stopped", "too slow", "cannot win", "refused", "not reached"]
-"""``kept`` all promises on validation; ``broke`` one; ``stopped`` early in its training; not
-trained: ``too slow`` for the promised speedup, ``cannot win`` against one that keeps all promises,
-``refused`` by its runtime or network, ``not reached`` within the number of trials."""
+Status = Literal[
+    "kept", "broke", "stopped", "failed", "too slow", "cannot win", "refused", "not reached"
+]
+"""``kept`` all promises on validation; ``broke`` one; ``stopped`` early in its training, which may
+also have ``failed``; not trained: ``too slow`` for the promised speedup, ``cannot win`` against one
+that keeps all promises, ``refused`` by its runtime or network, ``not reached`` within the number of
+trials."""
 
 
 @dataclass(frozen=True)

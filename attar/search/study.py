@@ -17,7 +17,7 @@ from optuna.samplers import TPESampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from attar.pipeline.core.errors import StoppedError
+from attar.pipeline.core.errors import StageError, StoppedError
 from attar.pipeline.recipe.search_space import SearchSpace
 from attar.proof.ledger.speeds import EngineSpeed
 from attar.search.result import VariantResult
@@ -74,6 +74,9 @@ class VariantStudy:
     results: dict[str, VariantResult] = field(default_factory=dict)
     students: set[str] = field(default_factory=set)
     """The settings of the students that were trained. Targets of one student share it."""
+    tried: int = 0
+    errors: list[StageError] = field(default_factory=list)
+    """Of the variants that failed."""
     teacher_score: float | None = None
     score_name: str = "score"
 
@@ -88,12 +91,18 @@ class VariantStudy:
         self.distributions = list_distributions(self.search.space)
 
     def run(self, show: Show) -> list[VariantResult]:
-        """Train variants until none is left that may win, or all trials are used."""
+        """Train variants until none is left that may win, or all trials are used.
+
+        Raises StageError if every training failed.
+        """
         for speeds in self.speeds:
             self.sort_out(speeds)
         while left := self.list_left():
             speeds, trial = self.ask(left)
             self.results[speeds.variant.name] = self.train(speeds, trial, show)
+            self.tried += 1
+        if self.errors and len(self.errors) == self.tried:
+            raise self.errors[0]
         for speeds in self.speeds:
             if speeds.variant.name not in self.results:
                 self.results[speeds.variant.name] = self.explain_untrained(speeds)
@@ -176,7 +185,12 @@ class VariantStudy:
                 raise StoppedError("another variant is ahead")
 
         self.students.add(speeds.variant.student)
-        outcome = run_trial(self.search, speeds.variant, self.search.limits, listen, show)
+        try:
+            outcome = run_trial(self.search, speeds.variant, self.search.limits, listen, show)
+        except StageError as error:  # a diverged loss says nothing of other variants
+            self.study.tell(trial, state=TrialState.FAIL)
+            self.errors.append(error)
+            return describe(speeds, "failed", str(error), self.search.speed_batch)
         if not outcome.candidates:
             trial.set_constraint(SHORTFALL, 1.0)
             self.study.tell(trial, state=TrialState.PRUNED)

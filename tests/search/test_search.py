@@ -102,6 +102,18 @@ def test_a_variant_that_cannot_be_built_is_refused_with_the_reason(project: Path
     assert all("student" in each["reason"] for each in refused)
 
 
+def test_a_training_that_fails_ends_no_search_unless_all_do(tmp_path: Path) -> None:
+    wild = RECIPE.replace(SEARCH, '\n[search]\n"student.learning_rate" = [0.05, 1e30]\n')
+    tiny.write(tmp_path, recipe=wild)
+    found = search(tmp_path)
+    (failed,) = list_variants(found, "failed", "cannot win")
+    assert failed["settings"]["student.learning_rate"] == 1e30
+    tiny.write(tmp_path, recipe=wild.replace("0.05, 1e30", "1e30, 2e30"))
+    done = tiny.call(tmp_path, "search", "recipe.toml")
+    assert done.returncode == 1
+    assert "loss" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("old", "new", "named"),
     [
