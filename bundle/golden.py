@@ -121,7 +121,7 @@ def find_tolerance(needs: EngineRequirements) -> float:
     Raises InvalidBundleError for an unknown runtime.
     """
     with blame_bundle(f"the engine needs {needs.runtime}"):
-        return load_runtime(needs.runtime).get_tolerance(needs.precision)
+        return load_runtime(needs.runtime).get_tolerance(needs.precision, needs.provider)
 
 
 def check_engine_answers(bundle: Path, manifest: Manifest, tensors: Arrays) -> float:

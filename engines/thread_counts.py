@@ -31,7 +31,8 @@ def find_fastest_thread_count(
 
     All candidates are open and timed in turn.
     """
-    counts = runtime.list_thread_counts()
+    on_cpu = runtime.find_device(asked.provider) == "cpu"
+    counts = runtime.list_thread_counts() if on_cpu else [1]
     if len(counts) == 1:
         return counts[0]
     inputs = task.example(np.random.default_rng(0), **choose_usual_sizes(task))

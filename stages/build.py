@@ -76,7 +76,7 @@ class Build(Stage[Engine]):
     tolerance: float | None = Field(None, gt=0)
     """Largest ``|model - engine|``, times the largest answer where that is above 1. Not set: 1e-3,
     and more where the runtime rounds otherwise than ONNX Runtime, which answers for the model: 1e-2
-    for fp16, 5e-2 for bf16 and int8 of OpenVINO."""
+    for fp16, 5e-2 for bf16 and int8 of OpenVINO, and on a GPU."""
 
     @field_validator("profile")
     @classmethod
@@ -191,7 +191,7 @@ class Build(Stage[Engine]):
         files: Mapping[str, Path],
         spec: BuildSpec,
     ) -> float:
-        tolerance = self.tolerance or runtime.get_tolerance(spec.precision)
+        tolerance = self.tolerance or runtime.get_tolerance(spec.precision, spec.provider)
         hint = (
             "look at the graph; if it is sound, try precision = 'fp32' or another version of "
             f"{runtime.title}"

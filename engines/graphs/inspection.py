@@ -42,6 +42,25 @@ def is_float(element_type: int) -> bool:
     )
 
 
+def list_size_nodes(file: Path) -> set[str]:
+    """Return the names of the nodes that compute from the sizes of tensors alone."""
+    import onnx
+
+    model = onnx.load(file, load_external_data=False)
+    sizes: set[str] = set()
+    names: set[str] = set()
+    constants = {"", *(tensor.name for tensor in model.graph.initializer)}
+    for node in model.graph.node:
+        if node.op_type == "Constant":
+            constants.update(node.output)
+            continue
+        given = set(node.input) - constants
+        if node.op_type in ("Shape", "Size") or (given and given <= sizes):
+            sizes.update(node.output)
+            names.add(node.name)
+    return names
+
+
 def find_node(file: Path, operator: str) -> str | None:
     """Return the name of the first node of an operator, ``Conv`` or ``my.ops:Strange``."""
     import onnx

@@ -11,29 +11,32 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attar.engines.runtimes import cuda, runtime
-from attar.engines.runtimes.runtime import PRECISIONS, BuildSpec, CpuRuntime, RefusedNode
+from attar.engines.runtimes.providers import (
+    CPU,
+    CUDA,
+    DATA_ALONE,
+    NVIDIA,
+    PROVIDER_OPTIONS,
+    SIZE_OPERATORS,
+    TOLERANCES,
+    check_provider,
+    preload_libraries,
+)
+from attar.engines.runtimes.runtime import (
+    PRECISIONS,
+    ROUNDING,
+    BuildSpec,
+    CpuRuntime,
+    RefusedNode,
+)
 from attar.models.task import Predict, Predictor
 from attar.models.tensors import Array, Arrays, TensorSpec, has_foreign_byte_order
-from attar.pipeline.core.errors import MissingDependencyError, StageError, suggest_name
-from attar.pipeline.core.stage import Device
-from attar.pipeline.keys.machine import count_cores, list_gpus
+from attar.pipeline.core.errors import StageError
+from attar.pipeline.keys.machine import count_cores
 
 if TYPE_CHECKING:
     import onnxruntime
 
-CPU, CUDA, OPENVINO = (f"{name}ExecutionProvider" for name in ("CPU", "CUDA", "OpenVINO"))
-DEVICE_PROVIDERS = {"cpu": CPU, "cuda": CUDA}
-NVIDIA = frozenset({CUDA, "TensorrtExecutionProvider", "NvTensorRTRTXExecutionProvider"})
-DATA_ALONE = frozenset({CPU, CUDA})
-"""Providers that have kernels for operators, and run no code that a graph brings along."""
-COMPILES = NVIDIA - {CUDA} | {OPENVINO}
-"""Providers that make one node of many, which no file can hold.
-
-For them an engine is the graph, and opening it compiles.
-"""
-PROVIDER_OPTIONS: Mapping[str, Mapping[str, str]] = {CUDA: {"use_tf32": "0"}}
-"""float32 is float32: its default lets factors of float32 be rounded to 10 bits."""
-PACKAGES = dict.fromkeys(NVIDIA, "onnxruntime-gpu") | {OPENVINO: "onnxruntime-openvino"}
 FATAL_LEVEL = 4
 """What ONNX Runtime logs below this level it also raises, and one message is enough."""
 DISABLED_OPTIMIZERS = ["WeightBiasQuantization"]
@@ -71,7 +74,8 @@ class OnnxRuntime(CpuRuntime):
         provider = asked.provider or CPU
         options = make_session_options(1, provider, optimize=True)
         try:
-            return list_stray_nodes(start_session(source, options, provider), provider)
+            strays = list_stray_nodes(start_session(source, options, provider), provider)
+            return drop_size_nodes(strays, source) if strays else []
         except StageError as error:
             if unknown := UNKNOWN.search(str(error)):
                 return [RefusedNode(None, unknown[1], "ONNX Runtime does not have it")]
@@ -79,13 +83,17 @@ class OnnxRuntime(CpuRuntime):
 
     def build(self, source: Path, target: Path, asked: BuildSpec) -> None:
         provider = asked.provider or CPU
-        if provider in COMPILES:
-            shutil.copyfile(source, target)
+        if provider == CPU:
+            write_optimized(read_graph(source), target)
         else:
-            write_optimized(read_graph(source) if provider == CPU else source, target, provider)
+            shutil.copyfile(source, target)
+
+    def get_tolerance(self, precision: str, provider: str | None = None) -> float:
+        known = TOLERANCES if provider in NVIDIA else self.tolerances
+        return known.get(precision, ROUNDING)
 
     def explain_unbuildable(self, asked: BuildSpec) -> str | None:
-        return "no NVIDIA GPU" if asked.provider in NVIDIA and not list_gpus() else None
+        return cuda.explain_missing_gpu() if asked.provider in NVIDIA else None
 
     def find_device(self, provider: str | None) -> str:
         return "cuda" if provider in NVIDIA else "cpu"
@@ -96,27 +104,8 @@ class OnnxRuntime(CpuRuntime):
     def open(
         self, files: Mapping[str, Path], asked: BuildSpec
     ) -> AbstractContextManager[Predictor]:
-        return open_session(files, asked.threads, asked.provider or CPU, optimize=False)
-
-
-def select_device(requested: Device) -> str:
-    """Return where a graph runs that was built for no device; ``auto`` is a GPU if one can be used.
-
-    Raises StageError if CUDA is asked for and there is no GPU, MissingDependencyError if this ONNX
-    Runtime has no provider for it.
-    """
-    if requested == "cpu":
-        return "cpu"
-    import onnxruntime
-
-    has_gpu = bool(list_gpus())
-    if has_gpu and CUDA in onnxruntime.get_available_providers():
-        return "cuda"
-    if requested == "cuda":
-        if not has_gpu:
-            raise StageError("device is 'cuda', and there is no NVIDIA GPU; use --device cpu")
-        check_provider(CUDA)
-    return "cpu"
+        provider = asked.provider or CPU
+        return open_session(files, asked.threads, provider, optimize=provider == CUDA)
 
 
 @contextmanager
@@ -145,7 +134,8 @@ def create_session(
 ) -> onnxruntime.InferenceSession:
     """Return a session that runs every node on ``provider``, or raise StageError."""
     session = start_session(file, options, provider)
-    if strays := list_stray_nodes(session, provider):
+    strays = list_stray_nodes(session, provider)
+    if strays := [node for node in strays if node.operator not in SIZE_OPERATORS]:
         shown = "; ".join(map(str, strays[:NODES_SHOWN]))
         raise StageError(
             f"{provider} was asked for, but does not run {len(strays)} nodes of the graph: {shown}"
@@ -181,8 +171,10 @@ def start_session(
     import onnxruntime
 
     check_provider(provider)
+    said = ""
     if provider in NVIDIA:
         cuda.check_tf32_override()
+        said = preload_libraries()
     try:
         session = onnxruntime.InferenceSession(
             file,
@@ -198,29 +190,10 @@ def start_session(
         raise StageError(f"ONNX Runtime cannot open {name} on {provider}: {reason}") from error
     used = session.get_providers()
     if used[0] != provider:
-        raise StageError(f"{provider} was asked for, but ONNX Runtime runs on {', '.join(used)}")
-    return session
-
-
-def check_provider(provider: str) -> None:
-    """Check that a provider is here.
-
-    Raises StageError for a name that ONNX Runtime does not know, MissingDependencyError for one
-    that this build of it does not have.
-    """
-    import onnxruntime
-
-    known, available = onnxruntime.get_all_providers(), onnxruntime.get_available_providers()
-    if provider in available:
-        return
-    if provider not in {*known, *PACKAGES}:
         raise StageError(
-            f"ONNX Runtime has no provider {provider!r}; {suggest_name(provider, known)}"
+            f"{provider} was asked for, but ONNX Runtime runs on {', '.join(used)}{said}"
         )
-    package = PACKAGES.get(provider, "a build of ONNX Runtime that has it")
-    raise MissingDependencyError(
-        f"this ONNX Runtime has no provider {provider!r}: install {package} in place of onnxruntime"
-    )
+    return session
 
 
 def list_stray_nodes(session: onnxruntime.InferenceSession, provider: str) -> list[RefusedNode]:
@@ -234,6 +207,14 @@ def list_stray_nodes(session: onnxruntime.InferenceSession, provider: str) -> li
         if part.ep_name != provider
         for node in part.get_nodes()
     ]
+
+
+def drop_size_nodes(strays: Sequence[RefusedNode], source: Path) -> list[RefusedNode]:
+    """Return the nodes that compute more than sizes. Building reads the graph, opening does not."""
+    from attar.engines.graphs.inspection import list_size_nodes
+
+    sizes = list_size_nodes(source)
+    return [node for node in strays if node.node not in sizes]
 
 
 def make_predictor(session: onnxruntime.InferenceSession) -> Predict:
@@ -274,11 +255,13 @@ def describe_port(port: onnxruntime.NodeArg) -> TensorSpec:
     return TensorSpec(DTYPES.get(name, name), tuple(port.shape), high=None, name=port.name)
 
 
-def write_optimized(source: Path | bytes, target: Path, provider: str = CPU) -> None:
-    """Write the graph that ONNX Runtime runs on this machine.
+def write_optimized(source: Path | bytes, target: Path) -> None:
+    """Write the graph that ONNX Runtime runs on the CPU of this machine.
 
-    It is fused, its quantized kernels and its memory layout are chosen.
+    It is fused, its quantized kernels and its memory layout are chosen. That of a GPU would hold
+    copies between the devices, with which it does not load again
+    (https://github.com/microsoft/onnxruntime/issues/11348).
     """
-    options = make_session_options(1, provider, optimize=True)
+    options = make_session_options(1, CPU, optimize=True)
     options.optimized_model_filepath = str(target)
-    start_session(source, options, provider)
+    start_session(source, options, CPU)

@@ -98,7 +98,7 @@ class Runtime(ABC):
     gates judge the rest.
     """
 
-    def get_tolerance(self, precision: str) -> float:
+    def get_tolerance(self, precision: str, provider: str | None = None) -> float:
         """Return how far answers may be from the graph's, relative to their magnitude (or 1)."""
         return self.tolerances.get(precision, ROUNDING)
 

@@ -7,6 +7,7 @@ import os
 import platform
 import re
 from collections.abc import Iterator
+from ctypes import CDLL, byref, c_uint, c_void_p, create_string_buffer
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -94,15 +95,44 @@ def read_text(file: Path) -> str:
 
 
 def list_gpus() -> list[str]:
-    """Return the names of the NVIDIA GPUs that the kernel driver knows."""
+    """Return the names of the NVIDIA GPUs that the kernel driver knows, or else its library."""
     paths = sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))
-    return [find_field(read_text(path), r"Model:\s*(.+)") for path in paths]
+    found = [find_field(read_text(path), r"Model:\s*(.+)") for path in paths]
+    return found or list(ask_management_library()[0])
 
 
 def read_driver_version() -> str:
-    return find_field(
-        read_text(Path("/proc/driver/nvidia/version")), r"Kernel Module\s+(?:for \S+\s+)?(\S+)"
-    )
+    file = Path("/proc/driver/nvidia/version")
+    found = find_field(read_text(file), r"Kernel Module\s+(?:for \S+\s+)?(\S+)")
+    return found or ask_management_library()[1]
+
+
+@cache
+def ask_management_library() -> tuple[tuple[str, ...], str]:
+    """Return the names of the NVIDIA GPUs, and the driver's version, by NVML.
+
+    WSL2 and some sandboxes have no ``/proc/driver/nvidia``. Unlike CUDA, NVML leaves nothing in
+    the process that a fork would break (docs.nvidia.com/deploy/nvml-api).
+    """
+    try:
+        library = load_management_library()
+    except OSError:
+        return (), ""
+    text, count, device = create_string_buffer(96), c_uint(), c_void_p()
+    if library.nvmlInit_v2() or library.nvmlDeviceGetCount_v2(byref(count)):
+        return (), ""
+    names = []
+    for number in range(count.value):
+        if not library.nvmlDeviceGetHandleByIndex_v2(c_uint(number), byref(device)):
+            library.nvmlDeviceGetName(device, text, c_uint(len(text)))
+            names.append(text.value.decode())
+    text.value = b""
+    library.nvmlSystemGetDriverVersion(text, c_uint(len(text)))
+    return tuple(names), text.value.decode()
+
+
+def load_management_library() -> CDLL:
+    return CDLL("libnvidia-ml.so.1")
 
 
 def find_field(text: str, pattern: str) -> str:

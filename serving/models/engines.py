@@ -18,7 +18,7 @@ from attar.bundle.finished import compute_difference
 from attar.bundle.fitness import blame_bundle
 from attar.bundle.manifest import BY_CALL, MAX_TOLERANCE, EngineRequirements, Manifest
 from attar.bundle.verified import VerifiedBundle
-from attar.engines.runtimes.onnxruntime import NVIDIA
+from attar.engines.runtimes.providers import NVIDIA
 from attar.models.task import Array, Arrays, Predict
 from attar.pipeline.keys import machine
 from attar.serving.core.settings import Settings

@@ -135,17 +135,17 @@ class OnnxModel(Model):
         return self.root / f"{graph}.onnx"
 
     def open(self, threads: int | None = None, device: Device = "cpu") -> Opened:
-        from attar.engines.runtimes import onnxruntime
+        from attar.engines.runtimes import onnxruntime, providers
 
         files = {name: self.file(name) for name in self.facts["graphs"]}
         has_integers = self.facts.get("placement") != SYMMETRIC.name
-        provider = onnxruntime.DEVICE_PROVIDERS[self.find_device(device)]
+        provider = providers.DEVICE_PROVIDERS[self.find_device(device)]
         return onnxruntime.open_session(files, threads, provider, integers=has_integers)
 
     def find_device(self, device: Device) -> str:
-        from attar.engines.runtimes import onnxruntime
+        from attar.engines.runtimes import providers
 
-        return onnxruntime.select_device(device)
+        return providers.select_device(device)
 
 
 class Answers(Artifact):

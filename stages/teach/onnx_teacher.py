@@ -12,7 +12,7 @@ import numpy as np
 from attar.engines.graphs.inspection import count_parameters
 from attar.engines.graphs.softmax import find_maker
 from attar.engines.parity import list_proven_sizes
-from attar.engines.runtimes import onnxruntime
+from attar.engines.runtimes import onnxruntime, providers
 from attar.models.checks import task as task_check
 from attar.models.generation import find_decoding
 from attar.models.probabilities import KindCheck
@@ -51,8 +51,8 @@ def adopt_graph(task_name: str, file: Path, out: Path, device: Device = "cpu") -
     check_interface(task, model, file)
     if team.get_team().leads:
         save_graph(model, file, out)
-    place = onnxruntime.select_device(device)
-    provider = onnxruntime.DEVICE_PROVIDERS[place]
+    place = providers.select_device(device)
+    provider = providers.DEVICE_PROVIDERS[place]
     with onnxruntime.open_session({"model": file}, None, provider) as predictor:
         check_outputs(task, predictor, model, file)
         scores = Validation(task).evaluate(predictor.graphs, "teacher")

@@ -216,9 +216,7 @@ def test_a_changed_file_is_never_built_from(bundle: Path, tmp_path: Path) -> Non
 def test_an_engine_that_answers_otherwise_than_its_graph(
     original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scale: float, told: str
 ) -> None:
-    monkeypatch.setattr(
-        onnxruntime, "write_optimized", lambda source, target, provider: write_graph(target, STUDENT * np.float32(scale))
-    )
+    monkeypatch.setattr(onnxruntime, "write_optimized", lambda source, target: write_graph(target, STUDENT * np.float32(scale)))
     with pytest.raises(InvalidBundleError, match=told):
         finish_bundle(original, tmp_path / "out")
     assert not list(tmp_path.iterdir())

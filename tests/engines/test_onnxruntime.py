@@ -1,15 +1,19 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import onnx
+import onnx.parser
 import onnxruntime as ort
 import pytest
 
-from attar.engines.runtimes import onnxruntime
-from attar.engines.runtimes.runtime import BuildSpec
+from attar.engines.graphs.inspection import list_size_nodes
+from attar.engines.runtimes import cuda, onnxruntime, providers
+from attar.engines.runtimes.runtime import BuildSpec, RefusedNode
 from attar.models.task import Arrays
 from attar.pipeline.core.errors import AttarError, MissingDependencyError, StageError
 from attar.pipeline.core.stage import Device
@@ -69,19 +73,19 @@ def test_an_operator_that_nobody_implements_is_named(tmp_path: Path) -> None:
     assert [str(node).partition(": ")[0] for node in refused] == ["my.ops:Strange"]
 
 
-@pytest.mark.parametrize("provider", sorted(onnxruntime.NVIDIA))
+@pytest.mark.parametrize("provider", sorted(providers.NVIDIA))
 def test_a_provider_whose_hardware_is_not_here(monkeypatch: pytest.MonkeyPatch, provider: str) -> None:
-    monkeypatch.setattr(onnxruntime, "list_gpus", list)
-    assert onnxruntime.OnnxRuntime().explain_unbuildable(BuildSpec(provider=provider)) == "no NVIDIA GPU"
-    monkeypatch.setattr(onnxruntime, "list_gpus", lambda: ["one"])
+    monkeypatch.setattr(cuda, "explain_missing_gpu", lambda: "no NVIDIA GPU here")
+    assert onnxruntime.OnnxRuntime().explain_unbuildable(BuildSpec(provider=provider)) == "no NVIDIA GPU here"
+    monkeypatch.setattr(cuda, "explain_missing_gpu", lambda: None)
     assert onnxruntime.OnnxRuntime().explain_unbuildable(BuildSpec(provider=provider)) is None
 
 
 def test_a_provider_of_another_package_is_missing() -> None:
     with pytest.raises(MissingDependencyError, match="onnxruntime-openvino"):
-        onnxruntime.check_provider("OpenVINOExecutionProvider")
+        providers.check_provider("OpenVINOExecutionProvider")
     with pytest.raises(MissingDependencyError, match="'NnapiExecutionProvider'"):
-        onnxruntime.check_provider("NnapiExecutionProvider")
+        providers.check_provider("NnapiExecutionProvider")
 
 
 @pytest.mark.parametrize("content", [None, b"not a graph"])
@@ -95,12 +99,12 @@ def test_a_file_that_is_no_graph_is_named(tmp_path: Path, content: bytes | None)
 
 def test_threads() -> None:
     for asked, expected, spinning in ((None, count_cores(), None), (1, 1, "0"), (3, 3, "1")):
-        made = onnxruntime.make_session_options(asked, onnxruntime.CPU, optimize=True)
+        made = onnxruntime.make_session_options(asked, providers.CPU, optimize=True)
         assert (made.intra_op_num_threads, made.inter_op_num_threads) == (expected, 1)
         if spinning:
             assert made.get_session_config_entry("session.intra_op.allow_spinning") == spinning
     with pytest.raises(StageError, match="0 threads"):
-        onnxruntime.make_session_options(0, onnxruntime.CPU, optimize=True)
+        onnxruntime.make_session_options(0, providers.CPU, optimize=True)
 
 
 def test_building_without_onnx_says_what_to_install(
@@ -115,39 +119,102 @@ def test_float32_on_cuda_is_not_tensorfloat32(monkeypatch: pytest.MonkeyPatch, d
     """The provider's own default is TensorFloat-32."""
     asked: list[object] = []
 
-    def open_session(file: object, options: object, *, providers: object, **others: object) -> SimpleNamespace:
-        asked.append(providers)
-        return SimpleNamespace(get_providers=lambda: [onnxruntime.CUDA])
+    def open_session(file: object, options: object, **given: object) -> SimpleNamespace:
+        asked.append(given["providers"])
+        return SimpleNamespace(get_providers=lambda: [providers.CUDA])
 
-    monkeypatch.setattr(ort, "get_available_providers", lambda: [onnxruntime.CUDA, onnxruntime.CPU])
+    monkeypatch.setattr(ort, "get_available_providers", lambda: [providers.CUDA, providers.CPU])
     monkeypatch.setattr(ort, "InferenceSession", open_session)
-    options = onnxruntime.make_session_options(1, onnxruntime.CUDA, optimize=True)
-    onnxruntime.start_session(digits_onnx.file(), options, onnxruntime.CUDA)
-    assert asked == [[(onnxruntime.CUDA, {"use_tf32": "0"})]]
+    options = onnxruntime.make_session_options(1, providers.CUDA, optimize=True)
+    onnxruntime.start_session(digits_onnx.file(), options, providers.CUDA)
+    assert asked == [[(providers.CUDA, {"use_tf32": "0"})]]
     monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "1")
     with pytest.raises(StageError, match="NVIDIA_TF32_OVERRIDE = 1"):
-        onnxruntime.start_session(digits_onnx.file(), options, onnxruntime.CUDA)
+        onnxruntime.start_session(digits_onnx.file(), options, providers.CUDA)
 
 
 @pytest.mark.parametrize(
-    ("asked", "gpus", "providers", "found"),
+    ("asked", "gpus", "offered", "found"),
     [
-        ("cpu", ["NVIDIA L4"], [onnxruntime.CUDA], "cpu"),
-        ("auto", ["NVIDIA L4"], [onnxruntime.CUDA], "cuda"),
-        ("cuda", ["NVIDIA L4"], [onnxruntime.CUDA], "cuda"),
-        ("auto", [], [onnxruntime.CUDA], "cpu"),
+        ("cpu", ["NVIDIA L4"], [providers.CUDA], "cpu"),
+        ("auto", ["NVIDIA L4"], [providers.CUDA], "cuda"),
+        ("cuda", ["NVIDIA L4"], [providers.CUDA], "cuda"),
+        ("auto", [], [providers.CUDA], "cpu"),
         ("auto", ["NVIDIA L4"], [], "cpu"),
-        ("cuda", [], [onnxruntime.CUDA], "no NVIDIA GPU; use --device cpu"),
+        ("cuda", [], [providers.CUDA], "no NVIDIA GPU here; use --device cpu"),
         ("cuda", ["NVIDIA L4"], [], "install onnxruntime-gpu"),
     ],
 )
 def test_where_a_graph_runs(
-    asked: Device, gpus: list[str], providers: list[str], found: str, monkeypatch: pytest.MonkeyPatch
+    asked: Device, gpus: list[str], offered: list[str], found: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(onnxruntime, "list_gpus", lambda: gpus)
-    monkeypatch.setattr(ort, "get_available_providers", lambda: [*providers, onnxruntime.CPU])
+    monkeypatch.setattr(cuda, "explain_missing_gpu", lambda: None if gpus else "no NVIDIA GPU here")
+    monkeypatch.setattr(ort, "get_available_providers", lambda: [*offered, providers.CPU])
     if found in ("cpu", "cuda"):
-        assert onnxruntime.select_device(asked) == found
+        assert providers.select_device(asked) == found
     else:
         with pytest.raises(AttarError, match=found):
-            onnxruntime.select_device(asked)
+            providers.select_device(asked)
+
+
+def sized_graph() -> onnx.ModelProto:
+    """``y = relu(x)`` reshaped to what its own size says, and a bias that no size decides."""
+    text = """
+        <ir_version: 10, opset_import: ["" : 20]>
+        sized (float[batch, 4] x) => (float[n, 2] y)
+        <int64[1] zero = {0}, int64[1] two = {2}, float[2] bias = {1, 2}> {
+            [size] shape = Shape (x)
+            [first] batch = Gather (shape, zero)
+            [twice] rows = Mul (batch, two)
+            [target] target = Concat <axis = 0> (rows, two)
+            [relu] positive = Relu (x)
+            [reshape] wide = Reshape (positive, target)
+            [bias] y = Add (wide, bias)
+        }
+    """
+    return onnx.parser.parse_model(text)
+
+
+def test_nodes_that_compute_sizes_alone(tmp_path: Path) -> None:
+    onnx.save(sized_graph(), tmp_path / "sized.onnx")
+    assert list_size_nodes(tmp_path / "sized.onnx") == {"size", "first", "twice", "target"}
+
+
+@pytest.mark.parametrize(("on_cpu", "refused"), [([("twice", "Mul")], []), ([("twice", "Mul"), ("bias", "Add")], ["bias"])])
+def test_a_gpu_may_leave_sizes_to_the_cpu_and_nothing_else(
+    on_cpu: list[tuple[str, str]], refused: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    onnx.save(sized_graph(), tmp_path / "sized.onnx")
+    strays = [RefusedNode(name, operator, "it runs on CPUExecutionProvider") for name, operator in on_cpu]
+    monkeypatch.setattr(onnxruntime, "start_session", lambda *asked: None)
+    monkeypatch.setattr(onnxruntime, "list_stray_nodes", lambda *asked: strays)
+    found = onnxruntime.OnnxRuntime().find_refused_nodes(tmp_path / "sized.onnx", BuildSpec(provider=providers.CUDA))
+    assert [each.node for each in found] == refused
+    options = onnxruntime.make_session_options(1, providers.CUDA, optimize=True)
+    onnxruntime.create_session(tmp_path / "sized.onnx", options, providers.CUDA)
+    strays.append(RefusedNode("wrong", "MatMul", "it runs on CPUExecutionProvider"))
+    with pytest.raises(StageError, match="does not run 1 nodes of the graph: MatMul 'wrong'"):
+        onnxruntime.create_session(tmp_path / "sized.onnx", options, providers.CUDA)
+
+
+def test_the_engine_of_a_gpu_is_the_graph_itself(tmp_path: Path, digits_onnx: OnnxModel) -> None:
+    """What ONNX Runtime would write for one does not load again."""
+    onnxruntime.OnnxRuntime().build(digits_onnx.file(), tmp_path / "engine.onnx", BuildSpec(provider=providers.CUDA))
+    assert (tmp_path / "engine.onnx").read_bytes() == digits_onnx.file().read_bytes()
+
+
+def test_libraries_that_are_missing_are_named(monkeypatch: pytest.MonkeyPatch, digits_onnx: OnnxModel) -> None:
+    monkeypatch.setattr(ort, "get_available_providers", lambda: [providers.CUDA, providers.CPU])
+    monkeypatch.setattr(ort, "preload_dlls", lambda: sys.stdout.write("Failed to load libcublasLt.so.13\n"))
+    monkeypatch.setattr(ort, "InferenceSession", lambda *given, **named: SimpleNamespace(get_providers=lambda: [providers.CPU]))
+    providers.preload_libraries.cache_clear()
+    options = onnxruntime.make_session_options(1, providers.CUDA, optimize=True)
+    with pytest.raises(StageError, match=r"runs on CPUExecutionProvider: Failed to load libcublasLt\.so\.13"):
+        onnxruntime.start_session(digits_onnx.file(), options, providers.CUDA)
+    providers.preload_libraries.cache_clear()
+
+
+def test_answers_of_a_gpu_have_tolerances_of_their_own() -> None:
+    runtime = onnxruntime.OnnxRuntime()
+    assert [runtime.get_tolerance(name, providers.CUDA) for name in ("fp32", "fp16", "int8")] == [1e-3, 1e-2, 5e-2]
+    assert [runtime.get_tolerance(name, providers.CPU) for name in ("fp32", "fp16", "int8")] == [1e-3] * 3

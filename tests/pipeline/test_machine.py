@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -117,3 +119,48 @@ def test_a_cgroup_file_that_is_damaged_limits_no_memory(tmp_path: Path, line: st
     (tmp_path / "proc/self").mkdir(parents=True)
     (tmp_path / "proc/self/cgroup").write_text(f"{line}\n")
     assert memory.read_memory_limit(tmp_path) == memory.read_memory_limit(tmp_path / "nothing")
+
+
+class Management:
+    """NVML of a machine with two GPUs."""
+
+    def nvmlInit_v2(self) -> int:  # noqa: N802  # the vendor's name, as all below
+        return 0
+
+    def nvmlDeviceGetCount_v2(self, count: Any) -> int:  # noqa: N802
+        count._obj.value = 2
+        return 0
+
+    def nvmlDeviceGetHandleByIndex_v2(self, number: Any, device: Any) -> int:  # noqa: N802
+        device._obj.value = number.value + 1
+        return 0
+
+    def nvmlDeviceGetName(self, device: Any, text: Any, length: Any) -> int:  # noqa: N802
+        text.value = [b"NVIDIA L4", b"NVIDIA GeForce RTX 5090"][device.value - 1]
+        return 0
+
+    def nvmlSystemGetDriverVersion(self, text: Any, length: Any) -> int:  # noqa: N802
+        text.value = b"590.44.01"
+        return 0
+
+
+@pytest.fixture
+def nvml() -> Iterator[None]:
+    machine.ask_management_library.cache_clear()
+    yield
+    machine.ask_management_library.cache_clear()
+
+
+@pytest.mark.usefixtures("nvml")
+def test_gpus_are_found_without_proc(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As under WSL2, which has the driver's libraries and no folder of its kernel module."""
+    monkeypatch.setattr(machine, "load_management_library", Management)
+    assert machine.ask_management_library() == (("NVIDIA L4", "NVIDIA GeForce RTX 5090"), "590.44.01")
+
+
+@pytest.mark.usefixtures("nvml")
+@pytest.mark.parametrize("failing", ["nvmlInit_v2", "nvmlDeviceGetCount_v2"])
+def test_a_driver_that_does_not_answer_has_no_gpus(failing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "load_management_library", Management)
+    monkeypatch.setattr(Management, failing, lambda *given: 9)
+    assert machine.ask_management_library() == ((), "")

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from attar.engines import cpu, thread_counts
 from attar.engines.axis_profile import complete_profile
-from attar.engines.runtimes import onnxruntime, openvino
+from attar.engines.runtimes import cuda, onnxruntime, openvino
 from attar.engines.runtimes import runtime as runtimes
 from attar.engines.runtimes.runtime import RefusedNode, RuntimeName
 from attar.pipeline.core.errors import StageError, UnsupportedModelError
@@ -87,7 +87,7 @@ def test_more_threads_must_be_worth_it(seconds: dict[int, float], threads: int) 
 def test_an_engine_that_answers_differently_is_refused(
     tmp_path: Path, digits_onnx: OnnxModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def wrong(source: Path, target: Path, provider: str) -> None:
+    def wrong(source: Path, target: Path) -> None:
         graph = onnx.load(source)
         bias = next(tensor for tensor in graph.graph.initializer if tensor.name == "head.2.bias")
         bias.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(bias) + np.float32(1), bias.name))
@@ -199,10 +199,10 @@ def test_an_axis_that_nobody_knows_and_one_without_sizes() -> None:
 
 
 def test_without_the_hardware_nothing_is_built(tmp_path: Path, digits_onnx: OnnxModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(onnxruntime, "list_gpus", list)
+    monkeypatch.setattr(cuda, "explain_missing_gpu", lambda: "no NVIDIA GPU here")
     facts = Build(task=smoke.DIGITS, provider="CUDAExecutionProvider").run(tmp_path, model=digits_onnx)
     engine = smoke.artifact(Engine, tmp_path, facts)
-    assert (facts["why"], facts["files"], facts["difference"], facts["runtime_version"]) == ("no NVIDIA GPU", {}, None, None)
+    assert (facts["why"], facts["files"], facts["difference"], facts["runtime_version"]) == ("no NVIDIA GPU here", {}, None, None)
     assert (list(tmp_path.iterdir()), engine.size) == ([], 0)
     with pytest.raises(StageError, match="not built here: no NVIDIA"):
         engine.open()

@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from attar.engines.runtimes import onnxruntime
+from attar.engines.runtimes import providers
 from attar.engines.runtimes.torch import open_network
 from attar.models.task import load_task
 from attar.pipeline.core.errors import StageError
@@ -249,7 +249,7 @@ def test_an_engine_on_a_gpu_is_compared_with_what_runs_there_too(
     """The CPU plays the GPU."""
     monkeypatch.setattr(Engine, "find_device", lambda self, device: "cuda")
     monkeypatch.setattr(OnnxModel, "find_device", lambda self, device: "cuda" if has_provider and device != "cpu" else "cpu")
-    monkeypatch.setitem(onnxruntime.DEVICE_PROVIDERS, "cuda", onnxruntime.CPU)
+    monkeypatch.setitem(providers.DEVICE_PROVIDERS, "cuda", providers.CPU)
     chain = Chain(tmp_path)
     facts = chain.evidence(chain.inputs()).facts
     assert {hop["hop"]: hop.get("device", "cpu") for hop in facts["hops"]} == dict.fromkeys(HOPS, "cpu") | {"engine": "cuda"} | (

@@ -244,8 +244,8 @@ def test_a_graph_of_whole_sequences_is_no_teacher(tmp_path: Path, file: Path) ->
 
 def test_it_is_asked_on_the_device_that_is_named(tmp_path: Path, file: Path) -> None:
     """On a machine without a GPU that is an error, and no answer of the CPU."""
-    with pytest.raises(StageError, match="no NVIDIA GPU"):
+    with pytest.raises(StageError, match="no NVIDIA"):
         Teach(task=NAME, onnx=file, device="cuda").run(make_out(tmp_path, "teacher"))
     teacher = adopted(file, make_out(tmp_path, "adopted"))
-    with pytest.raises(StageError, match="no NVIDIA GPU"):
+    with pytest.raises(StageError, match="no NVIDIA"):
         Label(task=NAME, device="cuda").run(make_out(tmp_path, "answers"), teacher=teacher)

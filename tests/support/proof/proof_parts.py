@@ -15,7 +15,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from attar.engines import cpu
-from attar.engines.runtimes import onnxruntime
+from attar.engines.runtimes import onnxruntime, providers
 from attar.models import preprocess
 from attar.models.preprocess import Scale, Step
 from attar.models.task import Arrays, InMemory, Output, Predictor, Split, SplitName, Task, Tensor, load_task
@@ -110,7 +110,7 @@ def engine(root: Path, matrix: Matrix) -> Engine:
     runtime: dict[str, Any] = {
         "runtime": "onnxruntime",
         "runtime_version": onnxruntime.OnnxRuntime().get_version(),
-        "provider": onnxruntime.CPU,
+        "provider": providers.CPU,
     }
     runtime |= {"threads": 1, "files": {"model": "model.onnx"}, "why": None, "asked": {"profile": {}, "options": {}}}
     facts = {**onnx_facts(matrix), **runtime, "machine": cpu.describe_machine()}
