@@ -18,6 +18,7 @@ PARTS = {
     "core": ("onnxruntime", "numpy", "safetensors", "pydantic", "click", "rich", "filelock"),
 }
 OTHERS = {"onnxruntime": ("onnxruntime-gpu", "onnxruntime-openvino")}
+OTHERS |= {name: (f"{name}-cu13", f"{name}-cu12") for name in ("tensorrt", "tensorrt-rtx")}
 """Packages that contain a runtime besides the one of its name."""
 UNTESTED = {
     "tensorrt-rtx": "its engines are built and checked on machines without a GPU; none was run yet",

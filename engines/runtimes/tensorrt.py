@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -68,10 +68,13 @@ class TensorRt(Runtime):
         )
 
     def get_version(self) -> str:
-        try:
-            found = importlib.metadata.version(self.library)
-        except importlib.metadata.PackageNotFoundError as error:
-            raise make_missing_error(self.title, self.library) from error
+        """Return the version, whichever CUDA its package is for: NVIDIA has one for each."""
+        for package in (self.library, f"{self.library}-cu13", f"{self.library}-cu12"):
+            with suppress(importlib.metadata.PackageNotFoundError):
+                found = importlib.metadata.version(package)
+                break
+        else:
+            raise make_missing_error(self.title, self.library)
         if tuple(map(int, found.split(".")[:2])) < self.oldest:
             raise StageError(
                 f"{self.title} {found} is too old; install {'.'.join(map(str, self.oldest))} or "

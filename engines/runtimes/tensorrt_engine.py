@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -160,17 +161,41 @@ def numpy_name(trt: Any, name: str, dtype: Any) -> str:
         ) from error
 
 
+def create_context(trt: Any, engine: Any) -> Any:
+    """Create what runs an engine; None if TensorRT cannot.
+
+    TensorRT-RTX compiles kernels for a new shape in the background and answers by slower ones until
+    then, so what is timed and proven would not be what answers later. Here a call waits for them.
+    """
+    strategies = getattr(trt, "DynamicShapesKernelSpecializationStrategy", None)
+    if strategies is None:
+        return engine.create_execution_context()
+    config = engine.create_runtime_config()
+    config.dynamic_shapes_kernel_specialization_strategy = strategies.EAGER
+    return engine.create_execution_context(config)
+
+
 class EngineSession:
     """One engine on one GPU, as a function of named arrays. Calls of several threads take turns."""
 
-    def __init__(self, trt: Any, engine: Any, memory: cuda.GpuMemory) -> None:
-        self.engine, self.context = engine, engine.create_execution_context()
-        if self.context is None:
-            raise StageError(
-                "TensorRT cannot prepare the engine to run; is there enough memory on the GPU?"
-            )
-        self.tensors = read_tensors(trt, engine)
+    def __init__(self, trt: Any, engine: Any, memory: cuda.GpuMemory, log: Any) -> None:
+        self.engine, self.context, self.log = engine, create_context(trt, engine), log
         self.memory, self.lock = memory, Lock()
+        del engine
+        try:
+            if self.context is None:
+                self.refuse("cannot prepare the engine to run; is there memory on the GPU?")
+            self.tensors = read_tensors(trt, self.engine)
+        except StageError as error:
+            # They hold the engine, and the error them, for longer than the GPU's context lives.
+            traceback.clear_frames(error.__traceback__)
+            self.close()
+            raise
+
+    def refuse(self, what: str) -> NoReturn:
+        """Raises StageError with what TensorRT said."""
+        said = "; ".join(self.log.errors)
+        raise StageError(f"TensorRT {what}{f': {said}' if said else ''}")
 
     def __call__(self, inputs: Arrays) -> dict[str, Array]:
         """Raises StageError for inputs that the engine or its profile do not take."""
@@ -183,7 +208,7 @@ class EngineSession:
             ]
             outputs = {spec.name: self.prepare_output(spec) for spec in self.tensors.outputs}
             if not self.context.execute_async_v3(self.memory.stream):
-                raise StageError("TensorRT did not start the engine")
+                self.refuse("did not start the engine")
             for name, array in outputs.items():
                 self.memory.copy_from_gpu(array, self.memory.reserve(name, array.nbytes))
             self.memory.wait()
@@ -202,7 +227,7 @@ class EngineSession:
         if not context.set_input_shape(name, array.shape) or not context.set_tensor_address(
             name, address
         ):
-            raise StageError(f"TensorRT refuses {list(array.shape)} for input {name!r}")
+            self.refuse(f"refuses {list(array.shape)} for input {name!r}")
         return array
 
     def prepare_output(self, spec: TensorSpec) -> Array:
@@ -231,12 +256,12 @@ def open_engines(
         for name, file in files.items():
             memory = cuda.GpuMemory(driver, context)
             stack.callback(memory.close)
-            graphs[name] = EngineSession(trt, deserialize_engine(runtime, log, file), memory)
+            graphs[name] = EngineSession(trt, load_engine(runtime, log, file), memory, log)
             stack.callback(graphs[name].close)
         yield Predictor(dict(graphs))
 
 
-def deserialize_engine(runtime: Any, log: Any, file: Path) -> Any:
+def load_engine(runtime: Any, log: Any, file: Path) -> Any:
     engine = runtime.deserialize_cuda_engine(file.read_bytes())
     if engine is None:
         raise StageError(

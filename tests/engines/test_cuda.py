@@ -58,6 +58,7 @@ def test_memory_is_kept_while_it_is_large_enough_and_all_of_it_is_given_back() -
         address = memory.reserve("x", sent.nbytes)
         memory.copy_to_gpu(address, sent)
         memory.copy_from_gpu(got, address)
+        assert not got.any()
         memory.wait()
         np.testing.assert_array_equal(got, sent)
         assert memory.reserve("x", 4) == address

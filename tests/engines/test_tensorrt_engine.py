@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import importlib.metadata
 import struct
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,7 +18,7 @@ from hypothesis import strategies as st
 
 from attar.engines.runtimes import cuda, tensorrt_engine
 from attar.engines.runtimes.runtime import BuildSpec
-from attar.engines.runtimes.tensorrt import TensorRtRtx
+from attar.engines.runtimes.tensorrt import TensorRt, TensorRtRtx
 from attar.engines.runtimes.tensorrt_engine import EngineSession, format_invalidity, read_tensors
 from attar.engines.runtimes.tensorrt_header import COMPUTE, EngineHeader, check_device, check_engine, read_header
 from attar.models.tensors import TensorSpec
@@ -155,9 +157,12 @@ def numpy_type(dtype: Any) -> Any:
 LIBRARY = SimpleNamespace(nptype=numpy_type, TensorIOMode=SimpleNamespace(INPUT="input"))
 
 
+LOG = SimpleNamespace(errors=["no\n  kernel"])
+
+
 def session(engine: DoublingEngine) -> tuple[EngineSession, HostDriver]:
     host = HostDriver()
-    return EngineSession(LIBRARY, engine, cuda.GpuMemory(cuda.CudaDriver(host), ctypes.c_void_p(77))), host
+    return EngineSession(LIBRARY, engine, cuda.GpuMemory(cuda.CudaDriver(host), ctypes.c_void_p(77)), LOG), host
 
 
 def test_a_session_answers_whatever_the_batch_and_gives_everything_back() -> None:
@@ -203,8 +208,46 @@ def test_what_goes_wrong_while_it_runs() -> None:
 
 def test_a_gpu_without_room_for_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(DoublingEngine, "create_execution_context", lambda self: None)
-    with pytest.raises(StageError, match="memory on the GPU"):
+    with pytest.raises(StageError, match=r"memory on the GPU\?: no"):
         session(DoublingEngine())
+
+
+def test_an_engine_that_cannot_be_read_is_let_go_before_the_gpu_is(
+    tmp_path: Path, host: HostDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error of its session would hold it, and free it when its context and memory are gone."""
+    order: list[str] = []
+
+    class Watched(DoublingEngine):
+        def __del__(self) -> None:
+            order.append("engine")
+
+    monkeypatch.setattr(tensorrt_engine, "probe_engine", lambda *asked: None)
+    monkeypatch.setattr(cuda.GpuMemory, "close", lambda self: order.append("memory"))
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", Library(lambda: Watched("BF16")))
+    with pytest.raises(StageError, match="BF16"), TensorRtRtx().open({"model": engine_file(tmp_path)}, BuildSpec()):
+        pass
+    assert order == ["engine", "memory"]
+
+
+def test_kernels_of_a_new_shape_are_compiled_before_the_call_answers() -> None:
+    config, asked = SimpleNamespace(), list[object]()
+    engine = SimpleNamespace(create_runtime_config=lambda: config, create_execution_context=asked.append)
+    strategies = SimpleNamespace(EAGER="eager")
+    tensorrt_engine.create_context(SimpleNamespace(DynamicShapesKernelSpecializationStrategy=strategies), engine)
+    assert asked == [config]
+    assert config.dynamic_shapes_kernel_specialization_strategy == "eager"
+
+
+@pytest.mark.parametrize("package", ["tensorrt", "tensorrt-cu13", "tensorrt-cu12"])
+def test_tensorrt_is_found_whatever_its_package_is_called(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def find(name: str) -> str:
+        if name != package:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return "10.13.0.35"
+
+    monkeypatch.setattr(importlib.metadata, "version", find)
+    assert TensorRt().get_version() == "10.13.0.35"
 
 
 def test_tensors_of_an_engine() -> None:
@@ -228,13 +271,17 @@ class Library:
     TensorIOMode = LIBRARY.TensorIOMode
     ILogger = type("ILogger", (), {"INTERNAL_ERROR": 0, "ERROR": 1, "WARNING": 2})
 
-    def __init__(self, engine: DoublingEngine | None) -> None:
-        self.engine = engine
+    def __init__(self, load: Callable[[], DoublingEngine | None]) -> None:
+        self.load = load
 
     def Runtime(self, log: Any) -> SimpleNamespace:  # noqa: N802  # the vendor's name
-        if self.engine is None:
-            log.log(1, "no\n  memory")
-        return SimpleNamespace(deserialize_cuda_engine=lambda content: self.engine)
+        def load(content: bytes) -> DoublingEngine | None:
+            engine = self.load()
+            if engine is None:
+                log.log(1, "no\n  memory")
+            return engine
+
+        return SimpleNamespace(deserialize_cuda_engine=load)
 
 
 @pytest.fixture
@@ -252,7 +299,7 @@ def test_an_engine_is_opened_and_everything_is_given_back(
     tmp_path: Path, host: HostDriver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tensorrt_engine, "probe_engine", lambda *asked: None)
-    monkeypatch.setitem(sys.modules, "tensorrt_rtx", Library(DoublingEngine()))
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", Library(DoublingEngine))
     with TensorRtRtx().open({"model": engine_file(tmp_path)}, BuildSpec()) as predict:
         assert predict({"x": np.ones((2, 3), np.float32)})["y"].tolist() == [[2, 2, 2], [2, 2, 2]]
     assert host.given == {}
@@ -275,7 +322,7 @@ def test_only_a_version_compatible_engine_may_run_code_of_its_own_on_the_host(ho
 
 def test_an_engine_that_the_library_does_not_load(tmp_path: Path, host: HostDriver, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tensorrt_engine, "probe_engine", lambda *asked: None)
-    monkeypatch.setitem(sys.modules, "tensorrt_rtx", Library(None))
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", Library(lambda: None))
     with (
         pytest.raises(StageError, match=r"model\.engine .*no memory"),
         TensorRtRtx().open({"model": engine_file(tmp_path)}, BuildSpec()),

@@ -13,6 +13,8 @@ class HostDriver:
         self.fails = fails
         self.given: dict[int, Any] = {}
         self.calls: list[str] = []
+        self.pending: list[tuple[Any, int, int]] = []
+        """Copies to the host, which are not there before the stream is waited for."""
 
     def __getattribute__(self, name: str) -> Any:
         found = object.__getattribute__(self, name)
@@ -64,6 +66,9 @@ class HostDriver:
         return 0
 
     def cuStreamSynchronize(self, stream: Any) -> int:  # noqa: N802
+        for copy in self.pending:
+            ctypes.memmove(*copy)
+        self.pending.clear()
         return 0
 
     def cuStreamDestroy_v2(self, stream: Any) -> int:  # noqa: N802
@@ -84,5 +89,5 @@ class HostDriver:
         return 0
 
     def cuMemcpyDtoHAsync_v2(self, target: Any, source: Any, size: Any, stream: Any) -> int:  # noqa: N802
-        ctypes.memmove(target, source.value, size.value)
+        self.pending.append((target, source.value, size.value))
         return 0
