@@ -107,6 +107,11 @@ class Split(ABC):
         """Return these samples in this order. Training asks for 512 at a time, in ascending order,
         from all over the split."""
 
+    def name_sample(self, index: int) -> str:
+        """Return what a message calls this sample, such as the path of its file; "" for nothing
+        but its index."""
+        return ""
+
 
 @dataclass(frozen=True)
 class InMemory(Split):
@@ -180,7 +185,8 @@ class Task(ABC):
 
     def augment(self, inputs: Arrays, generator: np.random.Generator) -> Arrays:
         """Return a view of raw inputs that depends on ``generator`` alone; by default the inputs
-        themselves."""
+        themselves. Where the first step of ``preprocess`` is ``DecodeImage``, the images are
+        decoded before: uint8 ``[N, H, W, C]``, or an object array ``[N]`` of ``[H, W, C]``."""
         return inputs
 
     def answer(self, graphs: Mapping[str, Predict], inputs: Arrays) -> dict[str, Array]:

@@ -19,6 +19,7 @@ from attar.pipeline.core.errors import (
     UnsupportedModelError,
 )
 from attar.pipeline.core.graph import Pipeline, is_candidate
+from attar.pipeline.core.observation import Observations, collect_observations
 from attar.pipeline.core.progress import report_progress
 from attar.pipeline.core.stage import Artifact, Facts, list_fields
 from attar.pipeline.core.store import Store
@@ -188,7 +189,8 @@ class Run:
                     return artifact, "reused"
             started = time.perf_counter()
             try:
-                facts = fill(payload)
+                with collect_observations() as observed:
+                    facts = fill(payload)
             finally:  # the scratch of a stage that broke is of the old code or data too
                 if edited := self.keys.edited(stage, deciders):
                     self.store.forget(key, shared)
@@ -197,7 +199,8 @@ class Run:
                     f"{', '.join(edited)} changed while {slot} was being made; run the same "
                     "command again"
                 )
-            record = describe_making(slot, deciders, time.perf_counter() - started)
+            seconds = time.perf_counter() - started
+            record = describe_making(slot, deciders, seconds, observed)
             return self.store.commit(kind, payload, key, facts, record), "made"
 
     def _run_stage(self, slot: str, out: Path, done: Mapping[str, Artifact]) -> Facts:
@@ -240,9 +243,11 @@ class Run:
         self.verified.add(artifact.key)
 
 
-def describe_making(slot: str, deciders: KeyInputs, seconds: float) -> dict[str, Any]:
+def describe_making(
+    slot: str, deciders: KeyInputs, seconds: float, observed: Observations
+) -> dict[str, Any]:
     """Return what the store records of an artifact beside its files: when, where and from what it
-    was made."""
+    was made, and what the stage observed."""
     return {
         "slot": slot,
         "deciders": deciders,
@@ -251,5 +256,6 @@ def describe_making(slot: str, deciders: KeyInputs, seconds: float) -> dict[str,
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
             "machine": machine.describe_machine(),
             "attar": VERSION,
+            **observed,
         },
     }

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from attar.models import preprocess
 from attar.models.checks.task import REPEATED_SAMPLES, are_same_arrays, list_splits
 from attar.models.preprocess import describe_steps
 from attar.models.task import Arrays, Output, SplitName, Task
@@ -93,4 +94,4 @@ def compare_splits(name: SplitName, student: Task, teacher: Task) -> Iterator[st
 
 
 def make_view(task: Task, raw: Arrays) -> Arrays:
-    return task.augment(raw, np.random.default_rng(0))
+    return task.augment(preprocess.decode(task.preprocess, raw), np.random.default_rng(0))

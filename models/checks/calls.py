@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from attar.models import views
+from attar.models import preprocess, views
 from attar.models.sample_order import shuffle_samples
 from attar.models.task import Batch, InMemory, Split, SplitName, Task
 from attar.pipeline.core import error_context as blame
@@ -59,6 +59,9 @@ class CheckedSplit(Split):
         check_arrays(f"{where}: inputs", batch.inputs, len(indices))
         check_arrays(f"{where}: targets", batch.targets, len(indices))
         return batch
+
+    def name_sample(self, index: int) -> str:
+        return self.split.name_sample(index)
 
 
 def open_split(task: Task, name: SplitName) -> CheckedSplit:
@@ -122,7 +125,9 @@ def check_augment(task: Task, split: Split, view: int) -> None:
     """Raises StageError unless ``augment`` returns the inputs and the number of samples that it was
     given."""
     where = format_place(task, "augment")
-    raw = split.take(shuffle_samples(len(split))[: views.CHUNK]).inputs
+    files = split.take(shuffle_samples(len(split))[: views.CHUNK]).inputs
+    with report_errors_of(format_place(task, "preprocess")):
+        raw = preprocess.decode(task.preprocess, files)
     samples = len(next(iter(raw.values())))
     with report_errors_of(where):
         view_inputs: Any = task.augment(raw, np.random.default_rng((0, view, 0)))

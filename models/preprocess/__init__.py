@@ -9,7 +9,14 @@ from __future__ import annotations
 
 from attar.models.preprocess.images import CenterCrop, ChannelsFirst, DecodeImage, Resize
 from attar.models.preprocess.numbers import Normalize, Scale
-from attar.models.preprocess.step import FileStep, Step, apply, describe_steps
+from attar.models.preprocess.step import (
+    FileStep,
+    Step,
+    apply,
+    decode,
+    describe_steps,
+    list_later_steps,
+)
 from attar.models.preprocess.text import Tokenize
 
 __all__ = [
@@ -23,5 +30,7 @@ __all__ = [
     "Step",
     "Tokenize",
     "apply",
+    "decode",
     "describe_steps",
+    "list_later_steps",
 ]

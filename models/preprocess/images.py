@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from io import BytesIO
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -39,6 +39,7 @@ class DecodeImage(Step):
     animation counts.
     """
 
+    decodes: ClassVar[bool] = True
     step: Literal["decode_image"] = "decode_image"
     mode: Literal["RGB", "L"] = "RGB"
     max_pixels: int = Field(50_000_000, ge=1, le=178_000_000)

@@ -23,6 +23,9 @@ class Step(BaseModel, ABC):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    decodes: ClassVar[bool] = False
+    """Whether it decodes the bytes of files. ``Task.augment`` comes after such a first step."""
+
     @abstractmethod
     def __call__(self, x: Array) -> Array:
         """Convert all samples of one input at once. Raises AttarError for an array that the step
@@ -76,6 +79,17 @@ def apply(steps: Mapping[str, Sequence[Step]], inputs: Mapping[str, Array]) -> d
         for step in own_steps:
             converted[name] = step(converted[name])
     return converted
+
+
+def decode(steps: Mapping[str, Sequence[Step]], inputs: Mapping[str, Array]) -> dict[str, Array]:
+    """Return what ``Task.augment`` reads: the raw inputs, of files what they hold."""
+    first = {name: own[:1] for name, own in steps.items() if own and own[0].decodes}
+    return apply(first, inputs)
+
+
+def list_later_steps(steps: Mapping[str, Sequence[Step]]) -> dict[str, Sequence[Step]]:
+    """Return the steps that come after ``Task.augment``: all but those of `decode`."""
+    return {name: own[1:] if own and own[0].decodes else own for name, own in steps.items()}
 
 
 def describe_steps(steps: Mapping[str, Sequence[Step]]) -> dict[str, list[dict[str, Any]]]:

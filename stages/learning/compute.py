@@ -21,6 +21,7 @@ from accelerate.utils import GradientAccumulationPlugin, broadcast
 from torch import Tensor, nn
 
 from attar.engines.runtimes.torch import select_device, use_ieee_float32
+from attar.models.epoch import Share
 from attar.models.views import ViewBatch
 from attar.pipeline import team
 from attar.pipeline.core.errors import StageError
@@ -71,32 +72,34 @@ class Compute:
             return module
         return cast(nn.Module, nn.SyncBatchNorm.convert_sync_batchnorm(module))  # type: ignore[no-untyped-call]  # torch's has no types
 
-    def split_batch(self, batch: ViewBatch) -> Iterator[ViewBatch]:
-        """Yield this process's parts of a step.
+    @property
+    def share(self) -> Share:
+        """The part of each batch that this process reads."""
+        return Share(self.team.rank, self.team.world)
 
-        A part takes every ``parts_per_step``-th row, so all parts together hold each row once.
-        """
-        if self.parts_per_step == 1:
+    def split_batch(self, batch: ViewBatch) -> Iterator[ViewBatch]:
+        """Yield the parts of this process's share of a step, each of every ``accumulate``-th
+        row."""
+        if self.accumulate == 1:
             yield batch
             return
         for number in range(self.accumulate):
-            first = number * self.team.world + self.team.rank
-            yield batch.take(np.arange(first, len(batch.indices), self.parts_per_step))
+            yield batch.take(np.arange(number, len(batch.indices), self.accumulate))
 
     def average_gradients(
         self, parameters: Iterable[nn.Parameter], losses: Sequence[Tensor]
-    ) -> float:
+    ) -> Tensor:
         """Average the gradients over the processes, and return the mean loss of the step."""
         loss = torch.stack([part.detach() for part in losses]).mean()
         if self.team.world == 1:
-            return float(loss.item())
+            return loss
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         flat = torch.cat([*(gradient.reshape(-1) for gradient in gradients), loss.reshape(1)])
         mean: Tensor = self.accelerator.reduce(flat, "mean")
         pieces = torch.split(mean[:-1], [gradient.numel() for gradient in gradients])
         for gradient, piece in zip(gradients, pieces, strict=True):
             gradient.copy_(piece.view(gradient.shape))
-        return float(mean[-1].item())
+        return mean[-1]
 
     def broadcast_tensors(self, tensors: Sequence[Tensor]) -> None:
         """Give all processes the values of rank 0.

@@ -18,9 +18,10 @@ from attar.pipeline.core.stage import Facts, open_scratch
 from attar.stages.artifacts import Answers
 from attar.stages.learning import checkpoint
 from attar.stages.learning.compute import open_compute
+from attar.stages.learning.loading import ViewSchedule
 from attar.stages.learning.objective import Objective
 from attar.stages.learning.settings import TrainingSettings
-from attar.stages.learning.training import Training, ViewSchedule
+from attar.stages.learning.training import Training
 from attar.stages.learning.validation import Validation
 
 FIRST_FRESH_VIEW = 1 << 20

@@ -64,6 +64,10 @@ class TrainingSettings(BaseModel):
     seed: int = Field(0, ge=0)
     """Seed of the initial weights, the order of the samples and every other random number."""
     device: Device = "auto"
+    workers: Annotated[int | None, Field(ge=0), SettingMark("undecided")] = None
+    """Processes, for each process that trains, that prepare batches beside the training; with 0 it
+    prepares them itself. By default up to 8, one fewer than the cores, if preparing takes long
+    enough to be worth it."""
     tensorboard: Annotated[Path | None, SettingMark("undecided")] = None
     """Folder for TensorBoard's event files, relative to the working directory."""
 

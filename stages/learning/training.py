@@ -7,23 +7,28 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from attar.engines.runtimes.torch import apply_layout, call_network
-from attar.models import views
 from attar.models.task import Task
 from attar.models.views import ViewBatch
 from attar.pipeline.core.errors import StageError
+from attar.pipeline.core.observation import observe
 from attar.pipeline.core.progress import report_epoch, report_progress
 from attar.pipeline.core.stage import Facts
 from attar.stages.learning import checkpoint
 from attar.stages.learning.compute import Compute
+from attar.stages.learning.loading import (
+    BatchClock,
+    BatchPlan,
+    ViewSchedule,
+    open_loader,
+    open_source,
+)
 from attar.stages.learning.objective import Objective
 from attar.stages.learning.optimizer import create_average, create_optimizer
 from attar.stages.learning.schedule import compute_rate
@@ -34,12 +39,8 @@ CHECKPOINT_SECONDS = 60.0
 """Time between checkpoints within an epoch. Each epoch ends with one, too."""
 
 
-class ViewSchedule(Protocol):
-    @property
-    def seed(self) -> int: ...
-
-    def choose_view(self, epoch: int) -> int:
-        """Return the number of the view that this epoch reads."""
+TOLD_SECONDS = 1.0
+"""Time between two notes of progress on a GPU."""
 
 
 @dataclass
@@ -64,8 +65,6 @@ class Training:
     best_weights: dict[str, Tensor] = field(default_factory=dict)
     steps_done: int = 0
     """Finished steps of the current epoch."""
-    loss_sum: float = 0.0
-    """Sum of the losses of the finished steps."""
 
     def __post_init__(self) -> None:
         self.accelerator = self.compute.accelerator
@@ -75,15 +74,19 @@ class Training:
         self.base_optimizer = create_optimizer(self.settings, self.networks)
         self.optimizer = self.accelerator.prepare_optimizer(self.base_optimizer)
         self.average = create_average(self.module, self.settings.ema)
-        self.train = self.task.split("train")
-        self.transfer = self.objective.find_transfer(self.task)
+        transfer = self.objective.find_transfer(self.task)
+        source = open_source(self.task, transfer, self.views.seed)
+        self.plan = BatchPlan(source, self.views, self.settings, self.compute.share)
         self.check_transfer()
-        samples = len(self.train) + len(self.transfer or ())
-        self.steps_per_epoch = max(1, samples // self.settings.batch)
+        self.steps_per_epoch = max(1, len(source) // self.settings.batch)
+        self.clock = BatchClock()
+        self.reported = 0.0
+        self.loss_sum = torch.zeros((), dtype=torch.float64, device=self.accelerator.device)
+        """Sum of the losses of the finished steps."""
 
     def check_transfer(self) -> None:
         """Raises StageError if a step with unlabelled samples would be split into parts."""
-        if self.transfer is not None and self.compute.parts_per_step > 1:
+        if self.plan.source.transfer is not None and self.compute.parts_per_step > 1:
             raise StageError(
                 f"{type(self.task).__name__} has a transfer split, whose samples have no labels: a "
                 f"step split into {self.compute.parts_per_step} parts would not weigh its labels "
@@ -100,11 +103,16 @@ class Training:
         self.saved = time.monotonic()
         for entry in self.history:
             report_epoch(self.network_name, entry)
-        while len(self.history) < self.settings.epochs and not self.has_stopped_improving():
-            self.train_epoch(len(self.history) + 1, file)
-            self.record_epoch(self.measure_epoch(validation))
-            self.save_checkpoint(file)
-            report_epoch(self.network_name, self.history[-1])
+        first, workers = len(self.history) + 1, self.plan.choose_workers()
+        requests = self.plan.iterate_requests(first, self.steps_done)
+        with open_loader(self.plan.source, requests, workers) as chunks:
+            while len(self.history) < self.settings.epochs and not self.has_stopped_improving():
+                self.train_epoch(len(self.history) + 1, chunks, file)
+                self.record_epoch(self.measure_epoch(validation))
+                self.save_checkpoint(file)
+                report_epoch(self.network_name, self.history[-1])
+        observe("waiting", round(self.clock.share, 4))
+        observe("workers", workers)
         self.module.load_state_dict(self.best_weights)
 
     def read_place(self) -> list[int]:
@@ -120,53 +128,61 @@ class Training:
         patience = self.settings.patience
         return bool(patience) and len(self.history) - self.best_epoch >= patience
 
-    def train_epoch(self, epoch: int, file: Path) -> None:
+    def train_epoch(self, epoch: int, chunks: Iterator[ViewBatch], file: Path) -> None:
         """Train on one view, or on the steps of it that are left."""
         self.module.train()
         done = (epoch - 1) * self.steps_per_epoch
         total = self.settings.epochs * self.steps_per_epoch
         view = self.views.choose_view(epoch - 1)
-        for step, batch in self.iterate_batches(epoch, view):
+        batches = self.plan.plan_epoch(epoch, self.steps_done).iterate_batches(chunks)
+        for step, batch in enumerate(self.clock.watch(batches), self.steps_done):
             self.set_rate((done + step) / total)
             self.objective.set_progress((done + step) / total)
-            self.loss_sum += self.train_step(batch, view, epoch, step)
+            self.train_step(batch, view, epoch, step)
             self.steps_done = step + 1
-            note = self.describe_progress(epoch)
-            report_progress(self.network_name, done + step + 1, total, note)
-            if time.monotonic() - self.saved > CHECKPOINT_SECONDS:
-                self.save_checkpoint(file)
+            if self.is_due():
+                note = self.describe_progress(epoch)
+                report_progress(self.network_name, done + step + 1, total, note)
+                if time.monotonic() - self.saved > CHECKPOINT_SECONDS:
+                    self.save_checkpoint(file)
 
-    def iterate_batches(self, epoch: int, view: int) -> Iterator[tuple[int, ViewBatch]]:
-        """Yield the unfinished steps of an epoch, with the samples of all processes."""
-        order = np.random.default_rng((self.settings.seed, epoch))
-        source = (self.task, self.train, self.settings.batch, order)
-        batches = views.iterate_epoch(
-            *source, seed=self.views.seed, view=view, transfer=self.transfer
-        )
-        return islice(enumerate(batches), self.steps_done, None)
+    def is_due(self) -> bool:
+        """Whether the loss is read and told after this step.
+
+        A GPU computes the steps that follow before this one is known, unless its loss is read.
+        """
+        now, is_last = time.monotonic(), self.steps_done == self.steps_per_epoch
+        if self.accelerator.device.type == "cpu" or is_last or now > self.reported + TOLD_SECONDS:
+            self.reported = now
+            return True
+        return False
 
     def set_rate(self, progress: float) -> None:
         share = compute_rate(self.settings.schedule, self.settings.warmup, progress)
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.learning_rate * share
 
-    def train_step(self, batch: ViewBatch, view: int, epoch: int, step: int) -> float:
-        """Update the weights once, and return the loss."""
+    def train_step(self, batch: ViewBatch, view: int, epoch: int, step: int) -> None:
+        """Update the weights once, and add the loss to the sum."""
         self.seed_step(epoch, step)
         self.optimizer.zero_grad(set_to_none=True)
         losses = []
         for part in self.compute.split_batch(batch):
             losses.append(self.compute_loss(part, view))
             self.accelerator.backward(losses[-1])  # it divides the loss by the number of parts
-        value = self.compute.average_gradients(self.parameters.values(), losses)
-        if not math.isfinite(value):
+        self.loss_sum += self.compute.average_gradients(self.parameters.values(), losses).double()
+        self.update_weights()
+
+    def check_loss(self, epoch: int) -> float:
+        """Return the mean loss of the epoch so far. Raises StageError if it is no number."""
+        loss = float(self.loss_sum) / max(self.steps_done, 1)
+        if not math.isfinite(loss):
             hint = ", or set precision = 'fp32'" if self.compute.precision != "fp32" else ""
             raise StageError(
-                f"the loss of the {self.network_name} is {value} at step {step + 1} of epoch "
+                f"the loss of the {self.network_name} is {loss} at step {self.steps_done} of epoch "
                 f"{epoch}; lower learning_rate = {self.settings.learning_rate}{hint}"
             )
-        self.update_weights()
-        return value
+        return loss
 
     def seed_step(self, epoch: int, step: int) -> None:
         """Seed the random numbers of this step and process, such as those of dropout.
@@ -195,7 +211,7 @@ class Training:
     def measure_epoch(self, validation: Validation) -> dict[str, float]:
         """Return the epoch's entry of the history. Rank 0 measures it and shares it."""
         self.compute.broadcast_tensors(list(self.module.buffers()))
-        metrics = {"loss": round(self.loss_sum / self.steps_per_epoch, 6)}
+        metrics = {"loss": round(float(self.loss_sum) / self.steps_per_epoch, 6)}
         if self.compute.team.leads:
             metrics |= validation(self.evaluated_module) | self.objective.pop_means()
         metrics = json.loads(self.compute.team.broadcast(json.dumps(metrics)))
@@ -211,22 +227,22 @@ class Training:
         """
         better = not self.history or entry["score"] > self.history[self.best_epoch - 1]["score"]
         self.history.append(entry)
-        self.steps_done, self.loss_sum = 0, 0.0
+        self.steps_done, self.loss_sum = 0, torch.zeros_like(self.loss_sum)
         if better or not self.settings.patience:
             self.best_epoch = len(self.history)
             self.best_weights = checkpoint.copy_tensors(self.evaluated_module.state_dict())
 
     def describe_progress(self, epoch: int) -> str:
-        """Return, say, ``epoch 3/8 loss 0.310 accuracy 0.900 corr 0.970``.
+        """Return, say, ``epoch 3/8 loss 0.310 accuracy 0.900 corr 0.970 waiting 3 %``.
 
-        The loss is this epoch's mean so far, the others are of the epoch before.
+        The loss is this epoch's mean so far, waiting the share of the training's time that was
+        spent on waiting for batches; the others are of the epoch before.
         """
-        loss = self.loss_sum / max(self.steps_done, 1)
-        words = [f"epoch {epoch}/{self.settings.epochs} loss {loss:.3f}"]
+        words = [f"epoch {epoch}/{self.settings.epochs} loss {self.check_loss(epoch):.3f}"]
         names = {"score": self.task.score_name, "correlation": "corr"}
         last = self.history[-1] if self.history else {}
         words += [f"{word} {last[name]:.3f}" for name, word in names.items() if name in last]
-        return " ".join(words)
+        return " ".join([*words, f"waiting {self.clock.share:.0%}".replace("%", " %")])
 
     def save_checkpoint(self, file: Path) -> None:
         """Write a checkpoint if this process leads."""
@@ -237,7 +253,7 @@ class Training:
             "history": self.history,
             "best_epoch": self.best_epoch,
             "done": self.steps_done,
-            "total": self.loss_sum,
+            "total": float(self.loss_sum),
             "notes": self.objective.notes,
             "compute": self.compute.scaler_state(),
         }
@@ -257,7 +273,8 @@ class Training:
         state = json.loads(text)
         self.history, self.best_epoch = state["history"], state["best_epoch"]
         self.best_weights = tensors.get("best", {})
-        self.steps_done, self.loss_sum = state["done"], state["total"]
+        self.steps_done = state["done"]
+        self.loss_sum += state["total"]
         self.objective.notes.update(state["notes"])
         self.compute.restore_scaler(state["compute"])
         self.module.load_state_dict(tensors["module"])

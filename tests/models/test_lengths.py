@@ -12,7 +12,8 @@ import numpy.typing as npt
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attar.models import lengths, views
+from attar.models import lengths
+from attar.models.epoch import Epoch, Source
 from attar.models.rows import map_shard
 from attar.models.task import Array, Arrays, InMemory, Output, Predictor, Split, SplitName, Task, Tensor
 from attar.models.tasks.numbers import Numbers
@@ -164,7 +165,7 @@ def test_an_epoch_shows_every_sample_once_and_whole(count: int, more: int, batch
     whole = [train, transfer] if transfer else [train]
     tokens = np.concatenate([split.inputs["tokens"] for split in whole])
     masks = np.concatenate([split.inputs["mask"] for split in whole])
-    seen = list(views.iterate_epoch(task, train, batch, np.random.default_rng(seed), seed=0, view=0, transfer=transfer))
+    seen = list(Epoch(Source(task, train, transfer), batch, seed).iterate_view(0))
     indices = np.concatenate([part.indices for part in seen])
     total = count + more
     assert len(set(indices.tolist())) == len(indices) == (total if total < batch else total - total % batch)
@@ -181,18 +182,13 @@ def test_an_epoch_shows_every_sample_once_and_whole(count: int, more: int, batch
 
 @given(st.integers(0, 1000))
 def test_an_epoch_is_decided_by_its_order(seed: int) -> None:
-    one, two = (
-        list(views.iterate_epoch(Ragged(), ragged(300), 32, np.random.default_rng(seed), seed=0, view=0)) for _ in range(2)
-    )
+    one, two = (list(Epoch(Source(Ragged(), ragged(300)), 32, seed).iterate_view(0)) for _ in range(2))
     assert [part.indices.tolist() for part in one] == [part.indices.tolist() for part in two]
     assert [part.inputs["tokens"].tobytes() for part in one] == [part.inputs["tokens"].tobytes() for part in two]
 
 
 def test_batches_of_like_length_come_in_no_order_of_length_and_save_padding() -> None:
-    widths = [
-        part.inputs["tokens"].shape[1]
-        for part in views.iterate_epoch(Ragged(), ragged(4000), 64, np.random.default_rng(0), seed=0, view=0)
-    ]
+    widths = [part.inputs["tokens"].shape[1] for part in Epoch(Source(Ragged(), ragged(4000)), 64, 0).iterate_view(0)]
     assert widths != sorted(widths)
     assert len(set(widths)) == LONGEST - 1  # each length from 2 on has batches of its own
     assert np.mean(widths) < 7.2  # the mean length is 6.5, and batches by chance would all have 12
@@ -232,7 +228,7 @@ def test_samples_of_one_size_are_batched_as_they_were_shuffled() -> None:
     order = np.random.default_rng(7)
     order.permutation(1), order.random(1)  # of the chunks
     shuffled = order.permutation(100)
-    seen = list(views.iterate_epoch(task, split, 32, np.random.default_rng(7), seed=0, view=0))
+    seen = list(Epoch(Source(task, split), 32, 7).iterate_view(0))
     assert [part.indices.tolist() for part in seen] == [shuffled[start : start + 32].tolist() for start in (0, 32, 64)]
     assert all(part.inputs["image"].tobytes() == pixels[part.indices].tobytes() for part in seen)
 

@@ -195,7 +195,7 @@ def test_nothing_is_imported(tmp_path: Path) -> None:
 
 
 def test_attar_s_own_code_is_followed_and_the_engine_is_not(tmp_path: Path) -> None:
-    names = set(Fingerprint(tmp_path).of(["attar.models.views:iterate_epoch"]).definitions)
+    names = set(Fingerprint(tmp_path).of(["attar.models.epoch:Epoch"]).definitions)
     assert "attar.models.preprocess.step:apply" in names
     assert not any(name.startswith("attar.pipeline") for name in names)
 

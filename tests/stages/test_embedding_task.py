@@ -13,6 +13,7 @@ from attar.bundle.opening import open_bundle
 from attar.models import views
 from attar.models.checks import declarations as task_declared
 from attar.models.checks import task as task_check
+from attar.models.epoch import join_batches
 from attar.models.task import Output, Task
 from attar.models.tasks.retrieval import compute_share_found, measure_retrieval
 from attar.pipeline.core.errors import StageError
@@ -114,7 +115,7 @@ def test_what_is_no_embedding(output: Output, told: str) -> None:
 
 def test_samples_without_targets_are_joined_and_taken() -> None:
     parts = [views.make_chunk(Unlabelled(), Unlabelled().split("train"), number) for number in (0, 1)]
-    joined = views.join_batches(parts, {"words": 0})
+    joined = join_batches(parts, {"words": 0})
     assert joined.targets == {}
     assert len(joined.indices) == joined.labelled == 1024
     assert joined.take(np.arange(5, 9)).indices.tolist() == [5, 6, 7, 8]

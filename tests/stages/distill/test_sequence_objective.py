@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from attar.engines.runtimes.torch import PREFIX
-from attar.models import views
+from attar.models.epoch import Epoch, Source
 from attar.models.generation import Integers, generate, measure_lengths, shift_path
 from attar.models.task import Output, Task
 from attar.models.views import ViewBatch
@@ -61,8 +61,7 @@ def along_labels(tmp_path_factory: pytest.TempPathFactory, teacher: Weights) -> 
 def make_batch(task: Task = TASK) -> ViewBatch:
     """The first batch of an epoch: some samples of transfer, behind those with labels."""
     transfer = task.split("transfer") if task.transfer else None
-    order = np.random.default_rng(0)
-    epoch = views.iterate_epoch(task, task.split("train"), 24, order, seed=0, view=0, transfer=transfer)
+    epoch = Epoch(Source(task, task.split("train"), transfer), 24, 0).iterate_view(0)
     return next(epoch)
 
 

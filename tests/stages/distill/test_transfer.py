@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from attar.models import views
+from attar.models.epoch import Epoch, Source
 from attar.models.task import Arrays, InMemory, Output, Split, SplitName, Tensor
 from attar.models.tasks.digits import Digits
 from attar.models.views import ViewBatch
@@ -57,8 +57,7 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> Answers:
 
 def mixed(task: Unlabelled) -> ViewBatch:
     """The first batch of an epoch, with samples of both."""
-    order = np.random.default_rng(0)
-    epoch = views.iterate_epoch(task, task.split("train"), 64, order, seed=0, view=0, transfer=task.split("transfer"))
+    epoch = Epoch(Source(task, task.split("train"), task.split("transfer")), 64, 0).iterate_view(0)
     return next(seen for seen in epoch if 0 < seen.labelled < 64)
 
 

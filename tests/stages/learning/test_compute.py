@@ -87,7 +87,7 @@ def test_the_parts_of_all_processes_are_every_row_once(world: int, accumulate: i
             one.team = Team(rank, world)
             each = Compute.__new__(Compute)
             each.__dict__ |= one.__dict__ | {"parts_per_step": accumulate * world}
-            parts += [part.indices for part in each.split_batch(ViewBatch(rows, {"x": rows}, {}))]
+            parts += [part.indices for part in each.split_batch(ViewBatch(each.share.take(rows), {}, {}))]
     assert {len(part) for part in parts} == {size}
     assert sorted(np.concatenate(parts)) == rows.tolist()
 

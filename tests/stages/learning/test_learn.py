@@ -148,7 +148,7 @@ def test_progress_says_how_it_goes(tmp_path: Path) -> None:
     with listen_to_progress(lambda *each: told.append(each)):
         teach(epochs=2).run(make_out(tmp_path))
     assert [each[:3] for each in told] == [("teacher", done, 18) for done in range(1, 19)]
-    assert re.fullmatch(r"epoch 1/2 loss \d\.\d{3}", told[0][3])
+    assert re.fullmatch(r"epoch 1/2 loss \d\.\d{3} waiting \d+ %", told[0][3])
     assert told[-1][3].startswith("epoch 2/2 loss ")
     assert " accuracy 0." in told[-1][3]
 

@@ -1,0 +1,61 @@
+"""Failures: which sample could not be prepared, where many are prepared at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import numpy.typing as npt
+
+from attar.models import preprocess
+from attar.models.checks.calls import report_errors_of
+from attar.models.task import Split, Task
+from attar.pipeline.core.errors import AttarError, StageError
+
+
+@contextmanager
+def name_failed_sample(
+    task: Task, split: Split, indices: npt.NDArray[np.int64], where: str
+) -> Iterator[None]:
+    """Turn an error in preparing these samples into a StageError that names the sample.
+
+    If none of them fails alone, the error names all of them.
+    """
+    try:
+        with report_errors_of(f"preparing {where}"):
+            yield
+    except AttarError as error:
+        found = find_failed_sample(task, split, indices)
+        if found is None:
+            raise StageError(f"{describe_samples(split, indices, where)}: {error}") from error
+        index, reason = found
+        named = " ".join([f"sample {index} of {where}", *name_sample(split, index)])
+        raise StageError(f"{named}: {reason}") from error
+
+
+def describe_samples(split: Split, indices: npt.NDArray[np.int64], where: str) -> str:
+    """Return which samples these are, for a message: their number, the first, and the last."""
+    first, last = (" ".join([str(i), *name_sample(split, i)]) for i in indices[[0, -1]].tolist())
+    return f"{len(indices)} samples of {where}, from {first} to {last}"
+
+
+def find_failed_sample(
+    task: Task, split: Split, indices: npt.NDArray[np.int64]
+) -> tuple[int, AttarError] | None:
+    """Return the first sample that cannot be read and preprocessed alone, and why."""
+    for index in indices.tolist():
+        try:
+            with report_errors_of("reading it"):
+                preprocess.apply(task.preprocess, split.take(np.array([index])).inputs)
+        except AttarError as error:
+            return index, error
+    return None
+
+
+def name_sample(split: Split, index: int) -> Iterator[str]:
+    """Yield what the split calls a sample, in brackets, unless it has no name for it."""
+    with report_errors_of("the name of a sample"):
+        name = split.name_sample(index)
+    if name:
+        yield f"({name})"

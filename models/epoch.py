@@ -1,0 +1,300 @@
+"""Epoch: the order in which one pass over a view reads its chunks and forms its batches.
+
+Chunks are drawn in random order and shuffled in pools, which bounds the memory. A batch is
+distributed as if all samples were shuffled together, since a chunk holds samples from all of the
+split.
+
+The order depends on the numbers of samples and on a seed, not on who reads. Each of ``world``
+processes reads every ``world``-th sample of each batch. A pool of ``LANES`` whole chunks is dealt,
+one sample of each chunk in turn, so that the samples of a process lie in some of the chunks if
+``world`` and ``LANES`` have a common divisor; it prepares these chunks alone. Samples that differ
+in length are batched by length, for which every process reads all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from math import gcd
+
+import numpy as np
+
+from attar.models import lengths
+from attar.models.checks.failures import describe_samples, name_failed_sample
+from attar.models.sample_order import CHUNK, Integers, list_blocks, mix_chunks
+from attar.models.task import Array, Split, SplitName, Task
+from attar.models.views import ViewBatch, count_chunks, list_chunk, make_chunk, trim_padding
+from attar.pipeline.core.errors import StageError
+
+POOL_CHUNKS = 32
+"""Chunks that are shuffled together where samples differ in length: 16,384 samples to choose those
+of similar length from."""
+LANES = 16
+"""Chunks that are shuffled together elsewhere: 8,192 samples."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """The samples that a network learns from: those of ``split``, and those of ``transfer``, which
+    have no labels. Their indices continue those of ``split``."""
+
+    task: Task
+    split: Split
+    transfer: Split | None = None
+    seed: int = 0
+    """Seed of the views."""
+
+    def __len__(self) -> int:
+        return len(self.split) + len(self.transfer or ())
+
+    @property
+    def sizes(self) -> Integers:
+        """The number of samples in each chunk: those of ``split``, then those of ``transfer``."""
+        counts = [len(self.split), len(self.transfer or ())]
+        ends = [np.minimum(np.arange(0, count, CHUNK) + CHUNK, count) for count in counts]
+        return np.concatenate([np.diff(each, prepend=0) for each in ends])
+
+    def read_chunk(self, view: int, number: int) -> ViewBatch:
+        """Return a chunk as a network reads it. Raises StageError that names the sample that cannot
+        be prepared."""
+        name, split, own = self.find_chunk(number)
+        with name_failed_sample(self.task, split, list_chunk(split, own, view), name):
+            chunk = make_chunk(self.task, split, own, seed=self.seed, view=view)
+        return chunk if name == "train" else drop_labels(self.split, chunk)
+
+    def find_chunk(self, number: int) -> tuple[SplitName, Split, int]:
+        """Return the split that a chunk belongs to, and its number there."""
+        labelled = count_chunks(self.split)
+        if self.transfer is None or number < labelled:
+            return "train", self.split, number
+        return "transfer", self.transfer, number - labelled
+
+    def describe_chunk(self, view: int, number: int) -> str:
+        """Return which samples a chunk holds, for a message."""
+        name, split, own = self.find_chunk(number)
+        return describe_samples(split, list_chunk(split, own, view), name)
+
+
+@dataclass(frozen=True)
+class Share:
+    """The part of each batch that one of ``world`` processes reads."""
+
+    rank: int = 0
+    world: int = 1
+
+    def take(self, rows: Integers, start: int = 0) -> Integers:
+        """Return its rows of those that begin at position ``start`` of the epoch."""
+        return rows[(self.rank - start) % self.world :: self.world]
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Chunks whose samples are shuffled together."""
+
+    numbers: Integers
+    sizes: Integers
+    """Samples of each chunk."""
+    start: int
+    """Samples of the epoch before this pool."""
+    is_dealt: bool
+    """Whether it holds ``LANES`` whole chunks, one sample of each in turn."""
+
+    @property
+    def end(self) -> int:
+        return self.start + int(self.sizes.sum())
+
+    def shuffle(self, order: np.random.Generator) -> Integers:
+        """Return its rows, counted chunk after chunk, in random order."""
+        if not self.is_dealt:
+            return order.permutation(self.end - self.start)
+        rows = np.arange(LANES * CHUNK).reshape(LANES, CHUNK)
+        return order.permuted(rows, axis=1).T.ravel()
+
+    def list_chunks(self, share: Share) -> list[int]:
+        """Return the places of the chunks that hold samples of this share."""
+        step = gcd(share.world, LANES) if self.is_dealt else 1
+        return [place for place in range(len(self.numbers)) if (place - share.rank) % step == 0]
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """The batches of one pass over a view, as one process reads them.
+
+    The last batch is dropped if it is smaller than ``batch``, unless it is the only one.
+    """
+
+    source: Source
+    batch: int
+    """Samples of a batch, of all processes together: a multiple of their number."""
+    seed: int | tuple[int, ...]
+    """Seed of the order."""
+    share: Share = Share()
+    skip: int = 0
+    """Batches that were read before."""
+
+    @cached_property
+    def has_lengths(self) -> bool:
+        return bool(lengths.list_length_axes(self.source.task))
+
+    @cached_property
+    def size(self) -> int:
+        return min(self.batch, len(self.source))
+
+    @cached_property
+    def pools(self) -> list[Pool]:
+        return self.plan_pools(np.random.default_rng(self.seed))
+
+    def plan_pools(self, order: np.random.Generator) -> list[Pool]:
+        source, sizes = self.source, self.source.sizes
+        blocks = list_blocks(len(source.split)) + list_blocks(len(source.transfer or ()))
+        numbers = mix_chunks(blocks, order)
+        dealt = np.arange(0)
+        if not self.has_lengths:
+            whole = numbers[sizes[numbers] == CHUNK]
+            dealt = whole[: len(whole) - len(whole) % LANES]
+        rest = numbers[~np.isin(numbers, dealt)]
+        parts = [
+            *dealt.reshape(-1, LANES),
+            *np.array_split(rest, -(-len(rest) // POOL_CHUNKS) or 1),
+        ]
+        ends = np.cumsum([0, *(int(sizes[part].sum()) for part in parts)]).tolist()
+        return [
+            Pool(part, sizes[part], start, place * LANES < len(dealt))
+            for place, (part, start) in enumerate(zip(parts, ends, strict=False))
+            if len(part)
+        ]
+
+    def count_batches(self, pool: Pool) -> int:
+        """Return the number of batches that end in this pool or before it."""
+        return pool.end // self.size
+
+    @cached_property
+    def first_row(self) -> int:
+        """The position of the first sample that is read: of the pool that forms the first batch
+        after ``skip``, what is left of the pool before it included."""
+        before = [pool.start for pool in self.pools if self.count_batches(pool) > self.skip]
+        return min(before, default=len(self.source)) // self.size * self.size
+
+    def list_chunks(self) -> Iterator[int]:
+        """Yield the numbers of the chunks that `iterate_batches` takes, in its order."""
+        for pool in self.pools:
+            if pool.end > self.first_row:
+                yield from pool.numbers[pool.list_chunks(self.held)].tolist()
+
+    @property
+    def held(self) -> Share:
+        """The share of the samples that is held to form batches from."""
+        return Share() if self.has_lengths else self.share
+
+    def iterate_batches(self, chunks: Iterator[ViewBatch]) -> Iterator[ViewBatch]:
+        """Yield this share of each batch after ``skip``. ``chunks`` are those of `list_chunks`."""
+        order = np.random.default_rng(self.seed)
+        self.plan_pools(order)
+        left: ViewBatch | None = None
+        done = 0
+        for pool in self.pools:
+            shuffled, last = pool.shuffle(order), self.count_batches(pool)
+            places = order.permutation(last - done) if self.has_lengths else np.arange(last - done)
+            if pool.end > self.first_row:
+                held, rows = self.join_pool(pool, chunks, shuffled, left)
+                used = len(rows) - len(self.held.take(np.arange(last * self.size, pool.end)))
+                groups = self.group_rows(held, rows[:used]) if last > self.skip else []
+                for number, place in enumerate(places.tolist() if groups else [], done):
+                    if number >= self.skip:
+                        yield trim_padding(self.source.task, held.take(groups[place]))
+                left = held.take(rows[used:]) if used < len(rows) else None
+                del held
+            done = last
+
+    def iterate_view(self, view: int) -> Iterator[ViewBatch]:
+        """Yield the batches of a view, prepared by this process as they are asked for."""
+        numbers = self.list_chunks()
+        return self.iterate_batches(self.source.read_chunk(view, number) for number in numbers)
+
+    def join_pool(
+        self, pool: Pool, chunks: Iterator[ViewBatch], shuffled: Integers, left: ViewBatch | None
+    ) -> tuple[ViewBatch, Integers]:
+        """Return what this process holds of a pool, with the samples that are left of the pool
+        before, and the rows of it in the order of the epoch."""
+        wanted = np.full(int(pool.sizes.sum()), -1)
+        starts = np.cumsum([0, *pool.sizes])
+        parts = [] if left is None else [left]
+        for place in pool.list_chunks(self.held):
+            parts.append(next(chunks))
+            wanted[starts[place] : starts[place + 1]] = parts[-1].indices
+        pads = {name: tensor.pad or 0 for name, tensor in self.source.task.inputs.items()}
+        held = join_batches(parts, pads)
+        own = self.held.take(wanted[shuffled], pool.start)
+        first = own[:0] if left is None else left.indices
+        return held, find_rows(held.indices, np.concatenate([first, own]))
+
+    def group_rows(self, held: ViewBatch, rows: Integers) -> list[Integers]:
+        """Return these rows in batches, as this process reads them.
+
+        If samples differ in length, a batch holds samples of similar length. Padding costs as much
+        time as content: seven words beside fifty would take seven times as long.
+        """
+        if not self.has_lengths:
+            return list(rows.reshape(-1, self.size // self.share.world))
+        task, has_all_labels = self.source.task, held.labelled == len(held.indices)
+        labels = lengths.measure_labels(task, held.targets) if has_all_labels else None
+        groups = lengths.group_by_length(task, held.inputs, rows, self.size, labels)
+        return [self.share.take(group) for group in groups]
+
+
+def find_rows(indices: Integers, wanted: Integers) -> Integers:
+    """Return the rows that hold the wanted samples, by the sample of each row."""
+    order = np.argsort(indices)
+    rows: Integers = order[np.searchsorted(indices, wanted, sorter=order)]
+    return rows
+
+
+def drop_labels(split: Split, chunk: ViewBatch) -> ViewBatch:
+    """Return samples of transfer without targets, with indices that continue those of ``split``."""
+    none = {name: target[:0] for name, target in split.take(np.arange(1)).targets.items()}
+    return ViewBatch(chunk.indices + len(split), chunk.inputs, none)
+
+
+def join_batches(parts: list[ViewBatch], pads: Mapping[str, int]) -> ViewBatch:
+    """Join batches in order, samples with labels first. ``pads`` has the padding of each input.
+    Raises StageError for targets of different shapes."""
+    indices = np.concatenate([part.indices for part in parts])
+    inputs = {
+        name: join_padded([part.inputs[name] for part in parts], pads[name])
+        for name in parts[0].inputs
+    }
+    targets = {
+        name: join_targets(name, [part.targets[name] for part in parts])
+        for name in parts[0].targets
+    }
+    labelled = np.concatenate([np.arange(len(part.indices)) < part.labelled for part in parts])
+    if not labelled.all():
+        rows = np.argsort(~labelled, kind="stable")
+        indices, inputs = indices[rows], {name: array[rows] for name, array in inputs.items()}
+    return ViewBatch(indices, inputs, targets)
+
+
+def join_padded(arrays: list[Array], pad: int) -> Array:
+    """Join arrays in order. Samples that are shorter than others are filled up with ``pad``."""
+    longest = np.max([array.shape[1:] for array in arrays], axis=0).astype(int)
+    if all(array.shape[1:] == tuple(longest) for array in arrays):
+        return np.concatenate(arrays)
+    joined = np.full((sum(map(len, arrays)), *longest), pad, arrays[0].dtype)
+    start = 0
+    for array in arrays:
+        corner = tuple(slice(size) for size in array.shape[1:])
+        joined[(slice(start, start + len(array)), *corner)] = array
+        start += len(array)
+    return joined
+
+
+def join_targets(name: str, targets: list[Array]) -> Array:
+    shapes = {target.shape[1:] for target in targets}
+    if len(shapes) > 1:
+        listed = ", ".join(str(shape) for shape in sorted(shapes))
+        raise StageError(
+            f"the target {name!r} has rows of {listed}: only inputs may have lengths of their own, "
+            "for a label has no padding; pad all samples to one length in Task.split"
+        )
+    return np.concatenate(targets)
