@@ -36,6 +36,13 @@ if TYPE_CHECKING:
         count_overlaps,
         join_labels,
     )
+    from attar.models.splits.arrays import NpySplit
+    from attar.models.splits.datasets import MapSplit
+    from attar.models.splits.dealing import deal_samples, read_split_list
+    from attar.models.splits.files import FileSplit
+    from attar.models.splits.shards import ShardSplit
+    from attar.models.splits.subset import Subset
+    from attar.models.splits.tables import TableSplit
     from attar.models.task import Batch, InMemory, Output, Split, Task, Tensor, hits
     from attar.pipeline.core.stage import Artifact, Stage
 
@@ -46,13 +53,19 @@ __all__ = [
     "ChannelsFirst",
     "DecodeImage",
     "Detokenize",
+    "FileSplit",
     "InMemory",
+    "MapSplit",
     "Normalize",
+    "NpySplit",
     "Output",
     "Resize",
     "Scale",
+    "ShardSplit",
     "Split",
     "Stage",
+    "Subset",
+    "TableSplit",
     "Task",
     "Tensor",
     "Tokenize",
@@ -63,9 +76,11 @@ __all__ = [
     "count_decisions",
     "count_hits",
     "count_overlaps",
+    "deal_samples",
     "hits",
     "join_labels",
     "open",
+    "read_split_list",
     "run",
 ]
 
@@ -76,13 +91,19 @@ _HOMES = {
     "ChannelsFirst": "attar.models.preprocess:ChannelsFirst",
     "DecodeImage": "attar.models.preprocess:DecodeImage",
     "Detokenize": "attar.models.postprocess:Detokenize",
+    "FileSplit": "attar.models.splits.files:FileSplit",
     "InMemory": "attar.models.task:InMemory",
+    "MapSplit": "attar.models.splits.datasets:MapSplit",
     "Normalize": "attar.models.preprocess:Normalize",
+    "NpySplit": "attar.models.splits.arrays:NpySplit",
     "Output": "attar.models.task:Output",
     "Resize": "attar.models.preprocess:Resize",
     "Scale": "attar.models.preprocess:Scale",
+    "ShardSplit": "attar.models.splits.shards:ShardSplit",
     "Split": "attar.models.task:Split",
     "Stage": "attar.pipeline.core.stage:Stage",
+    "Subset": "attar.models.splits.subset:Subset",
+    "TableSplit": "attar.models.splits.tables:TableSplit",
     "Task": "attar.models.task:Task",
     "Tensor": "attar.models.task:Tensor",
     "Tokenize": "attar.models.preprocess:Tokenize",
@@ -93,9 +114,11 @@ _HOMES = {
     "count_decisions": "attar.models.scores:count_decisions",
     "count_hits": "attar.models.scores:count_hits",
     "count_overlaps": "attar.models.scores:count_overlaps",
+    "deal_samples": "attar.models.splits.dealing:deal_samples",
     "hits": "attar.models.task:hits",
     "join_labels": "attar.models.scores:join_labels",
     "open": "attar.bundle.opening:open_bundle",
+    "read_split_list": "attar.models.splits.dealing:read_split_list",
     "run": "attar.api:run",
 }
 

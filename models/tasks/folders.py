@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from attar.models.splits.cache import find_cache_folder
 from attar.pipeline.core.errors import StageError
 
 
@@ -24,13 +25,12 @@ class Home:
     def places(self) -> list[Path]:
         """Return the places in order; ``fetch`` writes to the last one."""
         given = os.environ.get("ATTAR_DATA")
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         chosen = [Path(given), Path(given) / self.name] if given else []
         return [
             *chosen,
             *self.installed,
             Path("data").absolute() / self.name,
-            cache / "attar" / self.name,
+            find_cache_folder() / self.name,
         ]
 
     def find_complete(self) -> Path | None:
