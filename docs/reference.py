@@ -317,6 +317,10 @@ API = {
         "attar.pipeline.run:Record",
     ),
     "A task": ("Task", "Tensor", "Output", "Split", "InMemory", "Batch"),
+    "Splits of data in files": (
+        *("FileSplit", "TableSplit", "MapSplit", "ShardSplit", "NpySplit", "Subset"),
+        *("deal_samples", "read_split_list"),
+    ),
     "Scores": (
         "hits",
         *("count_decisions", "compute_f1", "join_labels", "compute_mean_ap"),
