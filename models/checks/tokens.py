@@ -6,7 +6,8 @@ import numpy as np
 
 from attar.models.checks.calls import CheckedSplit, format_place, make_first_view
 from attar.models.generation import Decoding, Integers, Vocabulary, find_decoding, measure_lengths
-from attar.models.task import Array, Arrays, Output, Task
+from attar.models.task import Array, Output, Task
+from attar.models.views import ViewBatch
 from attar.pipeline.core.errors import StageError
 
 
@@ -69,20 +70,25 @@ def check_first_labels(task: Task, split: CheckedSplit) -> None:
     target = None if decoding is None else task.outputs[decoding.output].target
     if decoding is not None and target is not None:
         first = make_first_view(task, split)
-        check_label_lengths(split.where, decoding, first.inputs, first.targets[target])
+        check_label_lengths(split.where, decoding, first, target)
 
 
-def check_label_lengths(where: str, decoding: Decoding, inputs: Arrays, labels: Array) -> None:
-    """Raises StageError for labels that are longer than their sources allow."""
+def check_label_lengths(where: str, decoding: Decoding, batch: ViewBatch, target: str) -> None:
+    """Raises StageError for labels that are longer than their sources allow.
+
+    Nothing generates them, so whoever learns them looks at each as it is read.
+    """
+    labels = np.asarray(batch.targets[target], np.int64)
+    inputs = {name: array[: len(labels)] for name, array in batch.inputs.items()}
     limits = decoding.limit_lengths(inputs)
-    lengths = measure_lengths(np.asarray(labels, np.int64), decoding.vocabulary)
+    lengths = measure_lengths(labels, decoding.vocabulary)
     too_long = np.flatnonzero(lengths > limits)
     if len(too_long):
         row = int(too_long[0])
         raise StageError(
             f"{where} gives {decoding.output!r} {len(too_long)} labels that are longer than their "
-            f"sources allow, such as row {row} with {lengths[row]} tokens, at most {limits[row]}; "
-            f"raise growth = {decoding.growth} of the output"
+            f"sources allow, such as sample {batch.indices[row]} with {lengths[row]} tokens, at "
+            f"most {limits[row]}; raise growth = {decoding.growth} of the output"
         )
 
 

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from attar.models.generation import Vocabulary
 from attar.pipeline.core.errors import StageError, suggest_name
 
 MODEL_OPTIONS = {"attn_implementation": "eager", "dtype": torch.float32}
@@ -65,6 +66,11 @@ class Pretrained(nn.Module):
     @property
     def labels(self) -> list[str] | None:
         """The class names of the folder's own head, or None if it has no head."""
+        return None
+
+    @property
+    def vocabulary(self) -> Vocabulary | None:
+        """The tokens that it generates, or None if it generates none."""
         return None
 
     @property

@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 
+from attar.models.checks.tokens import check_label_lengths
 from attar.models.generation import (
     Decoding,
     Floats,
@@ -171,11 +172,15 @@ def score_samples(
 
 
 def read_labels(task: Task, decoding: Decoding, batch: ViewBatch) -> Integers:
-    """Return the labels as paths. Raises StageError if samples have none."""
+    """Return the labels as paths.
+
+    Raises StageError if samples have none, and for one that is longer than its source allows.
+    """
     target = str(task.outputs[decoding.output].target)
     if target not in batch.targets or batch.labelled < len(batch.indices):
         raise StageError(
             "along = 'labels' follows the labels, and some samples have none; set "
             "along = 'teacher' in [answers]"
         )
+    check_label_lengths(f"{type(task).__name__}.split('train')", decoding, batch, target)
     return np.asarray(batch.targets[target], np.int64)

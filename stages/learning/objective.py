@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from attar.models.checks.tokens import check_label_lengths
 from attar.models.generation import Decoding, Integers, find_decoding
 from attar.models.task import CLASSIFYING, Output, Split, Task
 from attar.models.views import ViewBatch
@@ -92,8 +93,13 @@ class LabelObjective:
         return paths.add_prefixes(batch, [self.read_path(task, batch, decoding)], decoding)
 
     def read_path(self, task: Task, batch: ViewBatch, decoding: Decoding) -> Integers:
-        """Return the labels of an output of tokens as paths."""
-        return paths.read_label_path(batch, str(task.outputs[decoding.output].target), decoding)
+        """Return the labels of an output of tokens as paths.
+
+        Raises StageError for one that is longer than its source allows.
+        """
+        target = str(task.outputs[decoding.output].target)
+        check_label_lengths(f"{type(task).__name__}.split('train')", decoding, batch, target)
+        return paths.read_label_path(batch, target, decoding)
 
     @property
     def notes(self) -> dict[str, list[float]]:

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
 from torch import nn
 
+from attar.models.generation import Vocabulary, find_decoding
 from attar.models.task import Task
 from attar.pipeline.core.errors import StageError
 
 IGNORED_SETTINGS = ("_name_or_path", "transformers_version")
 """Settings of a configuration that do not decide the network."""
+NEEDED = ("fill", "fresh", "labels", "limits", "pad", "vocabulary")
+"""What a network must have to be filled from a folder."""
+GENERATOR = "attar.models.networks.generator:generator"
 
 
 class Pretrained(Protocol):
@@ -27,6 +32,10 @@ class Pretrained(Protocol):
     @property
     def labels(self) -> Sequence[str] | None:
         """The class names of the folder's own head."""
+
+    @property
+    def vocabulary(self) -> Vocabulary | None:
+        """The tokens that it generates, or None if it generates none."""
 
     @property
     def limits(self) -> tuple[int, int | None]:
@@ -88,14 +97,16 @@ def fill_network(module: nn.Module, folder: Path, task: Task, *, trained: bool) 
     Raises StageError if the network cannot load a folder, if its head is not trained, and if its
     inputs or classes are not the task's.
     """
-    if not all(hasattr(module, name) for name in ("fill", "fresh", "labels", "limits", "pad")):
+    if not all(hasattr(module, name) for name in NEEDED):
         raise StageError(
             f"{type(module).__name__} cannot be filled from a Hugging Face folder; use classifier "
-            "or encoder of attar.models.networks.huggingface, or derive from its Pretrained"
+            "or encoder of attar.models.networks.huggingface, or derive from its Pretrained; for "
+            f"an output of tokens use {GENERATOR}"
         )
     pretrained: Any = module
     check_inputs(pretrained, task, folder)
     check_labels(pretrained, task, folder)
+    check_vocabulary(pretrained, task, folder)
     if pretrained.fresh and not trained:
         raise StageError(
             f"{type(module).__name__} has a fresh head, whose weights are random; write "
@@ -146,4 +157,32 @@ def check_labels(module: Pretrained, task: Task, folder: Path) -> None:
         raise StageError(
             f"{folder} has the classes of {type(task).__name__} in another order: "
             f"{', '.join(labels)}; give the task's classes this order"
+        )
+
+
+def check_vocabulary(module: Pretrained, task: Task, folder: Path) -> None:
+    """Raises StageError unless the folder generates the task's tokens, and as many of them."""
+    decoding, own = find_decoding(task), module.vocabulary
+    if decoding is None:
+        return
+    name = type(task).__name__
+    if own is None:
+        raise StageError(
+            f"{name} has the output {decoding.output!r} of tokens, which {type(module).__name__} "
+            f"does not generate; write network = {GENERATOR!r} in [teacher]"
+        )
+    pairs = zip(asdict(own).items(), asdict(decoding.vocabulary).values(), strict=True)
+    apart = [f"{word} = {got}, not {wanted}" for (word, got), wanted in pairs if got != wanted]
+    if apart:
+        raise StageError(
+            f"{folder} generates tokens with {', '.join(apart)} as {name} declares of "
+            f"{decoding.output!r}; give the output the folder's numbers, and where the folder "
+            "begins with its padding name a token that no sequence has, in the output as begin and "
+            "in [teacher] as options = { begin = ... }"
+        )
+    most = module.limits[1]
+    if most is not None and decoding.longest > most:
+        raise StageError(
+            f"{folder} has places for {most} tokens, {name} allows {decoding.longest} in "
+            f"{decoding.output!r}; give that output fewer"
         )

@@ -15,6 +15,7 @@ from attar.models.checks.tokens import check_label_lengths, check_token_labels, 
 from attar.models.generation import require_decoding
 from attar.models.task import InMemory, Output, SplitName
 from attar.models.tasks.numbers import Numbers
+from attar.models.views import ViewBatch
 from attar.pipeline.core.errors import StageError
 from tests.support.tasks.sequences import LONGEST, SIZE, WORDS, Reversal, change_task
 
@@ -129,9 +130,10 @@ def test_labels_that_a_network_can_never_say_are_refused() -> None:
     decoding = replace(require_decoding(Numbers()), growth=(1, 1))
     inputs = {"digits": np.array([[5, 0, 0], [5, 6, 7]])}
     labels = np.array([[4, 4, 2, 0], [4, 4, 4, 2]])
-    with pytest.raises(StageError, match="row 0 with 3 tokens, at most 2"):
-        check_label_lengths("split('train')", decoding, inputs, labels)
-    check_label_lengths("split('train')", replace(decoding, growth=(1, 2)), inputs, labels)
+    batch = ViewBatch(np.array([700, 3]), inputs, {"words": labels})
+    with pytest.raises(StageError, match="sample 700 with 3 tokens, at most 2"):
+        check_label_lengths("split('train')", decoding, batch, "words")
+    check_label_lengths("split('train')", replace(decoding, growth=(1, 2)), batch, "words")
 
 
 @pytest.mark.parametrize(

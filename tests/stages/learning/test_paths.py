@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,8 +12,11 @@ from attar.engines.runtimes.torch import PREFIX
 from attar.models.generation import Integers
 from attar.models.rows import Rows, ShardOutput
 from attar.models.views import ViewBatch
+from attar.pipeline.core.errors import StageError
+from attar.stages.label.sequence_labels import read_labels
 from attar.stages.learning import paths
-from tests.support.tasks.sequences import LONGEST, SIZE, WORDS, make_decoding
+from attar.stages.learning.objective import LabelObjective
+from tests.support.tasks.sequences import LONGEST, SIZE, WORDS, Reversal, make_decoding
 
 patient = settings(deadline=None, max_examples=40)
 DECODING = make_decoding()
@@ -83,3 +87,13 @@ def test_logits_are_about_the_tokens_that_follow(lengths: list[int], more: int) 
 def test_arrays_become_tensors() -> None:
     found = paths.copy_to(torch.device("cpu"), {"a": np.arange(6).reshape(2, 3)[:, ::2]})
     assert found["a"].tolist() == [[0, 2], [3, 5]]
+
+
+def test_a_label_beyond_its_source_is_found_in_whichever_batch_it_is() -> None:
+    """Two tokens of source allow three tokens at growth (1, 1); that of sample 71 has five."""
+    labels = np.array([[3, 4, 2, 0, 0, 0], [3, 4, 3, 4, 2, 0]])
+    batch = ViewBatch(np.array([70, 71]), {"source": np.array([[3, 4], [4, 3]])}, {"words": labels})
+    with pytest.raises(StageError, match="sample 71 with 5 tokens, at most 3"):
+        LabelObjective().prepare_batch(Reversal(), batch, 0)
+    with pytest.raises(StageError, match="sample 71 with 5 tokens, at most 3"):
+        read_labels(Reversal(), DECODING, batch)
