@@ -43,6 +43,7 @@ from benchmarks.distillation_rows import (
     CONTROL,
     FIELDS,
     FRESH,
+    MATCHED,
     SMOOTHED,
     Alone,
     Choice,
@@ -104,15 +105,20 @@ class Bench:
     def settings(self, part: Mapping[str, Any]) -> dict[str, Any]:
         return {"task": self.field.task, "network": RESIDUAL, "device": self.device, **part}
 
-    def teacher(self, name: str = "", smoothing: float = 0.0) -> tuple[Weights, Answers]:
+    def teacher(
+        self, name: str = "", smoothing: float = 0.0, asked: str = "", **labelling: Any
+    ) -> tuple[Weights, Answers]:
         stage = Teach(**self.settings(self.field.teacher), label_smoothing=smoothing)
         root, facts = self.made(f"{name}teacher", stage)
         teacher = Weights("", "", root, facts)
-        labels = Label(task=self.field.task, views=4, device=self.device)
-        root, facts = self.made(f"{name}answers", labels, teacher=teacher)
+        labels = Label(task=self.field.task, device=self.device, **{"views": 4, **labelling})
+        root, facts = self.made(f"{name}{asked}answers", labels, teacher=teacher)
         return teacher, Answers("", "", root, facts)
 
     def teacher_of(self, row: str) -> tuple[Weights, Answers]:
+        if row == MATCHED:
+            views = self.field.student["epochs"]
+            return self.teacher(asked="mixed-", views=views, mix=("mixup", "cutmix"))
         return self.teacher("smoothed-", 0.1) if row == SMOOTHED else self.teacher()
 
     def students(
@@ -243,7 +249,7 @@ def compared(bench: Bench, part: Part) -> tuple[dict[str, Columns], dict[str, Se
             line(name, found[name], None if name == CONTROL else found[CONTROL], students),
             flush=True,
         )
-        if not isinstance(chosen, Alone) and name != SMOOTHED:
+        if not isinstance(chosen, Alone) and name not in (SMOOTHED, MATCHED):
             trained[name] = students
     return found, trained
 

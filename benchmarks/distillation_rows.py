@@ -111,10 +111,16 @@ def rows(field: Field) -> dict[str, Choice]:
 
 SMOOTHED = "KD from a teacher with label smoothing"
 """A row with a teacher of its own."""
+MATCHED = "function matching"
+"""A row with answers of its own: to mixed views, a new one in each epoch, and without labels."""
 
 
 def all_rows(field: Field) -> dict[str, Choice]:
-    return {**rows(field), SMOOTHED: {"losses": [KD]}}
+    return {
+        **rows(field),
+        SMOOTHED: {"losses": [KD]},
+        MATCHED: {"losses": [KD], "lambda_kd": 1.0},
+    }
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ import numpy as np
 
 from attar.models import lengths
 from attar.models.checks.failures import describe_samples, name_failed_sample
+from attar.models.mixing import Mixing, add_partners
 from attar.models.sample_order import CHUNK, Integers, list_blocks, mix_chunks
 from attar.models.task import Array, Split, SplitName, Task
 from attar.models.views import ViewBatch, count_chunks, list_chunk, make_chunk, trim_padding
@@ -44,6 +45,8 @@ class Source:
     transfer: Split | None = None
     seed: int = 0
     """Seed of the views."""
+    mixing: Mixing | None = None
+    """How the samples of views are mixed."""
 
     def __len__(self) -> int:
         return len(self.split) + len(self.transfer or ())
@@ -60,8 +63,8 @@ class Source:
         be prepared."""
         name, split, own = self.find_chunk(number)
         with name_failed_sample(self.task, split, list_chunk(split, own, view), name):
-            chunk = make_chunk(self.task, split, own, seed=self.seed, view=view)
-        return chunk if name == "train" else drop_labels(self.split, chunk)
+            chunk = make_chunk(self.task, split, own, seed=self.seed, view=view, mixing=self.mixing)
+        return chunk if name == "train" else drop_labels(self.split, chunk, self.mixing)
 
     def find_chunk(self, number: int) -> tuple[SplitName, Split, int]:
         """Return the split that a chunk belongs to, and its number there."""
@@ -250,9 +253,11 @@ def find_rows(indices: Integers, wanted: Integers) -> Integers:
     return rows
 
 
-def drop_labels(split: Split, chunk: ViewBatch) -> ViewBatch:
+def drop_labels(split: Split, chunk: ViewBatch, mixing: Mixing | None = None) -> ViewBatch:
     """Return samples of transfer without targets, with indices that continue those of ``split``."""
     none = {name: target[:0] for name, target in split.take(np.arange(1)).targets.items()}
+    if mixing is not None:
+        none = add_partners(none, np.arange(0), np.zeros(0, np.float32))
     return ViewBatch(chunk.indices + len(split), chunk.inputs, none)
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from attar.models import lengths, preprocess
+from attar.models.mixing import Mixing
 from attar.models.sample_order import CHUNK as CHUNK
 from attar.models.sample_order import shuffle_samples
 from attar.models.task import Array, Arrays, Split, Task
@@ -23,6 +24,8 @@ from attar.models.task import Array, Arrays, Split, Task
 # Samples of a chunk in one call of a network: few enough that a slow one shows progress, and many
 # enough to keep a fast one busy.
 PIECE_SAMPLES = 128
+MIXING_STREAM = 1
+"""The end of the seed that mixes a chunk, so that its numbers are not those that augment it."""
 
 
 @dataclass(frozen=True)
@@ -52,17 +55,26 @@ class ViewBatch:
 
 
 def make_chunk(
-    task: Task, split: Split, number: int, *, seed: int = 0, view: int | None = None
+    task: Task,
+    split: Split,
+    number: int,
+    *,
+    seed: int = 0,
+    view: int | None = None,
+    mixing: Mixing | None = None,
 ) -> ViewBatch:
     """Return chunk ``number`` of a view. If ``view`` is None, chunks are consecutive samples of the
-    split and are not augmented."""
+    split, and are neither augmented nor mixed."""
     indices = list_chunk(split, number, view)
     batch = split.take(indices)
     if view is None:
         inputs = preprocess.apply(task.preprocess, batch.inputs)
-    else:
-        inputs = make_view(task, batch.inputs, np.random.default_rng((seed, view, number)))
-    return ViewBatch(indices, inputs, batch.targets)
+        return ViewBatch(indices, inputs, batch.targets)
+    inputs = make_view(task, batch.inputs, np.random.default_rng((seed, view, number)))
+    if mixing is None:
+        return ViewBatch(indices, inputs, batch.targets)
+    generator = np.random.default_rng((seed, view, number, MIXING_STREAM))
+    return ViewBatch(indices, *mixing.mix(inputs, batch.targets, generator))
 
 
 def list_chunk(split: Split, number: int, view: int | None = None) -> npt.NDArray[np.int64]:

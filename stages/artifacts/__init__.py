@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from attar.bundle.steps import locate_steps
 from attar.engines.graphs.placement import SYMMETRIC
 from attar.models.generation import MODEL, find_decoding
+from attar.models.mixing import Mixing
 from attar.models.preprocess import describe_steps
 from attar.models.preprocess.known import STEPS, Steps
 from attar.models.rows import Rows, join_rows, map_shard
@@ -153,10 +154,16 @@ class Answers(Artifact):
 
     VIEW is ``clean`` if the samples are not augmented. Facts: ``task`` (the teacher's), ``views``
     (count), ``seed`` (of the views), ``samples`` (a split's count), ``outputs`` (names), ``orders``
-    (a learned split's ``digest_order``), ``device``, ``precision``.
+    (a learned split's ``digest_order``), ``device``, ``precision``, and, where samples of views are
+    mixed, ``mix`` (``kinds``, ``alpha``).
     """
 
     code: ClassVar[tuple[str, ...]] = ("task",)
+
+    @property
+    def mixing(self) -> Mixing | None:
+        """How the samples of its views are mixed; None if they are not."""
+        return Mixing.from_facts(self.facts.get("mix"))
 
     def open_rows(self, split: str, view: int | None = None) -> dict[str, Rows]:
         """Map the outputs of one split in the order of its samples; logarithms of probabilities.

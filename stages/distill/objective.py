@@ -50,7 +50,7 @@ class DistillationObjective:
         self.sequence_losses = [loss for loss in losses if isinstance(loss, SEQUENCE_LOSSES)]
         self.feature_losses = [loss for loss in losses if isinstance(loss, FeatureLossSettings)]
         self.other, self.facts, self.distiller = other, answers.facts, distiller
-        self.progress = 0.0
+        self.progress, self.is_mixed = 0.0, answers.mixing is not None
         self.views = [answers.open_learned_rows(view) for view in range(answers.facts["views"])]
         self.live_features: LiveFeatureLoss | None = None
         self.distiller_loss: DistillerLoss | None = None
@@ -59,6 +59,8 @@ class DistillationObjective:
         if self.lambda_kd < 1:
             self.other.check_task(task)
         check_answers(self.facts, task)
+        if self.is_mixed:
+            self.check_labels_of_mixed()
         if self.feature_losses and self.teacher is not None:
             require_layers(task, self.teacher)
         if self.sequence_losses:
@@ -71,6 +73,17 @@ class DistillationObjective:
             check_labels(loss, task.outputs)
         if not self.feature_losses:
             self.check_all_learned(task)
+
+    def check_labels_of_mixed(self) -> None:
+        """Raises StageError for what compares with one label: a mixed sample has two."""
+        readers: list[str] = [loss.kind for loss in self.losses if loss.needs_labels]
+        if self.distiller is not None and self.lambda_kd:
+            readers.append("the distiller")
+        if readers:
+            raise StageError(
+                f"{readers[0]} compares each sample with one label, and mixed samples have two; "
+                "leave it out, or mix out of [answers]"
+            )
 
     def check_all_learned(self, task: Task) -> None:
         """Raises StageError if the losses ignore the transfer split or an output."""

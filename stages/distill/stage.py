@@ -9,6 +9,7 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from attar.models.generation import find_decoding
+from attar.models.mixing import Mixing, MixKind
 from attar.models.task import load_task
 from attar.pipeline.core.errors import StageError
 from attar.pipeline.core.stage import Facts, Stage, StoredKey
@@ -16,6 +17,9 @@ from attar.stages.artifacts import Answers, Model, Weights
 from attar.stages.distill.feature_loss_settings import AnyLoss
 from attar.stages.distill.loss_settings import DistillerSettings, Kd
 from attar.stages.learning.settings import TrainingSettings
+
+RECORDED = frozenset({"views", "view_seed", "mix", "mix_alpha"})
+"""The settings of a control that describe recorded views."""
 
 
 class Distill(TrainingSettings, Stage[Weights]):
@@ -70,7 +74,7 @@ class Distill(TrainingSettings, Stage[Weights]):
         from attar.stages.learning.loop import RecordedViews, train_network
         from attar.stages.learning.objective import LabelObjective
 
-        views = RecordedViews(answers.facts["seed"], answers.facts["views"])
+        views = RecordedViews(answers.facts["seed"], answers.facts["views"], answers.mixing)
         other = LabelObjective(self.label_smoothing, self.label_weight)
         parts = (self.lambda_kd, self.losses, answers, self.distiller, other)
         objective: DistillationObjective | SequenceObjective
@@ -108,11 +112,15 @@ class Control(TrainingSettings, Stage[Weights]):
     """Number of recorded views, by default that of ``answers``."""
     view_seed: int = Field(0, ge=0)
     """Seed of recorded views, by default that of ``answers``."""
+    mix: tuple[MixKind, ...] = ()
+    """How the samples of recorded views are mixed, by default as in ``answers``."""
+    mix_alpha: float = Field(1.0, gt=0)
+    """As in ``answers``."""
 
     def deciding(self) -> Set[str]:
         if not self.enabled:
             return {"enabled"}
-        return super().deciding() - (set() if self.recorded else {"views", "view_seed"})
+        return super().deciding() - (set() if self.recorded else RECORDED)
 
     def run(self, out: Path) -> Facts:
         from attar.stages.learning.loop import FreshViews, RecordedViews, train_network
@@ -120,6 +128,7 @@ class Control(TrainingSettings, Stage[Weights]):
 
         if not self.enabled:
             return {"off": True}
-        recorded = RecordedViews(self.view_seed, self.views)
+        mixing = Mixing(self.mix, self.mix_alpha) if self.mix else None
+        recorded = RecordedViews(self.view_seed, self.views, mixing)
         views = recorded if self.recorded else FreshViews(self.seed)
         return train_network(self, out, "control", LabelObjective(self.label_smoothing), views)

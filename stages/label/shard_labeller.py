@@ -12,6 +12,7 @@ import numpy as np
 
 from attar.models import lengths, views
 from attar.models.generation import Integers, find_decoding, measure_lengths
+from attar.models.mixing import Mixing
 from attar.models.task import Array, Arrays, Predictor, Split, SplitName, Task
 from attar.models.views import PIECE_SAMPLES, ViewBatch
 from attar.pipeline.core.errors import StageError
@@ -43,6 +44,8 @@ class ShardLabeller:
     """Digest of the data that the task's own ``answer`` may read, apart from the inputs."""
     sequences: SequenceLabels = field(default_factory=SequenceLabels)
     """How the teacher answers an output of tokens."""
+    mixing: Mixing | None = None
+    """How the samples of views are mixed."""
 
     def label_shard(self, shard: Shard, on_rows: Callable[[int], None]) -> Path:
         """Return the shard's file, and write it if it is not cached.
@@ -69,7 +72,9 @@ class ShardLabeller:
         split = self.splits[shard.split]
         first = shard.number * CHUNKS_PER_SHARD
         for number in range(first, min(first + CHUNKS_PER_SHARD, views.count_chunks(split))):
-            yield views.make_chunk(self.task, split, number, seed=self.seed, view=shard.view)
+            yield views.make_chunk(
+                self.task, split, number, seed=self.seed, view=shard.view, mixing=self.mixing
+            )
 
     def write_shard(
         self, shard: Shard, start: str, chunks: Iterable[ViewBatch], on_rows: Callable[[int], None]

@@ -15,6 +15,7 @@ from pydantic import Field
 from attar.models.checks import agreement
 from attar.models.checks import task as task_check
 from attar.models.generation import find_decoding
+from attar.models.mixing import Mixing, MixKind, check_mixing
 from attar.models.sample_order import digest_order
 from attar.models.task import Predictor, SplitName, Task, load_task
 from attar.pipeline import team
@@ -51,7 +52,14 @@ class Label(Stage[Answers]):
     """
 
     distributed: ClassVar[bool] = True
-    incremental: ClassVar[tuple[str, ...]] = ("views", "view_seed", "top", "data")
+    incremental: ClassVar[tuple[str, ...]] = (
+        "views",
+        "view_seed",
+        "top",
+        "mix",
+        "mix_alpha",
+        "data",
+    )
 
     task: CodeName
     """The task that prepares the teacher's inputs: the teacher section's own one if it has one."""
@@ -59,6 +67,11 @@ class Label(Stage[Answers]):
     """Augmentations of each training sample that the teacher answers; each epoch reads one."""
     view_seed: int = Field(0, ge=0)
     """Seed of the augmentations. The seed of the training does not change answers."""
+    mix: tuple[MixKind, ...] = ()
+    """How the samples of views are mixed in pairs: ``mixup``, ``cutmix``, or both, of which each
+    sample has one. The teacher answers the mixed inputs (Beyer et al. 2022, arXiv:2106.05237)."""
+    mix_alpha: float = Field(1.0, gt=0)
+    """The share of a mixed sample is drawn from Beta(mix_alpha, mix_alpha)."""
     top: int = Field(0, ge=0)
     """Number of a view's largest logits to store, with the others' common share; 0: all. Of an
     output of tokens every split is stored so; 0: 32."""
@@ -80,11 +93,14 @@ class Label(Stage[Answers]):
         shards, work = list_shards(samples, self.views), open_scratch(out)
         cache, member = open_file_cache(out), team.get_team()
         check_teacher_inputs(task, teacher)
+        mixing = Mixing(self.mix, self.mix_alpha) if self.mix else None
+        if mixing is not None:
+            check_mixing(task, mixing)
         device = teacher.find_device(self.device)
         with self.open_teacher(teacher) as predict:
             settings = (self.view_seed, self.top, device, digest_task_data(task))
             sequences = self.describe_sequences() if find_decoding(task) else SequenceLabels()
-            labeller = ShardLabeller(task, splits, predict, cache, *settings, sequences)
+            labeller = ShardLabeller(task, splits, predict, cache, *settings, sequences, mixing)
             progress = LabelProgress(shards, samples, work)
             own_shards = shards[member.rank :: member.world]
             for shard in find_missing_shards(own_shards, work, cache.folder):
@@ -102,6 +118,11 @@ class Label(Stage[Answers]):
             "samples": samples,
             "orders": {name: digest_order(samples[name]) for name in learned},
             "outputs": list(task.outputs),
+            **(
+                {}
+                if mixing is None
+                else {"mix": {"kinds": list(self.mix), "alpha": self.mix_alpha}}
+            ),
             **({"along": self.along, "beam": self.beam} if find_decoding(task) else {}),
             "device": device,
             "precision": self.precision,

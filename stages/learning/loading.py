@@ -19,6 +19,7 @@ from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 from attar.models.checks.calls import CheckedSplit, format_place, open_split
 from attar.models.epoch import LANES, POOL_CHUNKS, Epoch, Share, Source
 from attar.models.lengths import list_length_axes
+from attar.models.mixing import Mixing
 from attar.models.task import Array, Arrays, Split, Task
 from attar.models.views import ViewBatch
 from attar.pipeline.core.errors import AttarError, StageError
@@ -185,6 +186,9 @@ class ViewSchedule(Protocol):
     @property
     def seed(self) -> int: ...
 
+    @property
+    def mixing(self) -> Mixing | None: ...
+
     def choose_view(self, epoch: int) -> int:
         """Return the number of the view that this epoch reads."""
 
@@ -227,8 +231,8 @@ def count_spare_cores() -> int:
     return max(0, count_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) - 1)
 
 
-def open_source(task: Task, transfer: Split | None, seed: int) -> Source:
+def open_source(task: Task, transfer: Split | None, views: ViewSchedule) -> Source:
     """Return the samples to learn from. Every batch that a split returns is checked."""
     where = format_place(task, "split('transfer')")
     checked = None if transfer is None else CheckedSplit(where, transfer)
-    return Source(task, open_split(task, "train"), checked, seed)
+    return Source(task, open_split(task, "train"), checked, views.seed, views.mixing)

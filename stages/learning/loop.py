@@ -12,6 +12,7 @@ from torch import nn
 
 from attar.engines.runtimes.torch import build_network, check_network, open_network, select_device
 from attar.models.checks import task as task_check
+from attar.models.mixing import Mixing, check_mixing
 from attar.models.task import load_task
 from attar.pipeline import team
 from attar.pipeline.core.stage import Facts, open_scratch
@@ -33,6 +34,7 @@ class FreshViews:
     """A new view in every epoch."""
 
     seed: int
+    mixing: None = None
 
     def choose_view(self, epoch: int) -> int:
         return FIRST_FRESH_VIEW + epoch
@@ -44,6 +46,7 @@ class RecordedViews:
 
     seed: int
     count: int
+    mixing: Mixing | None = None
 
     def choose_view(self, epoch: int) -> int:
         return epoch % self.count
@@ -68,6 +71,8 @@ def train_network(
     task = load_task(settings.task)
     task_check.check_task(task)
     objective.check_task(task)
+    if views.mixing is not None:
+        check_mixing(task, views.mixing)
     validation = Validation(task, answers)
     device = select_device(settings.device)
     batch = min(settings.batch, len(task.split("train")) + len(objective.find_transfer(task) or ()))

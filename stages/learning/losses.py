@@ -122,11 +122,13 @@ def cosine(student: Tensor, teacher: Tensor) -> Tensor:
 def cross_entropy(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
     """``-log softmax(logits)[label]``, the mean over rows; ``labels`` are class indices.
 
-    ``smoothing`` gives that share of the target to all classes alike (Szegedy et al. 2016,
-    arXiv:1512.00567, section 7).
+    ``labels`` of mixed samples are the probabilities of all classes ``(B, ..., classes)`` instead,
+    and the loss is their cross-entropy. ``smoothing`` gives that share of the target to all classes
+    alike (Szegedy et al. 2016, arXiv:1512.00567, section 7).
     """
     rows = flatten_rows(logits)
-    return functional.cross_entropy(rows, labels.flatten(), label_smoothing=smoothing)
+    wanted = flatten_rows(labels) if labels.is_floating_point() else labels.flatten()
+    return functional.cross_entropy(rows, wanted, label_smoothing=smoothing)
 
 
 def binary_cross_entropy(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:

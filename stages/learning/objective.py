@@ -10,10 +10,12 @@ from typing import Protocol
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from attar.models.checks.tokens import check_label_lengths
 from attar.models.generation import Decoding, Integers, find_decoding
-from attar.models.task import CLASSIFYING, Output, Split, Task
+from attar.models.mixing import PARTNER, SHARE
+from attar.models.task import CLASSIFYING, Array, Output, Split, Task
 from attar.models.views import ViewBatch
 from attar.pipeline.core.errors import StageError
 from attar.stages.learning import paths
@@ -135,12 +137,28 @@ class LabelObjective:
 
 
 def read_target(output: Output, batch: ViewBatch, device: torch.device) -> Tensor | None:
-    """Return the target: class indices, or float32 numbers for other kinds; None if there is
-    none."""
+    """Return the target: class indices, or float32 numbers for other kinds; None if there is none.
+
+    Of mixed samples it is float32 for all kinds: both labels in their shares, those of classes as
+    probabilities ``(B, classes)``.
+    """
     if output.target is None:
         return None
-    target = torch.from_numpy(np.asarray(batch.targets[output.target])).to(device)
-    return target.long() if output.kind in CLASSIFYING else target.float()
+    target = convert_target(output, batch.targets[output.target], device)
+    if SHARE not in batch.targets:
+        return target
+    other = convert_target(output, batch.targets[output.target + PARTNER], device)
+    if output.kind in CLASSIFYING:
+        classes = int(output.axes[-1])
+        target, other = (functional.one_hot(each, classes).float() for each in (target, other))
+    shares = torch.from_numpy(batch.targets[SHARE]).to(device)
+    return other + shares.reshape(-1, *[1] * (target.ndim - 1)) * (target - other)
+
+
+def convert_target(output: Output, target: Array, device: torch.device) -> Tensor:
+    """Return class indices as int64, other targets as float32."""
+    tensor = torch.from_numpy(np.asarray(target)).to(device)
+    return tensor.long() if output.kind in CLASSIFYING else tensor.float()
 
 
 def find_labelled(output: Output, target: Tensor) -> Tensor | None:

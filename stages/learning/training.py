@@ -75,7 +75,7 @@ class Training:
         self.optimizer = self.accelerator.prepare_optimizer(self.base_optimizer)
         self.average = create_average(self.module, self.settings.ema)
         transfer = self.objective.find_transfer(self.task)
-        source = open_source(self.task, transfer, self.views.seed)
+        source = open_source(self.task, transfer, self.views)
         self.plan = BatchPlan(source, self.views, self.settings, self.compute.share)
         self.check_transfer()
         self.steps_per_epoch = max(1, len(source) // self.settings.batch)

@@ -116,7 +116,8 @@ def check_path(path: Integers, top: TopAnswers, beam: int, place: str) -> None:
 def take_first_samples(
     task: Task, answers: Answers, split: SplitName, view: int | None
 ) -> ViewBatch:
-    seen = views.make_chunk(task, task.split(split), 0, seed=answers.facts["seed"], view=view)
+    seed, mixing = answers.facts["seed"], answers.mixing
+    seen = views.make_chunk(task, task.split(split), 0, seed=seed, view=view, mixing=mixing)
     most = task.ranges.get("batch", (1, ROWS))[1]
     return seen.take(np.arange(min(ROWS, most, len(seen.indices))))
 

@@ -67,7 +67,7 @@ def distil_graph(
     objective = DistillationObjective(1.0, select_losses(load_task(settings.task)), answers)
     work = open_scratch(out) / "tuned"
     work.mkdir(exist_ok=True)
-    views = RecordedViews(answers.facts["seed"], answers.facts["views"])
+    views = RecordedViews(answers.facts["seed"], answers.facts["views"], answers.mixing)
     facts = train_network(
         settings, work, "tuning", objective, views, answers, module=lambda: network
     )
