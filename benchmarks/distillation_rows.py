@@ -105,6 +105,7 @@ def rows(field: Field) -> dict[str, Choice]:
             "distiller": plain | {"student_attention": True},
         },
         "KD + distiller, both": {"losses": [KD], "distiller": {}},
+        "KD + distiller, first alone": {"losses": [KD], "distiller": plain | {"pretraining": 0.5}},
         "KD + logit_pearson + distiller, both": {"losses": [KD, PEARSON], "distiller": {}},
     }
 

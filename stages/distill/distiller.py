@@ -31,6 +31,10 @@ n_S(i) = KL(softmax(d_i) || softmax(s_i)):
 
 Together L_KD gains weight * L_C + L_D + L_A.
 
+In two steps (``pretraining``) the distiller has a copy of the student's layers of its own. First
+L_D alone is minimized, and the student is not trained. Then the distiller is frozen but for W5, and
+L_KD gains weight * L_C + L_A: what the attentions learn from is known only then.
+
 Why it is built so:
 - Labels are in the distiller's loss and not among its inputs. As an input it would copy them, and
   ignore the student.
@@ -66,15 +70,20 @@ class Distiller(nn.Module):
         self.logits = nn.Linear(hidden, classes)
         self.attention = nn.Linear(hidden, 2)
 
-    def forward(self, features: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, features: Tensor, teacher: Tensor, *, frozen: bool = False
+    ) -> tuple[Tensor, Tensor]:
         """Return logits ``[R, C]`` and scores ``[R, 2]``.
 
-        ``features`` are ``[R, D]``, the teacher's logits ``[R, C]``.
+        ``features`` are ``[R, D]``, the teacher's logits ``[R, C]``. If it is ``frozen`` only the
+        layer of the scores has a gradient.
         """
-        student_part = torch.relu(self.student(features))  # (R, H)
-        teacher_part = torch.relu(self.teacher(standardize_logits(teacher)))  # (R, H)
-        hidden = torch.relu(self.both(torch.cat([student_part, teacher_part], -1)))  # (R, H)
-        return self.logits(hidden), self.attention(hidden)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
+            student_part = torch.relu(self.student(features))  # (R, H)
+            teacher_part = torch.relu(self.teacher(standardize_logits(teacher)))  # (R, H)
+            hidden = torch.relu(self.both(torch.cat([student_part, teacher_part], -1)))  # (R, H)
+            logits = self.logits(hidden)
+        return logits, self.attention(hidden)
 
 
 @dataclass(frozen=True)
@@ -115,10 +124,14 @@ def compute_terms(
             compared.append(share * (weights.detach() * divergence).mean())
             supervision = supervision + share * compute_supervision(scores[:, which], needs[which])
             logged |= describe_weights(name, weights.detach(), wrong)
-    logged["distiller_score"] = float((logits.argmax(-1) == labels).float().mean())
+    logged["distiller_score"] = compute_accuracy(logits, labels)
     logged["distiller_kdl"] = float(divergence.detach().mean())
     total = torch.stack(compared).sum() if compared else divergence.mean()
     return DistillerTerms(F.cross_entropy(logits, labels), total, supervision, logged)
+
+
+def compute_accuracy(logits: Tensor, labels: Tensor) -> float:
+    return float((logits.argmax(-1) == labels).float().mean())
 
 
 def compute_weights(scores: Tensor, floor: float) -> Tensor:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 from collections import defaultdict
+from contextlib import nullcontext
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from attar.engines.runtimes.torch import call_network
-from attar.models.task import CLASSIFYING, Task
+from attar.models.task import CLASSIFYING, Arrays, Task
 from attar.pipeline.core.errors import StageError, suggest_name
-from attar.stages.distill.distiller import Distiller, compute_terms
+from attar.stages.distill.distiller import Distiller, compute_accuracy, compute_terms
 from attar.stages.distill.layer_hooks import LayerHook, find_last_linear, hook_layer
+from attar.stages.distill.live_features import keep_padding
 from attar.stages.distill.loss_settings import DistillerSettings
+from attar.stages.learning.losses import cross_entropy
+from attar.stages.learning.objective import Autocast
 
 
 class DistillerLoss:
@@ -22,14 +27,26 @@ class DistillerLoss:
     Its network is trained with the student and discarded with this object.
     """
 
-    def __init__(self, settings: DistillerSettings, task: Task, student: nn.Module) -> None:
+    def __init__(
+        self,
+        settings: DistillerSettings,
+        task: Task,
+        student: nn.Module,
+        autocast: Autocast = nullcontext,
+    ) -> None:
+        """``autocast`` is the context that the student runs in."""
         self.settings, self.output = settings, choose_output(settings, task)
+        self.task, self.autocast = task, autocast
+        self.copy = copy.deepcopy(student) if settings.pretraining else None
+        """The student's layers as the distiller trains them, if it is trained before."""
+        self.is_pretraining = self.copy is not None
+        trunk = student if self.copy is None else self.copy
         if settings.features:
-            self.hook = hook_layer(student, settings.features, "student")
+            self.hook = hook_layer(trunk, settings.features, "student")
         else:
-            self.hook = LayerHook(find_last_linear(student), before=True)
+            self.hook = LayerHook(find_last_linear(trunk), before=True)
         classes = int(task.outputs[self.output].axes[-1])
-        features = self.count_features(task, student, classes)
+        features = self.count_features(task, trunk, classes)
         self.network = Distiller(features, classes, settings.hidden)
         self.notes: dict[str, list[float]] = defaultdict(list)
 
@@ -52,11 +69,27 @@ class DistillerLoss:
             )
         return features.shape[-1]
 
+    def set_progress(self, progress: float) -> float:
+        """Set the share of all steps that are done. Return the share of this part of the training:
+        the distiller's, or the student's."""
+        first = self.settings.pretraining
+        self.is_pretraining = progress < first
+        return progress / first if self.is_pretraining else (progress - first) / (1 - first)
+
+    def run_copy(self, inputs: Arrays) -> None:
+        """Run the copy of the student's layers, if there is one. Its features are read next."""
+        if self.copy is None:
+            return
+        self.copy.train(self.is_pretraining)
+        learns = torch.set_grad_enabled(self.is_pretraining and torch.is_grad_enabled())
+        with learns, self.autocast(), keep_padding(self.copy):
+            call_network(self.copy, self.task, inputs)
+
     def __call__(self, student: Tensor, teacher: Tensor, labels: Tensor | None) -> Tensor:
         """Return weight * L_C + L_D + L_A for the batch that the student has just answered.
 
-        The arguments hold no samples without labels. The features of these come last, and are
-        left out.
+        In two steps it is L_D in the first and weight * L_C + L_A in the second. The arguments hold
+        no samples without labels. The features of these come last, and are left out.
         """
         if labels is None:
             raise StageError(
@@ -67,12 +100,17 @@ class DistillerLoss:
         features = self.hook().flatten(0, -2)[: len(rows[0])]  # (R, D)
         if not self.settings.trunk:
             features = features.detach()
-        logits, scores = self.network(features, rows[1])
+        if self.is_pretraining:
+            logits, _ = self.network(features, rows[1])
+            self.notes["distiller_score"].append(compute_accuracy(logits, rows[2]))
+            return cross_entropy(logits, rows[2])
+        logits, scores = self.network(features, rows[1], frozen=self.copy is not None)
         shares = self.settings.compute_shares()
         terms = compute_terms(logits, scores, *rows, shares, self.settings.floor)
         for name, value in terms.logged.items():
             self.notes[name].append(value)
-        return self.settings.weight * terms.compared + terms.own + terms.supervision
+        learned = self.settings.weight * terms.compared + terms.supervision
+        return learned if self.copy is not None else learned + terms.own
 
     def pop_means(self) -> dict[str, float]:
         """Return the means over the steps since the last call."""

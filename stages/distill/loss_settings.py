@@ -265,6 +265,9 @@ class DistillerSettings(BaseModel):
     """The smallest weight of a sample; the mean is 1. It bounds the attentions' entropy."""
     trunk: bool = True
     """Whether the gradient of the distiller's own loss reaches the shared layers."""
+    pretraining: float = Field(0.0, ge=0, lt=1)
+    """The share of all steps in which the distiller is trained alone, on a copy of the student's
+    layers; then it is frozen, and the student is trained. 0: both are trained together."""
     features: LayerName | None = None
     """The student's layer whose output is shared; unset: the input of its last linear layer."""
     output: str | None = None
@@ -280,6 +283,15 @@ class DistillerSettings(BaseModel):
                 f"teacher_share = {self.teacher_share} divides the weight between two attentions, "
                 "and not both are on; leave it out, or set teacher_attention and "
                 "student_attention to true"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_pretraining(self) -> Self:
+        if self.pretraining and not self.trunk:
+            raise ValueError(
+                "pretraining trains the distiller with a copy of the student's layers, and trunk = "
+                "false keeps them random; leave one of the two out"
             )
         return self
 

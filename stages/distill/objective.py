@@ -121,8 +121,10 @@ class DistillationObjective:
             self.live_features = LiveFeatureLoss(task, module, teacher, losses, autocast)
             modules["features"] = self.live_features
         if self.distiller and self.lambda_kd:
-            self.distiller_loss = DistillerLoss(self.distiller, task, module)
+            self.distiller_loss = DistillerLoss(self.distiller, task, module, autocast)
             modules["distiller"] = self.distiller_loss.network.to(device)
+            if self.distiller_loss.copy is not None:
+                modules["copy"] = apply_layout(self.distiller_loss.copy, device)
         return modules
 
     @property
@@ -132,8 +134,12 @@ class DistillationObjective:
     def pop_means(self) -> dict[str, float]:
         return self.distiller_loss.pop_means() if self.distiller_loss else {}
 
-    def set_progress(self, progress: float) -> None:
+    def set_progress(self, progress: float) -> float:
+        """With a distiller that is trained before, both parts of the training have a schedule."""
         self.progress = progress
+        if self.distiller_loss is not None:
+            self.progress = self.distiller_loss.set_progress(progress)
+        return self.progress
 
     def prepare_batch(self, task: Task, batch: ViewBatch, view: int) -> ViewBatch:
         return batch
@@ -141,11 +147,26 @@ class DistillationObjective:
     def __call__(self, task: Task, outputs: Tensors, batch: ViewBatch, view: int) -> Tensor:
         if self.lambda_kd == 0:
             return self.other(task, outputs, batch, view)
+        if self.distiller_loss is not None:
+            self.distiller_loss.run_copy(batch.inputs)
+            if self.distiller_loss.is_pretraining:
+                return self.pretrain(self.distiller_loss, task, outputs, batch, view)
         teacher_loss = sum(self.iterate_terms(task, outputs, batch, view), torch.zeros(()))
         learned = self.lambda_kd * teacher_loss
         if self.lambda_kd == 1 or not batch.labelled:
             return learned
         return learned + (1 - self.lambda_kd) * self.other(task, outputs, batch, view)
+
+    def pretrain(
+        self, distiller: DistillerLoss, task: Task, outputs: Tensors, batch: ViewBatch, view: int
+    ) -> Tensor:
+        """Return the distiller's own loss, which has no gradient for the student."""
+        if not batch.labelled:
+            return 0 * next(distiller.network.parameters()).sum()
+        student = outputs[distiller.output]
+        stored = self.views[view][distiller.output][batch.indices]
+        teacher = torch.from_numpy(stored).to(student.device)
+        return distiller(*select_labelled(task.outputs[distiller.output], student, teacher, batch))
 
     def iterate_terms(
         self, task: Task, outputs: Tensors, batch: ViewBatch, view: int

@@ -85,8 +85,9 @@ class SequenceObjective:
     def pop_means(self) -> dict[str, float]:
         return {}
 
-    def set_progress(self, progress: float) -> None:
+    def set_progress(self, progress: float) -> float:
         self.progress = progress
+        return progress
 
     def prepare_batch(self, task: Task, batch: ViewBatch, view: int) -> ViewBatch:
         decoding = require_decoding(task)

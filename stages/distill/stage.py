@@ -61,6 +61,15 @@ class Distill(TrainingSettings, Stage[Weights]):
             raise ValueError("layers are those to inherit; set inherit = true, or leave them out")
         return self
 
+    @model_validator(mode="after")
+    def _check_pretraining(self) -> Self:
+        if self.patience and self.distiller is not None and self.distiller.pretraining:
+            raise ValueError(
+                "patience counts epochs without a better student, and pretraining of the distiller "
+                "trains no student at first; leave one of the two out"
+            )
+        return self
+
     def run(
         self, out: Path, *, teacher: Model, answers: Answers, start: Weights | None = None
     ) -> Facts:

@@ -41,8 +41,12 @@ class Objective(Protocol):
         It has no parameters if there is nothing to train. ``module`` runs in ``autocast``.
         """
 
-    def set_progress(self, progress: float) -> None:
-        """Set the share of the steps that are done, from 0 to 1. Called before each step."""
+    def set_progress(self, progress: float) -> float:
+        """Set the share of all steps that are done, from 0 to 1. Called before each step.
+
+        Return the progress of the learning rate's schedule, which is this share unless a training
+        has several parts.
+        """
 
     def prepare_batch(self, task: Task, batch: ViewBatch, view: int) -> ViewBatch:
         """Return the batch as the network reads it: one that generates also reads prefixes."""
@@ -85,8 +89,8 @@ class LabelObjective:
     ) -> nn.Module:
         return nn.Module()
 
-    def set_progress(self, progress: float) -> None:
-        """The weight of the labels does not move."""
+    def set_progress(self, progress: float) -> float:
+        return progress
 
     def prepare_batch(self, task: Task, batch: ViewBatch, view: int) -> ViewBatch:
         decoding = find_decoding(task)

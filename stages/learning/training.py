@@ -136,8 +136,7 @@ class Training:
         view = self.views.choose_view(epoch - 1)
         batches = self.plan.plan_epoch(epoch, self.steps_done).iterate_batches(chunks)
         for step, batch in enumerate(self.clock.watch(batches), self.steps_done):
-            self.set_rate((done + step) / total)
-            self.objective.set_progress((done + step) / total)
+            self.set_rate(self.objective.set_progress((done + step) / total))
             self.train_step(batch, view, epoch, step)
             self.steps_done = step + 1
             if self.is_due():
@@ -210,7 +209,7 @@ class Training:
 
     def measure_epoch(self, validation: Validation) -> dict[str, float]:
         """Return the epoch's entry of the history. Rank 0 measures it and shares it."""
-        self.compute.broadcast_tensors(list(self.module.buffers()))
+        self.compute.broadcast_tensors(list(self.networks.buffers()))
         metrics = {"loss": round(float(self.loss_sum) / self.steps_per_epoch, 6)}
         if self.compute.team.leads:
             metrics |= validation(self.evaluated_module) | self.objective.pop_means()

@@ -11,6 +11,7 @@ from attar.proof.gate import Comparison, Metric
 from attar.proof.ledger.ledger import Hop
 from attar.proof.report import formatting, gate_formatting
 from attar.proof.report.candidates import describe_trials, format_reason
+from attar.proof.report.distiller import describe_distiller
 from attar.proof.report.forest import place_mark
 from attar.proof.report.origin import find_origin
 from attar.proof.report.production import NAMES, list_production_comparisons
@@ -104,6 +105,7 @@ def build_page(records: Sequence[Record], recipe_name: str) -> dict[str, Any]:
         "origin": find_origin(found, records),
         "records": records,
         "started": describe_start(records),
+        "distiller": describe_distiller(records),
         "longest": max((record.seconds for record in records), default=0.0),
         "total": sum(record.seconds for record in records if record.status == "made"),
         **find_provenance(records),

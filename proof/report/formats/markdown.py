@@ -10,6 +10,7 @@ from attar.proof.ledger.candidates import CandidateChoice, CandidateResult
 from attar.proof.ledger.ledger import Hop
 from attar.proof.report import formatting, gate_formatting
 from attar.proof.report.candidates import describe_trials, format_reason
+from attar.proof.report.distiller import describe_distiller
 from attar.proof.report.origin import explain_missing_control
 from attar.proof.report.production import NAMES, list_production_comparisons
 from attar.proof.report.record import Record, describe_status
@@ -37,6 +38,8 @@ def render_markdown(records: Sequence[Record], recipe_name: str) -> str:
         blocks += [render_failure(record) for record in failed]
     if start := describe_start(records):
         blocks.append(escape_markdown(start))
+    if distiller := describe_distiller(records):
+        blocks.append(escape_markdown(distiller))
     blocks.append(count_slots(records))
     return "\n\n".join(blocks) + "\n"
 

@@ -9,6 +9,7 @@ from attar.proof.ledger.candidates import CandidateChoice
 from attar.proof.ledger.ledger import Hop
 from attar.proof.report import formatting, gate_formatting
 from attar.proof.report.candidates import describe_trials, format_reason
+from attar.proof.report.distiller import describe_distiller
 from attar.proof.report.origin import explain_missing_control
 from attar.proof.report.record import Record
 from attar.proof.report.start import describe_start
@@ -49,6 +50,8 @@ def render_ledger(records: Sequence[Record]) -> Group:
         parts.append(Text(f"control: {formatting.strip_controls(missing)}"))
     if start := describe_start(records):
         parts.append(Text(formatting.strip_controls(start)))
+    if distiller := describe_distiller(records):
+        parts.append(Text(formatting.strip_controls(distiller)))
     return Group(*parts)
 
 

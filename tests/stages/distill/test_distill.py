@@ -79,7 +79,12 @@ def test_a_loss_warms_up_and_the_labels_have_a_weight(answers: Answers) -> None:
 
 def test_the_progress_of_a_training_reaches_its_losses(tmp_path: Path, answers: Answers, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[float] = []
-    monkeypatch.setattr(DistillationObjective, "set_progress", lambda self, progress: told.append(progress))
+
+    def tell(self: DistillationObjective, progress: float) -> float:
+        told.append(progress)
+        return progress
+
+    monkeypatch.setattr(DistillationObjective, "set_progress", tell)
     distill(epochs=2).run(make_out(tmp_path), teacher=NOBODY, answers=answers)
     assert told == pytest.approx([step / len(told) for step in range(len(told))])
 

@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import nn
 
 from attar.engines.runtimes.torch import build_network, call_network
@@ -148,3 +149,74 @@ def test_which_output_it_is_about() -> None:
         choose_output(DistillerSettings(), Unlabelled())
     with pytest.raises(StageError, match=r"'logit'.*'logits'"):
         choose_output(DistillerSettings(output="logit"), Digits())
+
+
+# ---- in two steps
+
+FIRST = DistillerSettings(hidden=16, pretraining=0.5)
+
+
+def gradients(settings: DistillerSettings, progress: float) -> tuple[set[str], set[str], float, DistillerLoss]:
+    """The parameters of the student and of the distiller that the loss moves, and the loss."""
+    student, loss = connected(settings)
+    task = load_task(DIGITS)
+    loss.set_progress(progress)
+    inputs = task.example(np.random.default_rng(0), batch=8)
+    outputs = call_network(student, task, inputs)["logits"]
+    loss.run_copy(inputs)
+    value = loss(outputs, torch.randn(8, 10, generator=torch.Generator().manual_seed(1)), torch.arange(8))
+    value.backward()  # type: ignore[no-untyped-call]  # torch does not annotate Tensor.backward
+    assert loss.copy is not None
+    of_distiller = nn.ModuleDict({"copy": loss.copy, "network": loss.network})
+    moved = [{name for name, each in part.named_parameters() if each.grad is not None} for part in (student, of_distiller)]
+    return moved[0], moved[1], value.item(), loss
+
+
+def test_first_the_distiller_learns_alone() -> None:
+    student, distiller, value, loss = gradients(FIRST, 0.25)
+    assert student == set()
+    assert {name.split(".")[0] for name in distiller} == {"copy", "network"}
+    assert not any("attention" in name for name in distiller)
+    with torch.no_grad():
+        logits, _ = loss.network(loss.hook(), torch.randn(8, 10, generator=torch.Generator().manual_seed(1)))
+    assert value == pytest.approx(nn.functional.cross_entropy(logits, torch.arange(8)).item(), rel=1e-6)
+    assert loss.pop_means().keys() == {"distiller_score"}
+
+
+def test_then_the_student_learns_from_the_frozen_distiller() -> None:
+    student, distiller, _, loss = gradients(FIRST, 0.5)
+    assert "stem.0.weight" in student or len(student) > 4
+    assert distiller == {"network.attention.weight", "network.attention.bias"}
+    assert loss.copy is not None
+    assert not loss.copy.training
+    assert {"distiller_score", "distiller_kdl"} <= loss.pop_means().keys()
+
+
+def test_each_part_has_its_own_schedule() -> None:
+    _, loss = connected(DistillerSettings(hidden=16, pretraining=0.2))
+    told = [loss.set_progress(progress) for progress in (0.0, 0.1, 0.2, 0.6)]
+    assert told == pytest.approx([0.0, 0.5, 0.0, 0.5])
+    _, together = connected(BESIDE)
+    assert together.set_progress(0.3) == 0.3
+    assert not together.is_pretraining
+
+
+def test_the_student_is_untouched_until_its_part_begins(tmp_path: Path, answers: Answers) -> None:
+    """And an interruption in either part changes nothing."""
+    settings: dict[str, Any] = {"distiller": FIRST, "epochs": 2, "ema": 0.0}
+    whole, broken = make_out(tmp_path, "whole"), make_out(tmp_path, "broken")
+    facts = distilled(whole, answers, **settings).facts
+    first, last = facts["history"]
+    assert "distiller_kdl" not in first
+    assert last["distiller_kdl"] > 0
+    for step in (4, 14):
+        with pytest.raises(InterruptError), listen_to_progress(interrupt_at(step)):
+            distilled(broken, answers, **settings)
+    assert distilled(broken, answers, **settings).facts == facts
+    assert (broken / "weights.safetensors").read_bytes() == (whole / "weights.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("settings", [{"distiller": {"pretraining": 0.5, "trunk": False}}, {"distiller": FIRST, "patience": 2}])
+def test_settings_that_contradict_two_steps_are_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match="pretraining"):
+        Distill(**STUDENT | settings)
