@@ -23,7 +23,7 @@ FEWEST_ROWS = 4
 """Fewer rows than this may look like probabilities by chance."""
 ENOUGH_ROWS = 128
 """After this many rows, declared logits are refused before all answers are computed."""
-SURE = 0.1
+SURE = 0.2
 """Declared multilabel logits are refused if all lie between 0 and 1, and some this near to each."""
 LEAST_STEP = 1 / 1024
 """The smallest step of a quantized output that can be distinguished from rounding."""

@@ -22,9 +22,9 @@ def main() -> None:
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder, steady():
         lab = Lab(Path(folder) / "store")
-        healthy, sentences = lab.healthy(), lab.of_sentences.healthy()
+        healthy, sentences, kinds = (each.healthy() for each in (lab, lab.of_sentences, lab.of_kinds))
         results: Results = {group: [(case, tried(group, case, lab)) for case in cases] for group, cases in CASES.items()}
-        text = page(results, healthy, sentences, time.perf_counter() - started, lab)
+        text = page(results, (healthy, sentences, kinds), time.perf_counter() - started, lab)
     wrong = [case.fault for each in results.values() for case, found in each if not case.came_true(found)]
     if wrong:
         sys.exit(f"not as expected, {PAGE.name} is not written: {'; '.join(wrong)}")

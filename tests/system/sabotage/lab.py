@@ -28,6 +28,8 @@ from tests.support.bundles.signing_parts import pair
 RECIPE = Path(__file__).parent / "project" / "recipe.toml"
 SENTENCES = Path(__file__).parent / "sentences" / "recipe.toml"
 """The recipe of a task of sequences."""
+KINDS = Path(__file__).parent / "kinds" / "recipe.toml"
+"""The recipe of a task of several labels a sample and a class at each pixel."""
 Stages = Mapping[str, type[Stage[Any]]]
 
 
@@ -68,6 +70,11 @@ class Lab:
     def of_sentences(self) -> Lab:
         """The same store, and the recipe of a task of sequences."""
         return replace(self, recipe=SENTENCES)
+
+    @property
+    def of_kinds(self) -> Lab:
+        """The same store, and the recipe of several labels a sample and a class at each pixel."""
+        return replace(self, recipe=KINDS)
 
     def made(self, slot: str, *overrides: str) -> Record:
         """One slot of another healthy run: an older student's engine, another teacher's answers."""

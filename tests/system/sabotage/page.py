@@ -21,7 +21,8 @@ Row = tuple[str, str, str, str]
 Results = Mapping[str, Sequence[tuple[Case, Found]]]
 
 
-def page(results: Results, healthy: Sequence[Record], sentences: Sequence[Record], seconds: float, lab: Lab) -> str:
+def page(results: Results, made: tuple[Sequence[Record], Sequence[Record], Sequence[Record]], seconds: float, lab: Lab) -> str:
+    healthy, sentences, kinds = made
     count = len(faults(results))
     missed = [f"- {group}: {case.fault} ({case.missed})." for group, each in results.items() for case, _ in each if case.missed]
     return f"""# Sabotage
@@ -29,7 +30,8 @@ def page(results: Results, healthy: Sequence[Record], sentences: Sequence[Record
 Nothing broken should get through; this page says what does. `python -m tests.system.sabotage` puts {count} faults, one at a time,
 into the real pipeline on a recipe of seconds (`tests/system/sabotage/project`: digits of 8x8 pixels, a residual teacher network,
 a student with a tenth of its parameters, int8), notes how each run ended, and writes this page. Faults of sequences have a recipe
-of their own (`tests/system/sabotage/sentences`: numbers spelled digit by digit, a translator, a smaller one, int8 weights). All
+of their own (`tests/system/sabotage/sentences`: numbers spelled digit by digit, a translator, a smaller one, int8 weights), and
+so have those of several labels a sample and a class at each pixel (`tests/system/sabotage/kinds`: attributes of digits, ink). All
 stages are the real ones but for the one that is spoilt; a bundle is spoilt in a copy and given to `attar check`, a signed one
 with `--trusted`. `make test` holds every line below to its exit code and its place, the misses too: when something is found that
 catches one, the test says so.
@@ -48,6 +50,12 @@ And of the recipe for sequences:
 | hop | gate | promise | measured | bounds |
 | --- | --- | --- | --- | --- |
 {chr(10).join(promises(sentences))}
+
+And of the recipe for several labels a sample and a class at each pixel:
+
+| hop | gate | promise | measured | bounds |
+| --- | --- | --- | --- | --- |
+{chr(10).join(promises(kinds))}
 
 ## Missed
 

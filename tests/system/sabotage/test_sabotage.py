@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from tests.system.sabotage.case import Case
-from tests.system.sabotage.lab import RECIPE, SENTENCES, Lab, outcome
+from tests.system.sabotage.lab import KINDS, RECIPE, SENTENCES, Lab, outcome
 from tests.system.sabotage.registry import CASES
 
 NUMBERED = [pytest.param(case, id=f"{group}: {case.fault}") for group, cases in CASES.items() for case in cases]
 
 
-@pytest.mark.parametrize("recipe", [RECIPE, SENTENCES], ids=["project", "sentences"])
+@pytest.mark.parametrize("recipe", [RECIPE, SENTENCES, KINDS], ids=["project", "sentences", "kinds"])
 def test_without_a_fault_every_promise_is_kept(lab: Lab, recipe: Path) -> None:
     found = outcome(list(replace(lab, recipe=recipe).workspace().run.walk()))
     assert (found.code, found.where) == (0, ""), found.evidence
