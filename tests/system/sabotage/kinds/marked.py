@@ -53,12 +53,15 @@ class Marked(Digits):
 
 
 def share_decisions(logits: Array, targets: Arrays) -> npt.NDArray[np.float64]:
-    return ((np.asarray(logits, np.float64) > 0) == targets["attributes"]).mean(1, keepdims=True)
+    is_right = (np.asarray(logits, np.float64) > 0) == np.asarray(targets["attributes"], bool)
+    shares: npt.NDArray[np.float64] = is_right.mean(1, keepdims=True)
+    return shares
 
 
 def share_pixels(logits: Array, targets: Arrays, ignore: int | None = None) -> npt.NDArray[np.float64]:
     right, known = count_hits(logits, targets["ink"], ignore).T
-    return (right / known)[:, None]
+    shares: npt.NDArray[np.float64] = (right / known)[:, None]
+    return shares
 
 
 def label(image: npt.NDArray[np.uint8], digits: npt.NDArray[np.int64]) -> Labels:
