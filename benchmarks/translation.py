@@ -48,7 +48,7 @@ from attar.stages.export import sequences
 from benchmarks.peers.ctranslate2_model import name_tokens, write_model
 
 SENTENCES = 256
-BATCHES = (1, 32)
+BATCHES = (1, 8, 32)
 ROUNDS, SECONDS = 200, 60.0
 PEERS = {"CTranslate2 fp32": "float32", "CTranslate2 int8": "int8"}
 """CTranslate2's compute types."""
@@ -78,7 +78,7 @@ def load_field(folder: Path) -> Field:
 def build_engines(field: Field, folder: Path) -> dict[str, Path]:
     """Return the built graphs that generate, by their precision."""
     for name, form in sequences.describe_graphs(field.network, field.task).items():
-        sequences.export_form(form, folder / f"{name}.onnx", 20, "torchscript")
+        sequences.export_form(form, folder / f"{name}.onnx", 20, "dynamo")
     return {
         precision: build_engine(field, folder, precision)
         for precision in ("fp32", "int8-dynamic", "int8-weights")
@@ -167,7 +167,7 @@ def time_batches(
     return timing.time_interleaved(calls, ROUNDS, SECONDS)
 
 
-BATCH_SAMPLES = {1: 32, 32: 128}
+BATCH_SAMPLES = {1: 32, 8: 64, 32: 128}
 """Sentences of one timed call, by batch size."""
 
 

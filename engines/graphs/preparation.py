@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 if TYPE_CHECKING:
     import onnx
     import onnx_ir as ir
@@ -15,7 +17,8 @@ def prepare_graph(source: Path) -> onnx.ModelProto:
     """Return the float graph: every node has a name, every weight is an initializer.
 
     Only an initializer is quantized as a weight or a bias. The dynamo exporter writes Constant
-    nodes, the torchscript exporter an Identity for each weight that equals another.
+    nodes and a Transpose of a large table that embeds, too; the torchscript exporter writes an
+    Identity for each weight that equals another.
     """
     import onnx
     import onnx_ir as ir
@@ -26,6 +29,7 @@ def prepare_graph(source: Path) -> onnx.ModelProto:
     model = ir.from_proto(proto)
     common.LiftConstantsToInitializersPass(size_limit=0)(model)
     common.IdentityEliminationPass()(model)
+    fold_transposes(model)
     fold_gemm_beta(model)
     prepared = ir.to_proto(model)
     restore_outputs(prepared, [value.name for value in proto.graph.output])
@@ -49,6 +53,23 @@ def restore_outputs(model: onnx.ModelProto, names: Sequence[str]) -> None:
         if value.name != name:
             model.graph.node.append(onnx.helper.make_node("Identity", [value.name], [name], name))
             value.name = name
+
+
+def fold_transposes(model: ir.Model) -> None:
+    """Replace each Transpose of an initializer by an initializer, in place."""
+    import onnx_ir as ir
+
+    for node in list(model.graph):
+        table = node.inputs[0].const_value if node.op_type == "Transpose" and node.inputs[0] else None
+        result = node.outputs[0]
+        if table is None or result.is_graph_output():
+            continue
+        order = node.attributes["perm"].as_ints() if "perm" in node.attributes else None
+        values = np.ascontiguousarray(table.numpy().transpose(order))
+        weight = ir.Value(name=result.name, const_value=ir.tensor(values, name=result.name))
+        result.replace_all_uses_with(weight)
+        model.graph.remove(node, safe=True)
+        model.graph.register_initializer(weight)
 
 
 def fold_gemm_beta(model: ir.Model) -> None:
