@@ -23,6 +23,10 @@ from attar.models.task import Array, Arrays, Output, Predict, Task
 START, STEP, MODEL, FOLLOW = "start", "step", "model", "follow"
 PATH = "path"
 """The input of `follow` besides the task's: int64 ``[N, T]``, the tokens whose logits are asked."""
+CROWDED = (3, 4)
+"""A batch goes on with the samples that it has while more than 3 of 4 go on. Otherwise those that
+have ended are left out, which costs a copy of memory and state, and makes every later step cheaper.
+"""
 Integers = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 
@@ -113,15 +117,26 @@ def generate_greedily(
     """As `generate`, one call of `step` for each token."""
     words, limits = decoding.vocabulary, decoding.limit_lengths(inputs)
     memory, state = start_sequence(graphs, inputs)
-    token = np.full(len(limits), words.begin, np.int64)
-    done = np.zeros(len(limits), bool)
-    steps: list[Integers] = []
-    while not done.all():
-        logits, state = take_step(graphs, token, len(steps), memory, state)
+    paths = np.full((len(limits), decoding.longest), words.pad, np.int64)
+    rows = np.arange(len(limits))
+    token, done, place = np.full(len(limits), words.begin, np.int64), np.zeros(len(limits), bool), 0
+    while len(rows):
+        logits, state = take_step(graphs, token, place, memory, state)
         token = np.where(done, words.pad, logits.argmax(1)).astype(np.int64)
-        steps.append(token)
-        done = done | (token == words.end) | (len(steps) >= limits)
-    return pad_path(np.stack(steps, 1), words.pad, decoding.longest)
+        paths[rows, place] = token
+        place += 1
+        done = done | (token == words.end) | (place >= limits[rows])
+        if not is_crowded(done):
+            stay = np.flatnonzero(~done)
+            memory, state = select_rows(memory, stay), select_rows(state, stay)
+            rows, token, done = rows[stay], token[stay], done[stay]
+    return paths
+
+
+def is_crowded(done: npt.NDArray[np.bool_]) -> bool:
+    """Whether so many samples go on that those that have ended may stay."""
+    part, whole = CROWDED
+    return bool((~done).sum() * whole > len(done) * part)
 
 
 def generate_with_beam(

@@ -1,8 +1,10 @@
 """Assembly: the graphs `start` and `step` become one graph from a task's inputs to tokens.
 
-A `Loop` (ONNX, operator Loop, version 16) calls the step once for each token and ends when every
-sample has its end token or has reached its limit. The graphs are assembled after quantization, so
-no pass has to enter a subgraph. The tokens are those of ``generation.generate_greedily``.
+A `Loop` (ONNX, operator Loop, version 16) calls the step once for each token and ends when few
+enough samples go on; a sample ends with its end token or at its limit. A second `Loop` around it
+leaves the samples out that have ended, until none goes on. The graphs are assembled after
+quantization, so no pass has to enter a subgraph. The tokens are those of
+``generation.generate_greedily``.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from attar.models.generation import Decoding
+from attar.models.generation import CROWDED, Decoding
 from attar.models.task import Task
 from attar.pipeline.core.errors import UnsupportedModelError
 
@@ -45,7 +47,6 @@ def assemble_graph(start: Path, step: Path, target: Path, task: Task, decoding: 
         [make_value(RESULT, "INT64", list(task.outputs[decoding.output].axes))],
         [
             *parts.start.graph.initializer,
-            *parts.step.graph.initializer,
             *make_constants(task, decoding),
         ],
     )
@@ -70,6 +71,10 @@ class SequenceParts:
     memory: list[str]
     states: list[str]
 
+    @property
+    def tensors(self) -> list[str]:
+        return [*self.memory, *self.states]
+
     @classmethod
     def load(cls, start: Path, step: Path) -> SequenceParts:
         import onnx
@@ -89,7 +94,7 @@ class SequenceParts:
                 f"not return, and lacks the outputs {sorted(missing) or 'none'}; export both from "
                 "one network"
             )
-        rename_tensors(models[0].graph, START_PREFIX, set(outputs))
+        rename_tensors(models[0].graph, START_PREFIX, ())
         rename_tensors(models[1].graph, STEP_PREFIX, reads | gives)
         return cls(*models, memory, states)
 
@@ -124,24 +129,74 @@ def give_public_names(graph: onnx.GraphProto, task: Task, decoding: Decoding) ->
 
 
 def build_nodes(parts: SequenceParts, decoding: Decoding) -> Iterator[onnx.NodeProto]:
-    """Yield the nodes of the outer graph: the start, the limits, the loop, the tokens by sample."""
+    """Yield the nodes of the outer graph: start, limits, loops, and the tokens by sample."""
     import onnx
 
     node = onnx.helper.make_node
     yield from parts.start.graph.node
     yield node("Shape", [parts.start.graph.input[0].name], ["samples"], start=0, end=1)
     yield node("Expand", ["begin", "samples"], ["token_0"])
-    yield node("Expand", ["false", "samples"], ["done_0"])
+    yield node("Squeeze", ["samples"], ["sample_count"])
+    yield node("Range", ["zero", "sample_count", "one"], ["rows_0"])
+    yield node("Concat", ["one_zero", "samples"], ["path_shape"], axis=0)
+    yield node("Expand", ["pad", "path_shape"], ["path_0"])
     yield from build_limits(decoding)
-    carried = ["token_0", "place_0", "done_0", *parts.states]
-    results = [f"last_{name}" for name in ("token", "place", "done", *parts.states)]
-    body = build_body(parts)
-    yield node("Loop", ["longest", "true", *carried], [*results, "tokens_by_step"], body=body)
+    held = ["token_0", "rows_0", "limits_0", *(START_PREFIX + name for name in parts.tensors)]
+    results = [f"final_{name}" for name in ("token", "rows", "limits", *parts.tensors)]
+    yield node(
+        "Loop",
+        ["longest", "true", "place_0", "path_0", *held],
+        ["final_place", "tokens_by_step", *results],
+        body=build_phase(parts),
+    )
     yield node("Transpose", ["tokens_by_step"], ["tokens_by_sample"], perm=[1, 0])
     yield node("Shape", ["tokens_by_sample"], ["steps"], start=1, end=2)
     yield node("Sub", ["longest", "steps"], ["missing"])
     yield node("Concat", ["three_zeros", "missing"], ["padding"], axis=0)
     yield node("Pad", ["tokens_by_sample", "padding", "pad"], [RESULT])
+
+
+def build_phase(parts: SequenceParts) -> onnx.GraphProto:
+    """Return the steps with the same samples, after which those that have ended are left out."""
+    import onnx
+
+    node, value = onnx.helper.make_node, onnx.helper.make_tensor_value_info
+    carried = ["held_token", "held_place", "done_0", *(f"held_{name}" for name in parts.states)]
+    results = [f"last_{name}" for name in ("token", "place", "done", *parts.states)]
+    # What is selected: the token and the state that the steps left, and all else as it was held.
+    selected = {"held_token": "last_token", "rows": "rows", "limits": "limits"}
+    selected |= {name: name for name in parts.memory}
+    selected |= {f"held_{name}": f"last_{name}" for name in parts.states}
+    nodes = [
+        node("Shape", ["rows"], ["size"]),
+        node("Mul", ["size", "crowded_part"], ["few_by_whole"]),
+        node("Expand", ["false", "size"], ["done_0"]),
+        node("Loop", ["longest", "true", *carried], [*results, "tokens"], body=build_body(parts)),
+        node("Shape", ["tokens"], ["tokens_shape"]),
+        node("Expand", ["rows", "tokens_shape"], ["columns"]),
+        node("Shape", ["tokens"], ["turns"], start=0, end=1),
+        node("Concat", ["turns", "samples"], ["block_shape"], axis=0),
+        node("Expand", ["pad", "block_shape"], ["empty_block"]),
+        node("ScatterElements", ["empty_block", "columns", "tokens"], ["block"], axis=1),
+        node("Concat", ["path", "block"], ["next_path"], axis=0),
+        node("Not", ["last_done"], ["stays"]),
+        *(
+            node("Compress", [source, "stays"], [f"next_{name}"], axis=0)
+            for name, source in selected.items()
+        ),
+        node("Size", ["next_rows"], ["left"]),
+        node("Greater", ["left", "zero"], ["phase_goes_on"]),
+    ]
+    kinds = {item.name: item.type.tensor_type.elem_type for item in parts.start.graph.output}
+    integer = onnx.TensorProto.INT64
+    types = {"held_place": integer, "path": integer} | {
+        name: kinds.get(START_PREFIX + name.removeprefix("held_"), integer) for name in selected
+    }
+    inputs = [make_value("phase", "INT64", []), make_value("is_in_phase", "BOOL", [])]
+    inputs += [value(name, kind, None) for name, kind in types.items()]
+    outputs = [make_value("phase_goes_on", "BOOL", []), make_value("last_place", "INT64", [1])]
+    outputs += [value(f"next_{name}", types[name], None) for name in ("path", *selected)]
+    return onnx.helper.make_graph(nodes, "phase", inputs, outputs)
 
 
 def build_limits(decoding: Decoding) -> Iterator[onnx.NodeProto]:
@@ -150,7 +205,7 @@ def build_limits(decoding: Decoding) -> Iterator[onnx.NodeProto]:
 
     node = onnx.helper.make_node
     if decoding.source is None:
-        yield node("Expand", ["longest", "samples"], ["limits"])
+        yield node("Expand", ["longest", "samples"], ["limits_0"])
         return
     yield node("Equal", [START_PREFIX + decoding.source, "source_pad"], ["is_pad"])
     yield node("Not", ["is_pad"], ["is_source"])
@@ -158,14 +213,14 @@ def build_limits(decoding: Decoding) -> Iterator[onnx.NodeProto]:
     yield node("ReduceSum", ["source_ones", "axis_1"], ["source_length"], keepdims=0)
     yield node("Mul", ["source_length", "slope"], ["scaled_length"])
     yield node("Add", ["scaled_length", "offset"], ["raw_limits"])
-    yield node("Clip", ["raw_limits", "one", "longest"], ["limits"])
+    yield node("Clip", ["raw_limits", "one", "longest"], ["limits_0"])
 
 
 def build_body(parts: SequenceParts) -> onnx.GraphProto:
-    """Return one iteration: a step, the most likely token, and whether any sample goes on."""
+    """Return one iteration: a step, the most likely token, and whether enough samples go on."""
     import onnx
 
-    node, integer = onnx.helper.make_node, onnx.TensorProto.INT32
+    node, integer = onnx.helper.make_node, onnx.TensorProto.INT64
     samples = [
         node("ArgMax", ["logits"], ["likely"], axis=1, keepdims=0),
         node("Where", ["done", "pad", "likely"], ["next_token"]),
@@ -174,10 +229,12 @@ def build_body(parts: SequenceParts) -> onnx.GraphProto:
         node("GreaterOrEqual", ["next_place", "limits"], ["is_at_limit"]),
         node("Or", ["done", "has_ended"], ["done_by_token"]),
         node("Or", ["done_by_token", "is_at_limit"], ["next_done"]),
-        node("Cast", ["next_done"], ["done_integer"], to=integer),
-        node("ReduceMin", ["done_integer"], ["all_integer"], keepdims=0),
-        node("Cast", ["all_integer"], ["all_done"], to=onnx.TensorProto.BOOL),
-        node("Not", ["all_done"], ["goes_on"]),
+        node("Not", ["next_done"], ["is_alive"]),
+        node("Cast", ["is_alive"], ["alive_integer"], to=integer),
+        node("ReduceSum", ["alive_integer"], ["alive"], keepdims=0),
+        node("Mul", ["alive", "crowded_whole"], ["alive_by_whole"]),
+        node("Squeeze", ["few_by_whole"], ["fewest"]),
+        node("Greater", ["alive_by_whole", "fewest"], ["goes_on"]),
         node("Identity", ["next_token"], ["token_of_step"]),
     ]
     before: list[tuple[str, str, Sequence[int | str]]] = [
@@ -197,7 +254,11 @@ def build_body(parts: SequenceParts) -> onnx.GraphProto:
     outputs += [make_value(f"next_{name}", dtype, shape) for name, dtype, shape in before]
     outputs += [next_states[f"next_{name}"] for name in parts.states]
     outputs.append(make_value("token_of_step", "INT64", ["samples"]))
-    return onnx.helper.make_graph([*parts.step.graph.node, *samples], "step", inputs, outputs)
+    # In the graph that reads them: as weights of a graph further out, MatMulNBits is slower and
+    # rounds otherwise than in the step alone.
+    weights = list(parts.step.graph.initializer)
+    nodes = [*parts.step.graph.node, *samples]
+    return onnx.helper.make_graph(nodes, "step", inputs, outputs, weights)
 
 
 def make_constants(task: Task, decoding: Decoding) -> list[onnx.TensorProto]:
@@ -209,7 +270,11 @@ def make_constants(task: Task, decoding: Decoding) -> list[onnx.TensorProto]:
         "begin": np.int64(words.begin),
         "end": np.int64(words.end),
         "pad": np.int64(words.pad),
+        "zero": np.int64(0),
         "one": np.int64(1),
+        "crowded_part": np.int64(CROWDED[0]),
+        "crowded_whole": np.int64(CROWDED[1]),
+        "one_zero": np.zeros(1, np.int64),
         "place_0": np.zeros(1, np.int64),
         "longest": np.int64(decoding.longest),
         "true": np.bool_(True),

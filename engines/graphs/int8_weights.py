@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attar.engines.graphs.inspection import index_constants
+import numpy as np
+
+from attar.engines.graphs.inspection import get_attribute, index_constants
 from attar.engines.graphs.int8 import EXCLUDED
 from attar.engines.graphs.preparation import clear_metadata, prepare_graph
 from attar.engines.graphs.selection import check_node_names
@@ -28,8 +30,8 @@ if TYPE_CHECKING:
 BLOCK = 128
 """Weights along the summed axis that share one scale."""
 BITS = 8
-UNREAD_GEMM = "a Gemm, a product of two axes with a bias; write it of three axes to have a MatMul"
-"""Why a Gemm stays float: ONNX Runtime's quantizer reads MatMul alone."""
+UNREAD_GEMM = "a Gemm that scales or transposes its input"
+"""Why a Gemm stays float: it is no MatMul, which alone ONNX Runtime's quantizer reads."""
 INT8_ACTIVATIONS = 4
 """The accuracy level of MatMulNBits at which each row of the activations is rounded to int8."""
 
@@ -47,6 +49,8 @@ def write_int8_weights_graph(
     model = prepare_graph(source)
     check_node_names(model, exclude)
     constants = index_constants(model)
+    split_gemms(model, constants, exclude)
+    constants = index_constants(model)
     products = [node for node in model.graph.node if node.op_type == "MatMul"]
     weighted = {node.name for node in products if node.input[1] in constants}
     inside = weighted - set(exclude)
@@ -62,11 +66,51 @@ def write_int8_weights_graph(
     outside = {
         node.name: EXCLUDED if node.name in weighted else "a product of two activations"
         for node in products
-    } | {node.name: UNREAD_GEMM for node in model.graph.node if node.op_type == "Gemm"}
+    } | {
+        node.name: EXCLUDED if node.name in exclude else UNREAD_GEMM
+        for node in model.graph.node
+        if node.op_type == "Gemm"
+    }
     return {
         "quantized": dict(Counter(node.op_type for node in products if node.name in inside)),
         "float": {name: reason for name, reason in outside.items() if name not in inside},
     }
+
+
+def split_gemms(
+    model: onnx.ModelProto, constants: Mapping[str, onnx.TensorProto], exclude: Collection[str]
+) -> None:
+    """Write each Gemm by a constant weight as MatMul and Add, in place.
+
+    The MatMul has the name of the Gemm. One that is excluded stays as it is.
+    """
+    import onnx
+
+    nodes: list[onnx.NodeProto] = []
+    for node in model.graph.node:
+        weight = constants.get(node.input[1]) if is_plain_gemm(node) else None
+        if weight is None or node.name in exclude:
+            nodes.append(node)
+            continue
+        name, product = node.input[1], node.output[0]
+        if get_attribute(node, "transB", 0):
+            name = f"{node.name}.weight"
+            values = np.ascontiguousarray(onnx.numpy_helper.to_array(weight).T)
+            model.graph.initializer.append(onnx.numpy_helper.from_array(values, name))
+        if len(node.input) > 2:
+            product = f"{node.name}.product"
+        nodes.append(onnx.helper.make_node("MatMul", [node.input[0], name], [product], node.name))
+        if len(node.input) > 2:
+            sums = [product, node.input[2]], [node.output[0]]
+            nodes.append(onnx.helper.make_node("Add", *sums, f"{node.name}.bias"))
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+
+
+def is_plain_gemm(node: onnx.NodeProto) -> bool:
+    """Whether a node is a Gemm that neither transposes its input nor scales."""
+    scales = [get_attribute(node, name, 1.0) for name in ("alpha", "beta")]
+    return node.op_type == "Gemm" and scales == [1.0, 1.0] and not get_attribute(node, "transA", 0)
 
 
 def quantize_weights(model: onnx.ModelProto, excluded: Sequence[str]) -> None:

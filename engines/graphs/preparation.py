@@ -60,7 +60,9 @@ def fold_transposes(model: ir.Model) -> None:
     import onnx_ir as ir
 
     for node in list(model.graph):
-        table = node.inputs[0].const_value if node.op_type == "Transpose" and node.inputs[0] else None
+        table = (
+            node.inputs[0].const_value if node.op_type == "Transpose" and node.inputs[0] else None
+        )
         result = node.outputs[0]
         if table is None or result.is_graph_output():
             continue

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attar.engines.graphs.int8 import EXCLUDED
+from attar.engines.graphs.int8_dynamic import write_dynamic_int8_graph
 from attar.engines.graphs.int8_weights import BITS, BLOCK, write_int8_weights_graph
 from attar.engines.runtimes.onnxruntime import open_session
 from attar.pipeline.core.errors import StageError, UnsupportedModelError
@@ -74,19 +75,63 @@ def test_an_excluded_product_stays_float(tmp_path: Path) -> None:
     assert sorted(names) == ["gram", "second"]
 
 
-def test_a_gemm_stays_float_and_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("transposes", "excludes"), [(False, False), (True, False), (False, True)])
+def test_a_gemm_is_rounded_as_a_matmul_with_its_bias(tmp_path: Path, transposes: bool, excludes: bool) -> None:
     """An exporter writes a linear layer of two axes as a Gemm."""
     model = onnx.load(write_graph(tmp_path))
     (node,) = [node for node in model.graph.node if node.name == "second"]
-    bias = onnx.numpy_helper.from_array(np.zeros(CLASSES, np.float32), "bias")
-    model.graph.initializer.append(bias)
+    (weight,) = [tensor for tensor in model.graph.initializer if tensor.name == "second"]
+    bias = np.arange(CLASSES, dtype=np.float32)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(bias, "bias"))
     node.op_type = "Gemm"
     node.input.append("bias")
-    onnx.save(model, tmp_path / "model.onnx")
-    facts = write_int8_weights_graph(tmp_path / "model.onnx", tmp_path / "int8.onnx", ())
-    assert facts["quantized"] == {"MatMul": 1}
+    if transposes:
+        node.attribute.append(onnx.helper.make_attribute("transB", 1))
+        weight.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(weight).T.copy(), "second"))
+    onnx.save(model, tmp_path / "gemm.onnx")
+    facts = write_int8_weights_graph(tmp_path / "gemm.onnx", tmp_path / "int8.onnx", ["second"] if excludes else ())
+    assert facts["quantized"] == {"MatMul": 1 if excludes else 2}
+    assert facts["float"].keys() == ({"gram", "second"} if excludes else {"gram"})
+    with open_session({"model": tmp_path / "gemm.onnx", "int8": tmp_path / "int8.onnx"}, 1) as predict:
+        before, after = (
+            np.asarray(predict.graphs[name]({"x": draw_rows(0, 4)})["logits"], np.float32) for name in ("model", "int8")
+        )
+    np.testing.assert_allclose(after, before, atol=0.02 * np.abs(before).max())
+
+
+def test_a_gemm_that_scales_stays_float_and_is_named(tmp_path: Path) -> None:
+    model = onnx.load(write_graph(tmp_path))
+    (node,) = [node for node in model.graph.node if node.name == "second"]
+    node.op_type = "Gemm"
+    node.attribute.append(onnx.helper.make_attribute("alpha", 0.5))
+    onnx.save(model, tmp_path / "gemm.onnx")
+    facts = write_int8_weights_graph(tmp_path / "gemm.onnx", tmp_path / "int8.onnx", ())
     assert facts["float"].keys() == {"gram", "second"}
     assert "Gemm" in facts["float"]["second"]
+
+
+def test_a_table_that_embeds_and_projects_is_rounded(tmp_path: Path) -> None:
+    """An exporter writes the projection as a product by the transposed table."""
+    size, width = 1024, 8
+    text = f"""
+        <ir_version: 10, opset_import: ["" : 20]>
+        tied (int64[batch] token) => (float[batch,{size}] logits) {{
+            x = Gather(table, token)  t = Transpose<perm = [1, 0]>(table)  logits = MatMul(x, t)
+        }}"""
+    model = onnx.parser.parse_model(text)
+    values = np.random.default_rng(0).standard_normal((size, width)).astype(np.float32)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(values, "table"))
+    onnx.save(model, tmp_path / "tied.onnx")
+    facts = write_int8_weights_graph(tmp_path / "tied.onnx", tmp_path / "int8.onnx", ())
+    assert facts["quantized"] == {"MatMul": 1}
+    # As the last layer it is not small: dynamic int8 rounds it, too.
+    dynamic = write_dynamic_int8_graph(tmp_path / "tied.onnx", tmp_path / "dynamic.onnx", True, ())
+    assert dynamic["quantized"] == {"MatMul": 1}
+    files = {name: tmp_path / f"{name}.onnx" for name in ("tied", "int8", "dynamic")}
+    with open_session(files, 1) as predict:
+        rows = {"token": np.array([5, 900])}
+        before, *after = (np.asarray(predict.graphs[name](rows)["logits"], np.float32) for name in files)
+    np.testing.assert_allclose(after, [before] * 2, atol=0.03 * np.abs(before).max())
 
 
 def test_nothing_left_to_round(tmp_path: Path) -> None:
@@ -130,6 +175,7 @@ def test_the_same_graph_has_the_same_bytes(tmp_path: Path) -> None:
 FIRST_USE = """
 import logging, sys
 from pathlib import Path
+from attar.engines.graphs.int8_dynamic import write_dynamic_int8_graph
 from attar.engines.graphs.int8_weights import write_int8_weights_graph
 
 root = logging.getLogger()

@@ -14,6 +14,7 @@ from attar.models.generation import (
     FOLLOW,
     MODEL,
     PATH,
+    STEP,
     Decoding,
     Floats,
     Integers,
@@ -21,6 +22,7 @@ from attar.models.generation import (
     generate,
     generate_greedily,
     generate_with_beam,
+    is_crowded,
     measure_lengths,
     normalize_logits,
     pad_path,
@@ -167,6 +169,28 @@ def test_a_sample_depends_neither_on_its_batch_mates_nor_on_padding(seed: int, l
         own_beams, own_scores = generate_with_beam(graphs, alone, decoding, beam)
         assert own_beams.tolist() == beams[[row]].tolist()
         assert own_scores.tolist() == scores[[row]].tolist()
+
+
+def test_samples_that_have_ended_are_left_out() -> None:
+    """Limits of 2, 2, 4, 6: after two tokens half are left, after four one."""
+    graphs, sizes = make_chain([say(0, 0, 0, 1, 0)] * 5), []
+
+    def count(inputs: Arrays) -> dict[str, Array]:
+        sizes.append(len(inputs["token"]))
+        return graphs[STEP](inputs)
+
+    sources = {"source": np.array([[3, 0, 0], [3, 0, 0], [3, 3, 0], [3, 3, 3]])}
+    decoding = make_decoding(size=5, longest=7, growth=(2, 0))
+    tokens = generate_greedily({**graphs, STEP: count}, sources, decoding)
+    assert sizes == [4, 4, 2, 2, 1, 1]
+    assert (tokens != WORDS.pad).sum(1).tolist() == [2, 2, 4, 6]
+
+
+@pytest.mark.parametrize(
+    ("ended", "crowded"), [([0, 0, 0, 0], True), ([1, 0, 0, 0], False), ([1, 0, 0, 0, 0], True), ([1], False)]
+)
+def test_a_batch_is_crowded_while_more_than_three_of_four_go_on(ended: list[int], crowded: bool) -> None:
+    assert is_crowded(np.array(ended, bool)) == crowded
 
 
 def test_the_source_limits_the_length() -> None:
