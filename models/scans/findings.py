@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,8 +53,8 @@ def deal_classes(
     dealt = deal_samples(keys, labels)
     if not all(len(rows) for rows in dealt.values()):
         raise RecipeError(
-            f"{where} has too few different samples to deal: no class has {FEWEST_GROUPS}; add "
-            "some, at least ten a class"
+            f"{where} has too few different samples, or groups of them: each split needs one, so "
+            f"a class {FEWEST_GROUPS}; add some, at least ten a class"
         )
     return dealt
 
@@ -95,12 +94,10 @@ def describe_copies(keys: Sequence[bytes]) -> list[str]:
 
 def describe_skipped(skipped: Sequence[Skipped]) -> list[str]:
     """Return how many samples are left out, with some names for each reason."""
-    reasons = Counter(each.reason for each in skipped)
-    return [
-        f"Left out, {count}: {reason}: "
-        f"{list_some([each.name for each in skipped if each.reason == reason])}."
-        for reason, count in reasons.most_common()
-    ]
+    names: dict[str, list[str]] = {}
+    for each in skipped:
+        names.setdefault(each.reason, []).append(each.name)
+    return [f"Left out, {len(own)}: {why}: {list_some(own)}." for why, own in names.items()]
 
 
 def list_some(names: Sequence[str]) -> str:

@@ -28,6 +28,16 @@ def make_cached_file(source: Path, kind: str, write: Callable[[Path], None]) -> 
     file = find_cache_folder() / kind / hashlib.sha256(state.encode()).hexdigest()[:32]
     if file.is_file():
         return file
+    try:
+        return write_once(source, state, file, write)
+    except OSError as error:
+        raise StageError(
+            f"{source} cannot be prepared in {file.parent}: {error.strerror or error}; make room "
+            "there, or set XDG_CACHE_HOME to another folder"
+        ) from error
+
+
+def write_once(source: Path, state: str, file: Path, write: Callable[[Path], None]) -> Path:
     file.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".", dir=file.parent) as beside:
         made = Path(beside) / "made"

@@ -20,10 +20,11 @@ class MapSplit(Split):
     """A map-style dataset, whose samples are tuples or dicts.
 
     ``inputs`` and ``targets`` say where each is in a sample: an index of the tuple or a key of the
-    dict. Values may be numbers, texts, bytes, arrays, tensors on the CPU, pictures of Pillow
-    (uint8 ``[H, W, C]``), and undecoded images of ``datasets``, which give the bytes of the file.
-    Samples are read when they are taken: with ``__getitems__`` if the dataset has it, as PyTorch's
-    loader does. A transform that draws random numbers belongs in ``Task.augment``.
+    dict. Values may be numbers, texts, bytes, arrays, tensors on the CPU, pictures of Pillow and
+    undecoded images of ``datasets``. A picture becomes uint8 ``[H, W, C]``; one with more than 8
+    bits keeps its numbers. An undecoded image gives the bytes of its file. Samples are read when
+    they are taken: with ``__getitems__`` if the dataset has it, as PyTorch's loader does. A
+    transform that draws random numbers belongs in ``Task.augment``.
     """
 
     dataset: Any
@@ -66,7 +67,8 @@ def convert_value(value: Any) -> Any:
     if isinstance(value, str | bytes):
         return value
     if hasattr(value, "getbands"):  # a picture: a palette's indices would say nothing
-        picture = value.convert("L" if value.mode in ("1", "L") else "RGB")
+        is_wide = value.mode[0] in "IF"  # more than 8 bits, which a conversion would cut off
+        picture = value if is_wide else value.convert("L" if value.mode in "1L" else "RGB")
         return np.asarray(picture).reshape(value.height, value.width, -1)
     return np.asarray(value)
 

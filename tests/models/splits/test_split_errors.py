@@ -140,6 +140,13 @@ def test_a_file_that_changes_while_it_is_read(tmp_path: Path) -> None:
         cache.make_cached_file(source, "test", change)
 
 
+def test_a_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "taken").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "taken"))
+    with pytest.raises(StageError, match="XDG_CACHE_HOME"):
+        len(table("a,b,kind\n1,2,yes\n")(tmp_path))
+
+
 def test_what_is_made_is_made_once_for_each_content(tmp_path: Path) -> None:
     source, calls = tmp_path / "source", []
 

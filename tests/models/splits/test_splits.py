@@ -13,6 +13,7 @@ import pyarrow as pa
 import pytest
 import torch
 import webdataset
+from PIL import Image
 from pyarrow import parquet
 from webdataset import tariterators
 
@@ -144,6 +145,18 @@ def test_rows_come_as_they_were_asked_for(kind: str, tmp_path: Path) -> None:
     picked = attar.Subset(split, np.array([5, 3]))
     assert (len(picked), picked.take(np.array([1])).targets["label"].tolist()) == (2, [LABELS[3]])
     assert len(split.take(np.arange(3)).targets["label"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("mode", "shape", "dtype"),
+    [("P", (4, 5, 3), "uint8"), ("L", (4, 5, 1), "uint8"), ("1", (4, 5, 1), "uint8"), ("I;16", (4, 5, 1), "uint16")],
+)
+def test_pictures_of_any_mode_are_their_pixels(mode: str, shape: tuple[int, ...], dtype: str) -> None:
+    picture = Image.fromarray(np.full((4, 5), 4000, np.uint16)) if mode == "I;16" else noise(4, 5, mode)
+    pixels = attar.MapSplit([(picture,)], {"image": 0}, {}).take(np.array([0])).inputs["image"][0]
+    assert (pixels.shape, pixels.dtype) == (shape, dtype)
+    wanted = 4000 if mode == "I;16" else np.asarray(picture.convert("RGB" if mode == "P" else "L")).reshape(shape)
+    np.testing.assert_array_equal(pixels, wanted)
 
 
 def sum_labels(split: Split) -> int:
