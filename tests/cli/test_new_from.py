@@ -48,10 +48,11 @@ def make_pictures(folder: Path, samples: int = 12) -> Path:
 
 def make_table(folder: Path, samples: int = 40) -> Path:
     """Patients have several rows each, of one or two classes; an id and a text are no features."""
-    generator, rows = np.random.default_rng(0), ["id,size,weight,patient,town,label"]
+    generator, rows = np.random.default_rng(0), ["id,size,weight,a,b,c,patient,town,label"]
     for n in range(samples):
         size, weight = generator.normal(n % 2, 0.3), generator.normal(100 - n % 2, 0.3)
-        rows.append(f"{n},{size:.4f},{weight:.4f},p{n // 4},here,{('no', 'yes')[n % 2]}")
+        more = ",".join(f"{each:.4f}" for each in generator.normal(0, 1, 3))
+        rows.append(f"{n},{size:.4f},{weight:.4f},{more},p{n // 4},here,{('no', 'yes')[n % 2]}")
     folder.mkdir()
     (folder / "table.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
     return folder / "table.csv"
@@ -115,7 +116,7 @@ def test_groups_and_copies_stay_together(tmp_path: Path) -> None:
     table = make_table(tmp_path / "data")
     with table.open("a", encoding="utf-8") as lines:
         lines.write(table.read_text(encoding="utf-8").splitlines()[1].replace("p0", "another") + "\n")
-        lines.write("99,,1,p1,here,yes\n")
+        lines.write("99,,1,1,1,1,p1,here,yes\n")
     done = new("table", table, tmp_path / "project")
     assert done.exit_code == 0, done.output
     for part in ("same 'patient'", "size, weight", "id, town", "size is empty or not finite: row 42"):
