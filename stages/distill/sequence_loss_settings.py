@@ -11,7 +11,7 @@ from attar.stages.distill.loss_settings import LossSettings, Temperature
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from attar.stages.learning.sequence_losses import TeacherRows
+    from attar.stages.learning.sequence_losses import StudentRows, TeacherRows
 
 
 class WordLoss(LossSettings):
@@ -24,10 +24,10 @@ class WordLoss(LossSettings):
     """Which side the student is drawn to: ``forward`` covers all that the teacher may say,
     ``reverse`` keeps to what it most likely says."""
 
-    def __call__(self, logits: Tensor, teacher: TeacherRows) -> Tensor:
+    def __call__(self, student: StudentRows, teacher: TeacherRows) -> Tensor:
         from attar.stages.learning.sequence_losses import word_kd
 
-        return word_kd(logits, teacher, self.temperature, self.divergence)
+        return word_kd(student, teacher, self.temperature, self.divergence)
 
 
 class SequenceLoss(LossSettings):
@@ -37,10 +37,10 @@ class SequenceLoss(LossSettings):
     smoothing: float = Field(0.0, ge=0, lt=1)
     """The share of the target that is divided evenly among all tokens."""
 
-    def __call__(self, logits: Tensor, teacher: TeacherRows) -> Tensor:
+    def __call__(self, student: StudentRows, teacher: TeacherRows) -> Tensor:
         from attar.stages.learning.sequence_losses import sequence_kd
 
-        return sequence_kd(logits, teacher.tokens, self.smoothing)
+        return sequence_kd(student, teacher.tokens, self.smoothing)
 
 
 class TopPearsonLoss(LossSettings):
@@ -48,10 +48,10 @@ class TopPearsonLoss(LossSettings):
 
     kind: Literal["top_pearson"] = "top_pearson"
 
-    def __call__(self, logits: Tensor, teacher: TeacherRows) -> Tensor:
+    def __call__(self, student: StudentRows, teacher: TeacherRows) -> Tensor:
         from attar.stages.learning.sequence_losses import top_pearson
 
-        return top_pearson(logits, teacher)
+        return top_pearson(student, teacher)
 
 
 SEQUENCE_LOSSES = (WordLoss, SequenceLoss, TopPearsonLoss)

@@ -20,7 +20,7 @@ from attar.stages.distill.loss_settings import DistillerSettings
 from attar.stages.distill.sequence_loss_settings import SEQUENCE_LOSSES
 from attar.stages.learning import paths
 from attar.stages.learning.objective import Autocast, LabelObjective, Tensors
-from attar.stages.learning.sequence_losses import TeacherRows
+from attar.stages.learning.sequence_losses import StudentRows, TeacherRows
 
 
 class SequenceObjective:
@@ -136,5 +136,6 @@ class SequenceObjective:
         }
         teacher = TeacherRows(tokens, **paths.copy_to(chosen.device, arrays))
         weighted = ((loss.compute_weight(self.progress), loss) for loss in self.losses)
-        terms = [weight * loss(chosen, teacher) for weight, loss in weighted]
+        student = StudentRows(chosen)
+        terms = [weight * loss(student, teacher) for weight, loss in weighted]
         return torch.stack(terms).sum()

@@ -1,9 +1,9 @@
 """Losses of sequences: pure functions of a student's logits along a path, and what is known of it.
 
-``logits`` are ``(R, size)``, one row for each token of a path, without padding. A teacher's answer
-to a row are its ``k`` largest log-probabilities ``(R, k)``, their tokens, and the log of the mean
-probability of the others. Student and teacher are compared over ``k + 1`` outcomes: these tokens,
-and any other. No tensor of the teacher's has the size of the vocabulary.
+A student's logits are ``(R, size)``, one row for each token of a path, without padding. A
+teacher's answer to a row are its ``k`` largest log-probabilities ``(R, k)``, their tokens, and the
+log of the mean probability of the others. Student and teacher are compared over ``k + 1`` outcomes:
+these tokens, and any other. No tensor of the teacher's has the size of the vocabulary.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import torch
@@ -38,8 +39,22 @@ class TeacherRows:
     """``(R,)``: the log of the mean probability of the other tokens."""
 
 
+@dataclass(frozen=True)
+class StudentRows:
+    """The student's logits about the rows of a path."""
+
+    logits: Tensor
+    """``(R, size)``."""
+
+    @cached_property
+    def logs(self) -> Tensor:
+        """Its log-probabilities, which all losses of a step share: to compute them costs more than
+        the losses."""
+        return functional.log_softmax(self.logits, 1)
+
+
 def word_kd(
-    logits: Tensor,
+    student: StudentRows,
     teacher: TeacherRows,
     temperature: float = 1.0,
     divergence: Divergence = "forward",
@@ -54,8 +69,8 @@ def word_kd(
     at most the KL over all tokens. At other temperatures the teacher's other tokens count as
     equally likely.
     """
-    expected = group_teacher(teacher, logits.shape[1], temperature)
-    got = group_student(logits, teacher.indices, temperature)
+    expected = group_teacher(teacher, student.logits.shape[1], temperature)
+    got = group_student(student, teacher.indices, temperature)
     return DIVERGENCES[divergence](got, expected) * temperature**2
 
 
@@ -68,11 +83,12 @@ def group_teacher(teacher: TeacherRows, size: int, temperature: float) -> Tensor
     return functional.log_softmax(torch.cat([teacher.values / temperature, rest], 1), 1)
 
 
-def group_student(logits: Tensor, indices: Tensor, temperature: float) -> Tensor:
+def group_student(student: StudentRows, indices: Tensor, temperature: float) -> Tensor:
     """Return log-probabilities of these tokens and of all others together, ``(R, k + 1)``."""
-    logs = functional.log_softmax(logits / temperature, 1)
+    is_soft = temperature != 1
+    logs = functional.log_softmax(student.logits / temperature, 1) if is_soft else student.logs
     top = logs.gather(1, indices)
-    if indices.shape[1] == logits.shape[1]:
+    if indices.shape[1] == logs.shape[1]:
         return top
     share = top.exp().sum(1, keepdim=True).clamp(max=LARGEST_SHARE)
     return torch.cat([top, torch.log1p(-share)], 1)
@@ -98,18 +114,22 @@ DIVERGENCES: dict[Divergence, Callable[[Tensor, Tensor], Tensor]] = {
 }
 
 
-def top_pearson(logits: Tensor, teacher: TeacherRows) -> Tensor:
+def top_pearson(student: StudentRows, teacher: TeacherRows) -> Tensor:
     """1 - CORR: Pearson's r over the teacher's top log-probabilities, each row minus its mean.
 
     ``proof.comparison.sequences`` calls it ``correlation``; see ``losses.logit_pearson``.
     """
-    top = functional.log_softmax(logits, 1).gather(1, teacher.indices)
-    return logit_pearson(top, teacher.values)
+    return logit_pearson(student.logs.gather(1, teacher.indices), teacher.values)
 
 
-def sequence_kd(logits: Tensor, tokens: Tensor, smoothing: float = 0.0) -> Tensor:
+def sequence_kd(student: StudentRows, tokens: Tensor, smoothing: float = 0.0) -> Tensor:
     """``-log p(token)`` of the teacher's translation, the mean over its tokens ``(R,)``.
 
     Kim and Rush 2016, section 3.2: the teacher's best translation stands for its distribution.
     """
-    return functional.cross_entropy(logits, tokens, label_smoothing=smoothing)
+    likelihood = functional.nll_loss(student.logs, tokens)
+    return (
+        likelihood
+        if not smoothing
+        else (1 - smoothing) * likelihood - smoothing * student.logs.mean()
+    )
