@@ -15,7 +15,7 @@ READY := $(VENV)/.ready
 READY_DEV := $(VENV)/.ready-dev
 
 .NOTPARALLEL:
-.PHONY: help demo setup check format docs messages test test-all coverage gpu bench run plan fetch report clean $(STAGES)
+.PHONY: help demo setup check format docs messages test test-all test-nightly coverage gpu bench run plan fetch report clean $(STAGES)
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z$$][^:]*:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -61,14 +61,18 @@ messages: $(READY_DEV)  ## the descriptors of gRPC's messages, from serving/grpc
 TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 test: $(READY_DEV)  ## all tests but the slow ones and those that need a package index
-	$(TEST) -m "not slow and not network"
+	$(TEST) -m "not slow and not network and not nightly"
 
-test-all: test  ## every test
-	$(TEST) -m "slow or network"
+test-all: test  ## every test but the nightly ones
+	$(TEST) -m "(slow or network) and not nightly"
+
+# One process: a training of a real size uses all cores.
+test-nightly: $(READY_DEV)  ## whole recipes that train for tens of minutes
+	$(BIN)/python -m pytest -m nightly
 
 coverage: $(READY_DEV)  ## branch coverage of the fast tests, child processes counted
 	rm -f .coverage .coverage.*
-	OMP_NUM_THREADS=1 $(BIN)/python -m coverage run -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder -m "not slow and not network"
+	OMP_NUM_THREADS=1 $(BIN)/python -m coverage run -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder -m "not slow and not network and not nightly"
 	$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python -m coverage report
 
