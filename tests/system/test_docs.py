@@ -72,7 +72,7 @@ def test_types_and_defaults_are_words_and_toml(pages: dict[str, str]) -> None:
     assert student["schedule"][1:3] == ['`"one-cycle"` or `"cosine"`', '`"one-cycle"`']
     assert student["network"][2] == "**required**"
     assert student["losses"][1] == "list of [losses](#losses)"
-    assert student["losses"][2] == '`[{ weight = 1.0, kind = "kd", temperature = 4.0, standardize = false }]`'
+    assert student["losses"][2] == '`[{ weight = 1.0, warmup = 0.0, kind = "kd", temperature = 4.0, standardize = false }]`'
     assert student["distiller"][1:3] == ["[table](#distiller)", ""]
     assert rows(part(pages["reference/recipe.md"], "control"))["network"][2] == "as in `[student]`"
     assert not re.search(r"annotated|typing\.|FieldInfo|None", pages["reference/recipe.md"], flags=re.IGNORECASE)
