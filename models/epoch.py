@@ -13,7 +13,7 @@ in length are batched by length, for which every process reads all of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from math import gcd
@@ -21,12 +21,12 @@ from math import gcd
 import numpy as np
 
 from attar.models import lengths
+from attar.models.batches import drop_labels, join_batches
 from attar.models.checks.failures import describe_samples, name_failed_sample
-from attar.models.mixing import Mixing, add_partners
+from attar.models.mixing import Mixing
 from attar.models.sample_order import CHUNK, Integers, list_blocks, mix_chunks
-from attar.models.task import Array, Split, SplitName, Task
+from attar.models.task import Split, SplitName, Task
 from attar.models.views import ViewBatch, count_chunks, list_chunk, make_chunk, trim_padding
-from attar.pipeline.core.errors import StageError
 
 POOL_CHUNKS = 32
 """Chunks that are shuffled together where samples differ in length: 16,384 samples to choose those
@@ -251,55 +251,3 @@ def find_rows(indices: Integers, wanted: Integers) -> Integers:
     order = np.argsort(indices)
     rows: Integers = order[np.searchsorted(indices, wanted, sorter=order)]
     return rows
-
-
-def drop_labels(split: Split, chunk: ViewBatch, mixing: Mixing | None = None) -> ViewBatch:
-    """Return samples of transfer without targets, with indices that continue those of ``split``."""
-    none = {name: target[:0] for name, target in split.take(np.arange(1)).targets.items()}
-    if mixing is not None:
-        none = add_partners(none, np.arange(0), np.zeros(0, np.float32))
-    return ViewBatch(chunk.indices + len(split), chunk.inputs, none)
-
-
-def join_batches(parts: list[ViewBatch], pads: Mapping[str, int]) -> ViewBatch:
-    """Join batches in order, samples with labels first. ``pads`` has the padding of each input.
-    Raises StageError for targets of different shapes."""
-    indices = np.concatenate([part.indices for part in parts])
-    inputs = {
-        name: join_padded([part.inputs[name] for part in parts], pads[name])
-        for name in parts[0].inputs
-    }
-    targets = {
-        name: join_targets(name, [part.targets[name] for part in parts])
-        for name in parts[0].targets
-    }
-    labelled = np.concatenate([np.arange(len(part.indices)) < part.labelled for part in parts])
-    if not labelled.all():
-        rows = np.argsort(~labelled, kind="stable")
-        indices, inputs = indices[rows], {name: array[rows] for name, array in inputs.items()}
-    return ViewBatch(indices, inputs, targets)
-
-
-def join_padded(arrays: list[Array], pad: int) -> Array:
-    """Join arrays in order. Samples that are shorter than others are filled up with ``pad``."""
-    longest = np.max([array.shape[1:] for array in arrays], axis=0).astype(int)
-    if all(array.shape[1:] == tuple(longest) for array in arrays):
-        return np.concatenate(arrays)
-    joined = np.full((sum(map(len, arrays)), *longest), pad, arrays[0].dtype)
-    start = 0
-    for array in arrays:
-        corner = tuple(slice(size) for size in array.shape[1:])
-        joined[(slice(start, start + len(array)), *corner)] = array
-        start += len(array)
-    return joined
-
-
-def join_targets(name: str, targets: list[Array]) -> Array:
-    shapes = {target.shape[1:] for target in targets}
-    if len(shapes) > 1:
-        listed = ", ".join(str(shape) for shape in sorted(shapes))
-        raise StageError(
-            f"the target {name!r} has rows of {listed}: only inputs may have lengths of their own, "
-            "for a label has no padding; pad all samples to one length in Task.split"
-        )
-    return np.concatenate(targets)

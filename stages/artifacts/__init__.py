@@ -80,14 +80,15 @@ class Weights(Model):
     """``weights.safetensors``. The facts name the ``network`` and ``options`` of its module.
 
     Facts: ``task``, ``network``, ``options``, ``parameters`` (count), ``score`` (on validation),
-    ``history`` (a list of ``{"epoch", "loss", "score"}``), ``best_epoch``, ``device``; of a student
-    also ``correlation``, ``kdl``, ``oacc`` (its teacher's score on validation), what its distiller
-    noted and, where it started warm, ``started_from`` (see ``stages.distill.warm_start``). A
-    control that is switched off has ``{"off": true}``.
+    ``history`` (a list of ``{"epoch", "loss", "score"}``), ``best_epoch``, ``device``; of an
+    average of networks ``member``, the network that each is; of a student also ``correlation``,
+    ``kdl``, ``oacc`` (its teacher's score on validation), what its distiller noted and, where it
+    started warm, ``started_from`` (see ``stages.distill.warm_start``). A control that is switched
+    off has ``{"off": true}``.
     """
 
     marker: ClassVar[str] = "network"
-    code: ClassVar[tuple[str, ...]] = ("network", "task")
+    code: ClassVar[tuple[str, ...]] = ("network", "task", "member")
 
     def load(self) -> nn.Module:
         """Return the network with its weights, in evaluation mode, on the CPU."""

@@ -15,10 +15,10 @@ from attar.pipeline.core.errors import StageError, suggest_name
 from attar.stages.artifacts import Answers, Model
 from attar.stages.distill.answers_check import check_answers
 from attar.stages.distill.distiller_loss import DistillerLoss
+from attar.stages.distill.distiller_settings import DistillerSettings
 from attar.stages.distill.feature_loss_settings import AnyLoss, FeatureLossSettings
 from attar.stages.distill.live_features import LiveFeatureLoss, require_layers
 from attar.stages.distill.loss_settings import (
-    DistillerSettings,
     Loss,
     OutputLoss,
     format_suitable_losses,

@@ -15,8 +15,8 @@ from attar.models.views import ViewBatch
 from attar.pipeline.core.errors import StageError
 from attar.stages.artifacts import Answers
 from attar.stages.distill.answers_check import check_answers
+from attar.stages.distill.distiller_settings import DistillerSettings
 from attar.stages.distill.feature_loss_settings import AnyLoss
-from attar.stages.distill.loss_settings import DistillerSettings
 from attar.stages.distill.sequence_loss_settings import SEQUENCE_LOSSES
 from attar.stages.learning import paths
 from attar.stages.learning.objective import Autocast, LabelObjective, Tensors

@@ -14,8 +14,9 @@ from attar.models.task import load_task
 from attar.pipeline.core.errors import StageError
 from attar.pipeline.core.stage import Facts, Stage, StoredKey
 from attar.stages.artifacts import Answers, Model, Weights
+from attar.stages.distill.distiller_settings import DistillerSettings
 from attar.stages.distill.feature_loss_settings import AnyLoss
-from attar.stages.distill.loss_settings import DistillerSettings, Kd
+from attar.stages.distill.loss_settings import Kd
 from attar.stages.learning.settings import TrainingSettings
 
 RECORDED = frozenset({"views", "view_seed", "mix", "mix_alpha"})

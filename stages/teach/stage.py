@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Set
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
-from pydantic import computed_field, model_validator
+from pydantic import Field, computed_field, model_validator
 
 from attar.models.task import load_task
 from attar.pipeline.core import names
@@ -17,8 +17,11 @@ from attar.stages.learning.settings import TrainingSettings
 if TYPE_CHECKING:
     from torch import nn
 
-SOURCES = ("weights", "huggingface", "onnx")
+SOURCES = ("weights", "members", "huggingface", "onnx")
+ADOPTING = ("task", "network", "options", "fine_tune", "adopter", "member_weights")
+"""The settings that decide an adopted teacher, besides its source."""
 CLASSIFIER = "attar.models.networks.huggingface:classifier"
+AVERAGE = "attar.models.networks.averaged:average"
 ADOPT_GRAPH = "attar.stages.teach.onnx_teacher:adopt_graph"
 
 
@@ -31,6 +34,11 @@ class Teach(TrainingSettings, Stage[Model]):
     """A factory, as MODULE:NAME. A Hugging Face folder has a default, an ONNX file goes without."""
     weights: DataFile | None = None
     """A safetensors file of the network's ``state_dict``."""
+    members: DataFolder | None = None
+    """A folder of such files, of one network trained several times: the teacher is their average,
+    of probabilities where outputs have classes."""
+    member_weights: tuple[Annotated[float, Field(gt=0)], ...] = ()
+    """Weights of the members in the order of their names; none: all weigh the same."""
     huggingface: DataFolder | None = None
     """A folder as ``save_pretrained`` writes it, with safetensors. Its code is not run."""
     onnx: DataFiles | None = None
@@ -59,7 +67,11 @@ class Teach(TrainingSettings, Stage[Model]):
             raise ValueError(
                 "an ONNX file is used unchanged: leave network, options and fine_tune out"
             )
-        if self.weights is not None and not self.network:
+        if self.members is None and self.member_weights:
+            raise ValueError("member_weights need members; write members = FOLDER in [teacher]")
+        if self.members is not None and self.fine_tune:
+            raise ValueError("members are averaged as they are: leave fine_tune out")
+        if (self.weights or self.members) is not None and not self.network:
             raise ValueError(
                 "weights need the network that they belong to; write network = ..., and its options"
             )
@@ -76,13 +88,16 @@ class Teach(TrainingSettings, Stage[Model]):
 
     def deciding(self) -> Set[str]:
         if self.is_adopted:
-            return {"task", "network", "options", "fine_tune", "adopter", *SOURCES}
+            return {*ADOPTING, *SOURCES}
         return super().deciding()
 
     @computed_field(repr=False)  # type: ignore[prop-decorator]  # of pydantic, on a property
     @property
     def adopter(self) -> CodeName:
-        """The function that adopts an ONNX file; its code counts in the key of such a teacher."""
+        """The function that adopts an ONNX file, or averages members; its code counts in the key of
+        such a teacher."""
+        if self.members is not None:
+            return AVERAGE
         return "" if self.onnx is None else ADOPT_GRAPH
 
     def run(self, out: Path) -> Facts:
@@ -93,12 +108,26 @@ class Teach(TrainingSettings, Stage[Model]):
         from attar.stages.learning.loop import FreshViews, adopt_network, train_network
         from attar.stages.learning.objective import LabelObjective
 
+        if self.members is not None:
+            return self.adopt_average(self.members, out)
         settings = self.add_configuration()
         start = settings.find_start()
         if start is not None and self.is_adopted:
             return adopt_network(settings, start(), out)
         objective, views = LabelObjective(self.label_smoothing), FreshViews(self.seed)
         return train_network(settings, out, "teacher", objective, views, module=start)
+
+    def adopt_average(self, folder: Path, out: Path) -> Facts:
+        """Adopt the average of the members. The fact ``member`` names their network's code."""
+        from attar.stages.learning.loop import adopt_network
+        from attar.stages.teach import members
+
+        files, task = members.list_members(folder), load_task(self.task)
+        given = (self.network, self.options)
+        average = members.describe_average(task, *given, len(files), self.member_weights)
+        module = members.load_average(AVERAGE, average, files, *given)
+        settings = self.model_copy(update={"network": AVERAGE, "options": average})
+        return {**adopt_network(settings, module, out), "member": self.network}
 
     def add_configuration(self) -> Self:
         """Return the settings with a folder's configuration among the options.

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attar.models import views
-from attar.models.epoch import LANES, Epoch, Share, Source, join_batches
+from attar.models.batches import join_batches
+from attar.models.epoch import LANES, Epoch, Share, Source
 from attar.models.sample_order import CHUNK
 from attar.models.task import Arrays, Batch, InMemory, Task, Tensor
 from attar.pipeline.core.errors import StageError

@@ -15,8 +15,9 @@ from attar.pipeline.core.errors import StageError
 from attar.pipeline.core.names import load_object, place_of
 from attar.pipeline.core.stage import Facts, Stage
 from attar.pipeline.team import Team, TeamError, join_team
+from attar.stages.distill.distiller_settings import DistillerSettings
 from attar.stages.distill.feature_loss_settings import Hint
-from attar.stages.distill.loss_settings import DistillerSettings, Dkd, Kd
+from attar.stages.distill.loss_settings import Dkd, Kd
 from attar.stages.distill.stage import Distill
 from attar.stages.slots import SLOTS
 from tests.support.processes.team_board import Board

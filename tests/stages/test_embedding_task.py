@@ -11,9 +11,9 @@ import pytest
 
 from attar.bundle.opening import open_bundle
 from attar.models import views
+from attar.models.batches import join_batches
 from attar.models.checks import declarations as task_declared
 from attar.models.checks import task as task_check
-from attar.models.epoch import join_batches
 from attar.models.task import Output, Task
 from attar.models.tasks.retrieval import compute_share_found, measure_retrieval
 from attar.pipeline.core.errors import StageError
@@ -22,8 +22,9 @@ from attar.proof.comparison.hop_comparer import find_labels
 from attar.proof.comparison.hop_outputs import HopAnswers, score_outputs
 from attar.stages.artifacts import Answers, OnnxModel, Ranges, Weights
 from attar.stages.calibrate import Calibrate
+from attar.stages.distill.distiller_settings import DistillerSettings
 from attar.stages.distill.feature_loss_settings import AnyLoss
-from attar.stages.distill.loss_settings import Cosine, DistillerSettings, Kd, Relations
+from attar.stages.distill.loss_settings import Cosine, Kd, Relations
 from attar.stages.distill.stage import Control, Distill
 from attar.stages.export.stage import Export
 from attar.stages.label.stage import Label

@@ -19,7 +19,7 @@ from attar.stages.distill.distiller import (
     compute_weights,
     describe_weights,
 )
-from attar.stages.distill.loss_settings import DistillerSettings
+from attar.stages.distill.distiller_settings import DistillerSettings
 
 LN2, LN3 = math.log(2), math.log(3)
 ROWS, CLASSES, FEATURES = 6, 4, 5

@@ -19,7 +19,7 @@ from attar.pipeline.core.errors import StageError
 from attar.pipeline.core.progress import listen_to_progress
 from attar.stages.artifacts import Answers, Weights
 from attar.stages.distill.distiller_loss import DistillerLoss, choose_output
-from attar.stages.distill.loss_settings import DistillerSettings
+from attar.stages.distill.distiller_settings import DistillerSettings
 from attar.stages.distill.stage import Distill
 from attar.stages.export.stage import Export
 from attar.stages.label.stage import Label

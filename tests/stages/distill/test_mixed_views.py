@@ -15,7 +15,8 @@ from attar.models.task import Output, load_task
 from attar.models.views import ViewBatch
 from attar.pipeline.core.errors import StageError
 from attar.stages.artifacts import Answers, Weights
-from attar.stages.distill.loss_settings import DistillerSettings, Dkd, Kd
+from attar.stages.distill.distiller_settings import DistillerSettings
+from attar.stages.distill.loss_settings import Dkd, Kd
 from attar.stages.distill.objective import DistillationObjective
 from attar.stages.distill.stage import Control, Distill
 from attar.stages.label.stage import Label

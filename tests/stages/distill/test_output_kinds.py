@@ -15,18 +15,8 @@ from attar.models.tasks.pixels import Pixels
 from attar.models.views import ViewBatch
 from attar.pipeline.core.errors import StageError
 from attar.stages.artifacts import Answers
-from attar.stages.distill.loss_settings import (
-    BinaryKd,
-    Cosine,
-    Dist,
-    DistillerSettings,
-    Dkd,
-    Kd,
-    LabelPearson,
-    LogitPearson,
-    Loss,
-    Mse,
-)
+from attar.stages.distill.distiller_settings import DistillerSettings
+from attar.stages.distill.loss_settings import BinaryKd, Cosine, Dist, Dkd, Kd, LabelPearson, LogitPearson, Loss, Mse
 from attar.stages.distill.objective import DistillationObjective
 from attar.stages.label.stage import Label
 from attar.stages.learning import losses

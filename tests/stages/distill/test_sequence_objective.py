@@ -16,7 +16,8 @@ from attar.models.task import Output, Task
 from attar.models.views import ViewBatch
 from attar.pipeline.core.errors import StageError
 from attar.stages.artifacts import Answers, Weights
-from attar.stages.distill.loss_settings import DistillerSettings, Kd, Mse
+from attar.stages.distill.distiller_settings import DistillerSettings
+from attar.stages.distill.loss_settings import Kd, Mse
 from attar.stages.distill.sequence_loss_settings import SequenceLoss, WordLoss
 from attar.stages.distill.sequence_objective import SequenceObjective
 from tests.support.stages.labelling import label_with

@@ -19,7 +19,8 @@ from attar.pipeline import team
 from attar.pipeline.core.errors import StageError
 from attar.pipeline.core.progress import listen_to_progress
 from attar.stages.artifacts import Answers, Weights
-from attar.stages.distill.loss_settings import DistillerSettings, Kd
+from attar.stages.distill.distiller_settings import DistillerSettings
+from attar.stages.distill.loss_settings import Kd
 from attar.stages.distill.stage import Distill
 from attar.stages.label.stage import Label
 from attar.stages.learning import training

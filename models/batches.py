@@ -1,0 +1,64 @@
+"""Batches of samples that are put together: with and without labels, and of other lengths."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from attar.models.mixing import Mixing, add_partners
+from attar.models.task import Array, Split
+from attar.models.views import ViewBatch
+from attar.pipeline.core.errors import StageError
+
+
+def drop_labels(split: Split, chunk: ViewBatch, mixing: Mixing | None = None) -> ViewBatch:
+    """Return samples of transfer without targets, with indices that continue those of ``split``."""
+    none = {name: target[:0] for name, target in split.take(np.arange(1)).targets.items()}
+    if mixing is not None:
+        none = add_partners(none, np.arange(0), np.zeros(0, np.float32))
+    return ViewBatch(chunk.indices + len(split), chunk.inputs, none)
+
+
+def join_batches(parts: list[ViewBatch], pads: Mapping[str, int]) -> ViewBatch:
+    """Join batches in order, samples with labels first. ``pads`` has the padding of each input.
+    Raises StageError for targets of different shapes."""
+    indices = np.concatenate([part.indices for part in parts])
+    inputs = {
+        name: join_padded([part.inputs[name] for part in parts], pads[name])
+        for name in parts[0].inputs
+    }
+    targets = {
+        name: join_targets(name, [part.targets[name] for part in parts])
+        for name in parts[0].targets
+    }
+    labelled = np.concatenate([np.arange(len(part.indices)) < part.labelled for part in parts])
+    if not labelled.all():
+        rows = np.argsort(~labelled, kind="stable")
+        indices, inputs = indices[rows], {name: array[rows] for name, array in inputs.items()}
+    return ViewBatch(indices, inputs, targets)
+
+
+def join_padded(arrays: list[Array], pad: int) -> Array:
+    """Join arrays in order. Samples that are shorter than others are filled up with ``pad``."""
+    longest = np.max([array.shape[1:] for array in arrays], axis=0).astype(int)
+    if all(array.shape[1:] == tuple(longest) for array in arrays):
+        return np.concatenate(arrays)
+    joined = np.full((sum(map(len, arrays)), *longest), pad, arrays[0].dtype)
+    start = 0
+    for array in arrays:
+        corner = tuple(slice(size) for size in array.shape[1:])
+        joined[(slice(start, start + len(array)), *corner)] = array
+        start += len(array)
+    return joined
+
+
+def join_targets(name: str, targets: list[Array]) -> Array:
+    shapes = {target.shape[1:] for target in targets}
+    if len(shapes) > 1:
+        listed = ", ".join(str(shape) for shape in sorted(shapes))
+        raise StageError(
+            f"the target {name!r} has rows of {listed}: only inputs may have lengths of their own, "
+            "for a label has no padding; pad all samples to one length in Task.split"
+        )
+    return np.concatenate(targets)
