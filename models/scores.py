@@ -88,7 +88,7 @@ def count_overlaps(logits: Array, labels: Array, ignore: int | None = None) -> S
 
 def compute_mean_iou(statistics: Statistics) -> float:
     """Return the mean, over the classes that are there or were predicted, of the intersection over
-    the union of all samples (Everingham et al. 2010, doi:10.1007/s11263-009-0275-4, section 4.1.3).
-    (N, 2 classes) -> a share."""
+    the union of all samples, the measure of Pascal VOC (Everingham et al. 2010,
+    doi:10.1007/s11263-009-0275-4). (N, 2 classes) -> a share."""
     both, either = np.split(statistics.sum(0), 2)
     return float((both[either > 0] / either[either > 0]).mean())

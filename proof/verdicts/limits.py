@@ -41,7 +41,8 @@ class RegressionLimits(Limits):
     cosine: float | None = Field(None, ge=-1, le=1)
     """Least mean cosine between both embeddings of a sample."""
     agreement: float | None = Field(None, ge=0, le=1)
-    """Least share of samples to which both give the same class."""
+    """Least share of samples to which both give the same class; of positions with a class, and of
+    the decisions of a multilabel output, likewise."""
     kdl: float | None = Field(None, ge=0)
     """Largest KL divergence of their probabilities, the mean over samples."""
     speedup: float | None = Field(0.8, gt=0)
@@ -59,7 +60,8 @@ class GateLimits(Limits):
     cosine: float | None = Field(None, ge=-1, le=1)
     """Least mean cosine between both embeddings of a sample."""
     agreement: float | None = Field(None, ge=0, le=1)
-    """Least share of samples to which both give the same class."""
+    """Least share of samples to which both give the same class; of positions with a class, and of
+    the decisions of a multilabel output, likewise."""
     kdl: float | None = Field(None, ge=0)
     """Largest KL divergence of their probabilities, the mean over samples."""
     endless: float | None = Field(None, ge=0, le=1)

@@ -145,10 +145,10 @@ def binary_kd(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """``T^2`` times KL(Bernoulli(sigmoid(teacher / T)) || Bernoulli(sigmoid(student / T))), the
     mean over the entries of ``(B, labels)``.
 
-    Yang et al. 2023, "Multi-Label Knowledge Distillation", arXiv:2308.06453, section 3.2, L_MLD:
-    each label is a distillation of its own between yes and no. There it is the sum over labels and
-    without a temperature; the mean has the size of ``binary_cross_entropy``. It is ``kd`` of the
-    two logits 0 and z.
+    Yang et al. 2023, "Multi-Label Knowledge Distillation", arXiv:2308.06453, L_MLD: each label is a
+    distillation of its own between yes and no. There it is the sum over labels and without a
+    temperature; the mean has the size of ``binary_cross_entropy``. It is ``kd`` of the two logits 0
+    and z.
     """
     p, q = teacher / temperature, student / temperature
     terms = [
