@@ -7,7 +7,9 @@ No toolkit is needed. Signatures are those of the CUDA driver API
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from ctypes import byref, c_char_p, c_int, c_size_t, c_uint, c_uint64, c_void_p
@@ -45,6 +47,13 @@ def check_tf32_override() -> None:
             f"{TF32_OVERRIDE} = {os.environ[TF32_OVERRIDE]} makes TensorFloat-32, of 10 bits, of "
             "float32 in NVIDIA's libraries; unset it, or set it to 0"
         )
+
+
+def release_torch_memory() -> None:
+    """Give back the memory that torch keeps for later, of which others on the GPU see nothing."""
+    if torch := sys.modules.get("torch"):
+        gc.collect()
+        torch.cuda.empty_cache()
 
 
 def has_driver() -> bool:

@@ -174,6 +174,7 @@ def start_session(
     said = ""
     if provider in NVIDIA:
         cuda.check_tf32_override()
+        cuda.release_torch_memory()
         said = preload_libraries()
     try:
         session = onnxruntime.InferenceSession(

@@ -97,6 +97,7 @@ class TensorRt(Runtime):
         """Raises UnsupportedModelError for what the runtime cannot build, StageError when it
         crashes; either leaves nothing behind."""
         self.get_version()
+        cuda.release_torch_memory()
         half = target.with_name(f".{target.name}.half")
         request = {"module": self.module, "source": str(source), "target": str(half)}
         wanted = {"profile": dict(asked.profile), "options": dict(asked.options)}
@@ -125,6 +126,7 @@ class TensorRt(Runtime):
         if why := cuda.explain_missing_gpu():
             raise StageError(f"engines of {self.title} cannot run here: {why}")
         cuda.check_tf32_override()
+        cuda.release_torch_memory()
         hosted = bool(asked.options.get("version_compatible"))
         for file, found in headers.items():
             tensorrt_header.check_device(file, found, cuda.list_devices()[0])

@@ -17,6 +17,7 @@ from torch import nn
 
 from attar.engines import cpu
 from attar.engines.runtimes import cuda, torch_sequences
+from attar.engines.runtimes.torch_memory import SplitCalls, explain_failure
 from attar.models.generation import MODEL, find_decoding
 from attar.models.probabilities import are_probabilities
 from attar.models.task import (
@@ -187,6 +188,8 @@ def check_network(module: nn.Module, task: Task) -> None:
         with torch.inference_mode():
             outputs = call_network(module, task, inputs)
     except (RuntimeError, TypeError, ValueError, IndexError) as error:
+        if lacking := explain_failure(error):
+            raise StageError(lacking) from error
         shapes = {name: array.shape for name, array in inputs.items()}
         raise StageError(
             f"the network cannot read inputs of {type(task).__name__}, {shapes}: {error}"
@@ -223,7 +226,7 @@ def make_predictor(module: nn.Module, task: Task) -> Predict:
                 for name, made in call_network(module, task, inputs).items()
             }
 
-    return predict
+    return SplitCalls(predict)
 
 
 def convert_output(output: Output, made: torch.Tensor) -> Array:
