@@ -50,7 +50,7 @@ class DistillationObjective:
         self.sequence_losses = [loss for loss in losses if isinstance(loss, SEQUENCE_LOSSES)]
         self.feature_losses = [loss for loss in losses if isinstance(loss, FeatureLossSettings)]
         self.other, self.facts, self.distiller = other, answers.facts, distiller
-        self.progress, self.is_mixed = 0.0, answers.mixing is not None
+        self.progress = 0.0
         self.views = [answers.open_learned_rows(view) for view in range(answers.facts["views"])]
         self.live_features: LiveFeatureLoss | None = None
         self.distiller_loss: DistillerLoss | None = None
@@ -59,7 +59,7 @@ class DistillationObjective:
         if self.lambda_kd < 1:
             self.other.check_task(task)
         check_answers(self.facts, task)
-        if self.is_mixed:
+        if "mix" in self.facts:
             self.check_labels_of_mixed()
         if self.feature_losses and self.teacher is not None:
             require_layers(task, self.teacher)
