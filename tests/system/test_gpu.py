@@ -22,6 +22,9 @@ def test_without_a_gpu_every_step_says_so_and_nothing_is_wrong(
     assert capsys.readouterr().out.count("no NVIDIA GPU") == len(gpu.STEPS) == len(steps)
 
 
+ABSENT = "import sys; raise SystemExit(3 if '--require-all' in sys.argv else 0)"
+
+
 @pytest.mark.parametrize(
     ("step", "outcome", "said"),
     [
@@ -29,6 +32,8 @@ def test_without_a_gpu_every_step_says_so_and_nothing_is_wrong(
         (Step("broken", (), ("-c", "raise SystemExit(2)")), "failed", "exit code 2"),
         (Step("no promise of attar's", (), ("-c", "raise SystemExit(3)")), "failed", "exit code 3"),
         (Step("a promise", (), ("-c", "raise SystemExit(3)", "attar")), "gates not passed", "see its report"),
+        (Step("absent", (), ("-c", ABSENT, "attar", "--require-all")), "not run here", "the target's engine"),
+        (Step("endless", (), ("-c", "while True: pass"), limit=1), "stopped", "limit of 1 s"),
         (Step("cannot", ("no_such_module",), ("-c", "")), "not run here", "no_such_module"),
         (Step("other", (), ("-c", ""), distribution="onnxruntime-gpu"), "not run here", "onnxruntime-gpu"),
         (Step("no data", (), ("-m", "attar", "run", "cifar100"), data="no.such:Task"), "not run here", "attar fetch cifar100"),
