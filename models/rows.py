@@ -47,7 +47,9 @@ class Rows:
         return any(part.width for part in self.parts)
 
     def __getitem__(self, indices: npt.NDArray[np.int64] | slice) -> Floats:
-        rows = np.arange(len(self))[indices] if self.places is None else self.places[indices]
+        if isinstance(indices, slice):
+            indices = np.arange(*indices.indices(len(self)))
+        rows = indices if self.places is None else self.places[indices]
         owner = np.searchsorted(self.ends, rows, "right")
         starts = [0, *self.ends]
         positions: list[npt.NDArray[np.intp]] = []
@@ -92,6 +94,8 @@ def pad_end(array: npt.NDArray[Any], length: int, value: float) -> npt.NDArray[A
 
 def join_rows(splits: Sequence[Rows]) -> Rows:
     """Return the samples of all splits, one split after the other."""
+    if len(splits) == 1:
+        return splits[0]
     starts = np.cumsum([0, *(len(rows) for rows in splits)])
     own = [np.arange(len(rows)) if rows.places is None else rows.places for rows in splits]
     places = np.concatenate([places + start for places, start in zip(own, starts, strict=False)])

@@ -17,18 +17,20 @@ BATCH_SAMPLES = 4096
 
 def check_overlap(splits: Mapping[SplitName, Split]) -> None:
     """Raises StageError if a test sample is in a split that trains or selects a network."""
-    test = hash_samples(splits["test"])
+    test = set(hash_samples(splits["test"]))
     for name, split in splits.items():
-        shared = 0 if name == "test" else len(test & hash_samples(split))
+        # Only what is shared stays in memory: a training split may be large.
+        shared = set() if name == "test" else {d for d in hash_samples(split) if d in test}
         if shared:
             raise StageError(
-                f"{shared} of {len(test)} different test samples are in the {name} split too, byte "
-                "for byte; a score on them proves nothing: split again"
+                f"{len(shared)} of {len(test)} different test samples are in the {name} split too, "
+                "byte for byte; a score on them proves nothing: split again"
             )
 
 
-def hash_samples(split: Split) -> set[bytes]:
-    return {digest for batch in iterate_batches(split) for digest in hash_rows(batch.inputs)}
+def hash_samples(split: Split) -> Iterator[bytes]:
+    for batch in iterate_batches(split):
+        yield from hash_rows(batch.inputs)
 
 
 def hash_rows(inputs: Arrays) -> Iterator[bytes]:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -27,14 +28,36 @@ from attar.models.checks.labels import check_labels, check_unlabelled, list_samp
 from attar.models.checks.output_steps import check_output_steps
 from attar.models.checks.overlap import check_overlap, iterate_batches
 from attar.models.checks.tokens import check_first_labels
-from attar.models.task import Array, Arrays, Split, SplitName, Task
+from attar.models.task import Array, Arrays, Batch, Split, SplitName, Task
 from attar.models.tensors import TensorSpec, find_mismatch
+from attar.pipeline import team
 from attar.pipeline.core import error_context as blame
 from attar.pipeline.core.errors import StageError
+from attar.pipeline.keys import data
+from attar.pipeline.keys.deciders import compute_json_digest
 
 SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
 """The splits that every task has."""
 REPEATED_SAMPLES = 64  # samples that are read again to see whether they are the same
+
+
+_checked: WeakKeyDictionary[type[Task], str] = WeakKeyDictionary()
+"""The digest of the content of the data with which a task was checked in this process."""
+
+
+def check_task_once(task: Task) -> None:
+    """`check_task`, unless this process has checked the task with the same content of its data. Of
+    a team the first process checks for all."""
+    member = team.get_team()
+    if member.leads:
+        check_data(task)
+        state = data.inspect_data(task.data())
+        content = compute_json_digest(data.describe_content(state))
+        if _checked.get(type(task)) != content:
+            check_task(task)
+            _checked[type(task)] = content
+    if member.broadcast(""):
+        raise StageError(f"process 0 found a mistake in {type(task).__name__}")
 
 
 def check_task(task: Task) -> None:
@@ -108,7 +131,7 @@ def check_integers(task: Task, where: str, inputs: Arrays) -> None:
             )
 
 
-def check_repeats(task: Task, name: SplitName, split: Split) -> None:
+def check_repeats(task: Task, name: SplitName, split: CheckedSplit) -> None:
     """Raises StageError if a second call of `split` gives other samples: a teacher's answers are
     stored by index and read much later."""
     again = open_split(task, name)
@@ -116,12 +139,33 @@ def check_repeats(task: Task, name: SplitName, split: Split) -> None:
     if len(again) == len(split):
         one, two = split.take(rows), again.take(rows)
         if are_same_arrays(one.inputs, two.inputs) and are_same_arrays(one.targets, two.targets):
+            check_selection(split, rows, one)
             return
     raise StageError(
         f"{format_place(task, 'split')}({name!r}) gives other samples when it is called again; it "
         "must give the same ones in the same order every time: seed its generator, sort the files "
         "that it lists"
     )
+
+
+def check_selection(split: CheckedSplit, rows: npt.NDArray[np.int64], whole: Batch) -> None:
+    """Raises StageError if ``take`` of every second sample gives others than these samples.
+
+    Arrays of another width are not compared: a split may pad the samples of each batch together.
+    """
+    if len(rows) < 2:
+        return
+    part = split.take(rows[1::2])
+    for some, all_arrays in ((part.inputs, whole.inputs), (part.targets, whole.targets)):
+        for key, array in some.items():
+            expected = all_arrays[key][1::2]
+            is_comparable = array.shape == expected.shape
+            if is_comparable and not content.has_same_content(array, expected):
+                raise StageError(
+                    f"{split.where}.take gives other samples than it is asked for: {key!r} of the "
+                    f"samples 1, 3, 5, ... differs from what they are among all; return "
+                    "array[indices], in the order of the indices"
+                )
 
 
 def are_same_arrays(one: Arrays, two: Arrays) -> bool:

@@ -87,7 +87,7 @@ class Label(Stage[Answers]):
 
     def run(self, out: Path, *, teacher: Model) -> Facts:
         task = load_task(self.task)
-        task_check.check_task(task)
+        task_check.check_task_once(task)
         splits = {name: task.split(name) for name in task_check.list_splits(task)}
         samples = {name: len(split) for name, split in splits.items()}
         shards, work = list_shards(samples, self.views), open_scratch(out)

@@ -27,9 +27,11 @@ POLL_SECONDS = 1.0
 
 
 def copy_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return contiguous copies, which safetensors can write and later steps do not change."""
-    layout = torch.contiguous_format
-    return {name: t.detach().clone(memory_format=layout) for name, t in tensors.items()}
+    """Return contiguous copies in the memory of the CPU, which safetensors can write and later
+    steps do not change."""
+    return {
+        name: torch.empty(t.shape, dtype=t.dtype).copy_(t.detach()) for name, t in tensors.items()
+    }
 
 
 def save_checkpoint(

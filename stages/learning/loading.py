@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from attar.models.checks.calls import CheckedSplit, format_place, open_split
+from attar.models.checks.watch import SplitWatch
 from attar.models.epoch import LANES, POOL_CHUNKS, Epoch, Share, Source
 from attar.models.lengths import list_length_axes
 from attar.models.mixing import Mixing
@@ -236,3 +237,9 @@ def open_source(task: Task, transfer: Split | None, views: ViewSchedule) -> Sour
     where = format_place(task, "split('transfer')")
     checked = None if transfer is None else CheckedSplit(where, transfer)
     return Source(task, open_split(task, "train"), checked, views.seed, views.mixing)
+
+
+def watch_source(source: Source) -> list[SplitWatch]:
+    """Watch the splits, which may change while they are read."""
+    splits = [source.split, source.transfer]
+    return [SplitWatch.start(split) for split in splits if isinstance(split, CheckedSplit)]

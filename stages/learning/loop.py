@@ -69,7 +69,7 @@ def train_network(
     settings that this machine cannot carry out, and when the loss diverges.
     """
     task = load_task(settings.task)
-    task_check.check_task(task)
+    task_check.check_task_once(task)
     objective.check_task(task)
     if views.mixing is not None:
         check_mixing(task, views.mixing)
@@ -96,7 +96,7 @@ def train_network(
 def adopt_network(settings: TrainingSettings, module: nn.Module, out: Path) -> Facts:
     """Check a trained network against the task, evaluate it on validation, and save it."""
     task = load_task(settings.task)
-    task_check.check_task(task)
+    task_check.check_task_once(task)
     check_network(module, task)
     with open_network(module, settings.task, device=settings.device) as predictor:
         scores = Validation(task).evaluate(predictor.graphs, "teacher")

@@ -28,6 +28,7 @@ from attar.stages.learning.loading import (
     ViewSchedule,
     open_loader,
     open_source,
+    watch_source,
 )
 from attar.stages.learning.objective import Objective
 from attar.stages.learning.optimizer import create_average, create_optimizer
@@ -79,8 +80,7 @@ class Training:
         self.plan = BatchPlan(source, self.views, self.settings, self.compute.share)
         self.check_transfer()
         self.steps_per_epoch = max(1, len(source) // self.settings.batch)
-        self.clock = BatchClock()
-        self.reported = 0.0
+        self.clock, self.reported = BatchClock(), 0.0
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=self.accelerator.device)
         """Sum of the losses of the finished steps."""
 
@@ -105,9 +105,12 @@ class Training:
             report_epoch(self.network_name, entry)
         first, workers = len(self.history) + 1, self.plan.choose_workers()
         requests = self.plan.iterate_requests(first, self.steps_done)
-        with open_loader(self.plan.source, requests, workers) as chunks:
+        source, watches = self.plan.source, watch_source(self.plan.source)
+        with open_loader(source, requests, workers) as chunks:
             while len(self.history) < self.settings.epochs and not self.has_stopped_improving():
                 self.train_epoch(len(self.history) + 1, chunks, file)
+                for watch in watches:
+                    watch.check()
                 self.record_epoch(self.measure_epoch(validation))
                 self.save_checkpoint(file)
                 report_epoch(self.network_name, self.history[-1])
@@ -151,10 +154,10 @@ class Training:
         A GPU computes the steps that follow before this one is known, unless its loss is read.
         """
         now, is_last = time.monotonic(), self.steps_done == self.steps_per_epoch
-        if self.accelerator.device.type == "cpu" or is_last or now > self.reported + TOLD_SECONDS:
-            self.reported = now
-            return True
-        return False
+        is_cpu = self.accelerator.device.type == "cpu"
+        is_due = is_cpu or is_last or now > self.reported + TOLD_SECONDS
+        self.reported = now if is_due else self.reported
+        return is_due
 
     def set_rate(self, progress: float) -> None:
         share = compute_rate(self.settings.schedule, self.settings.warmup, progress)
@@ -234,8 +237,8 @@ class Training:
     def describe_progress(self, epoch: int) -> str:
         """Return, say, ``epoch 3/8 loss 0.310 accuracy 0.900 corr 0.970 waiting 3 %``.
 
-        The loss is this epoch's mean so far, waiting the share of the training's time that was
-        spent on waiting for batches; the others are of the epoch before.
+        The loss is this epoch's mean so far, waiting the share of the time that batches were waited
+        for; the others are of the epoch before.
         """
         words = [f"epoch {epoch}/{self.settings.epochs} loss {self.check_loss(epoch):.3f}"]
         names = {"score": self.task.score_name, "correlation": "corr"}

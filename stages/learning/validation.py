@@ -57,9 +57,10 @@ class Validation:
         return {name: round(value, 6) for name, value in scores.items()}
 
     def iterate_batches(self) -> Iterator[ViewBatch]:
-        """Yield the samples in their order."""
+        """Yield the samples in their order, without padding that none of a piece needs."""
         for chunk in views.iterate_clean(self.task, self.split):
-            yield from views.split_chunk(chunk)
+            for piece in views.split_chunk(chunk):
+                yield views.trim_padding(self.task, piece)
 
     @staticmethod
     def follow_teacher(

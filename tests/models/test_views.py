@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from io import BytesIO
+from typing import ClassVar
+
 import numpy as np
+import numpy.typing as npt
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from attar.models import views
+from attar.models.preprocess import ChannelsFirst, DecodeImage, Scale, Step
 from attar.models.sample_order import BLOCK, find_places, list_blocks, shuffle_samples
-from tests.support.tasks.noisy import SPLIT, TASK
+from attar.models.task import Arrays, InMemory, Tensor
+from tests.support.tasks.noisy import SPLIT, TASK, Noisy
 
 
 @given(seed=st.integers(0, 2**31), view=st.integers(0, 2**21), number=st.integers(0, 2))
@@ -47,3 +55,30 @@ def test_a_spread_covers_the_split_evenly_and_never_twice(samples: int, batch: i
     steps = np.diff([*indices, len(SPLIT)])
     assert steps.min() >= 1
     assert steps.max() - steps.min() <= 1
+
+
+class Pictures(Noisy):
+    """PNG files of 4 x 4 pixels; a view mirrors what was decoded, before it is scaled."""
+
+    inputs: ClassVar[dict[str, Tensor]] = {"x": Tensor("float32", ("batch", 3, 4, 4))}
+    preprocess: ClassVar[Mapping[str, Sequence[Step]]] = {"x": [DecodeImage(), ChannelsFirst(), Scale(by=1 / 255)]}
+
+    def augment(self, inputs: Arrays, generator: np.random.Generator) -> Arrays:
+        assert inputs["x"].dtype == np.uint8
+        return {"x": inputs["x"][:, :, ::-1]}
+
+
+def encode(pixels: npt.NDArray[np.uint8]) -> bytes:
+    with BytesIO() as file:
+        Image.fromarray(pixels).save(file, "PNG")
+        return file.getvalue()
+
+
+def test_images_are_decoded_then_augmented_then_scaled() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 4, 4, 3), np.uint8)
+    files = np.array([encode(image) for image in pixels], object)
+    chunk = views.make_chunk(Pictures(), InMemory({"x": files}, {"label": np.arange(3)}), 0, view=0)
+    mirrored = pixels[:, :, ::-1].transpose(0, 3, 1, 2).astype(np.float32) * np.float32(1 / 255)
+    assert (chunk.inputs["x"] == mirrored).all()
+    clean = views.make_chunk(Pictures(), InMemory({"x": files}, {"label": np.arange(3)}), 0)
+    assert (clean.inputs["x"] == mirrored[..., ::-1]).all()

@@ -231,3 +231,28 @@ def test_what_attar_says_itself_passes_as_it_is() -> None:
 def test_preprocessing_of_what_is_not_there() -> None:
     task = changed(Digits, preprocess={"imge": Digits.preprocess["image"]})
     assert "'imge', which" in told(task)
+
+
+def test_take_that_returns_other_samples_than_it_is_asked_for() -> None:
+    class Deaf(InMemory):
+        def take(self, indices: npt.NDArray[np.int64]) -> Batch:
+            return super().take(np.arange(len(indices)))
+
+    part = Sentences().split("train")
+    assert isinstance(part, InMemory)
+    message = told(giving(Deaf(part.inputs, part.targets), only="train"))
+    assert "split('train').take gives other samples" in message
+
+
+def test_a_task_is_checked_once_for_each_content_of_its_data() -> None:
+    versions, calls = ["points 1"], []
+
+    def score(self: Task, outputs: Arrays, targets: Arrays) -> Array:
+        calls.append(versions[0])
+        return Sentences.score(Sentences(), outputs, targets)
+
+    task = changed(data=lambda self: list(versions), score=score)
+    for version in ("points 1", "points 1", "points 2", "points 2"):
+        versions[0] = version
+        task_check.check_task_once(task)
+    assert calls == ["points 1", "points 2"]

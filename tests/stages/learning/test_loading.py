@@ -7,16 +7,20 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
+from attar.models.checks.calls import CheckedSplit
+from attar.models.checks.watch import SplitWatch
 from attar.models.epoch import Epoch, Source
-from attar.models.task import Batch, InMemory
+from attar.models.task import Batch, InMemory, Split, SplitName
 from attar.models.views import ViewBatch
 from attar.pipeline import team
 from attar.pipeline.core.errors import StageError
@@ -27,6 +31,7 @@ from attar.stages.learning.loading import BatchClock, ChunkRequest, open_loader
 from attar.stages.teach.stage import Teach
 from tests.support.stages.training import InterruptError, interrupt_at, make_out
 from tests.support.tasks.noisy import TASK, numbered
+from tests.support.tasks.ring_task import Ring
 
 RING, LAYERS = "tests.support.tasks.ring_task:Ring", "tests.support.tasks.ring_task:layers"
 TEACH: dict[str, Any] = {"task": RING, "network": LAYERS, "options": {"dropout": 0.3}, "epochs": 3, "learning_rate": 0.01}
@@ -127,6 +132,44 @@ def test_a_worker_that_is_killed_is_told_with_its_samples() -> None:
     with pytest.raises(StageError, match=r"(?s)worker \(pid.* 512 samples of train, from \d+ \(images/.*workers = 0") as caught:
         list(read(make_broken("killed"), 1))
     assert "\n" not in str(caught.value)
+
+
+class Swapped(Ring):
+    """Its training samples are others from the first step on."""
+
+    offset: ClassVar[dict[str, float]] = {}
+
+    def split(self, name: SplitName) -> Split:
+        whole = super().split(name)
+        assert isinstance(whole, InMemory)
+        return Swapping(whole.inputs, whole.targets) if name == "train" else whole
+
+
+class Swapping(InMemory):
+    def take(self, indices: npt.NDArray[np.int64]) -> Batch:
+        batch = super().take(indices)
+        moved = np.asarray(batch.inputs["point"], np.float32) + np.float32(Swapped.offset.get("train", 0))
+        return Batch({"point": moved}, batch.targets)
+
+
+def test_a_split_that_changes_while_it_is_read_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = Teach(**TEACH | {"task": "tests.stages.learning.test_loading:Swapped"})
+    swap = partial(monkeypatch.setitem, Swapped.offset, "train", 1.0)
+    with (
+        listen_to_progress(lambda *told: swap()),
+        pytest.raises(StageError, match=r"Swapped\.split\('train'\) changed while it was read"),
+    ):
+        stage.run(make_out(tmp_path))
+
+
+@pytest.mark.parametrize(("count", "found"), [(1, "had 1300 samples and has 1301"), (0, "some are others")])
+def test_a_split_that_is_not_what_it_was(count: int, found: str) -> None:
+    watch = SplitWatch.start(CheckedSplit("Noisy.split", numbered(1300)))
+    watch.check()
+    changed = numbered(1300 + count)
+    changed.inputs["x"][1000:] = 0
+    with pytest.raises(StageError, match=found):
+        replace(watch, split=CheckedSplit("Noisy.split", changed)).check()
 
 
 def test_a_training_tells_how_long_it_waits(tmp_path: Path) -> None:
