@@ -195,4 +195,4 @@ def test_a_control_that_is_off_depends_on_nothing_else() -> None:
 
 def test_more_answers_do_not_train_a_control_again_that_reads_fresh_views() -> None:
     fresh, recorded = (Control(task="a:b", network="c:d", enabled=True, recorded=recorded) for recorded in (False, True))
-    assert recorded.deciding() - fresh.deciding() == {"views", "view_seed"}
+    assert recorded.deciding() - fresh.deciding() == {"views", "view_seed", "mix", "mix_alpha"}
