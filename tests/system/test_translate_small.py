@@ -22,11 +22,13 @@ TEXTS = os.environ.get("ATTAR_DATA")
 """The texts, if they are there when the tests begin; else they are fetched."""
 CUT = (
     'task = "attar.models.tasks.translate:TranslateTiny"',
-    "teacher.epochs = 3",
+    "teacher.epochs = 12",
+    "teacher.batch = 32",
     "teacher.options.width = 64",
     "teacher.options.hidden = 128",
     "teacher.options.encoder = 2",
-    "student.epochs = 3",
+    "student.epochs = 8",
+    "student.batch = 32",
     "student.options.width = 48",
     "student.options.hidden = 96",
     "student.options.encoder = 1",
