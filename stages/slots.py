@@ -22,7 +22,7 @@ from attar.stages.unpack import Unpack
 SLOTS = (
     Slot("teacher", Teach, own_task=True, step="teach"),
     Slot("reference", Export, wires={"weights": "teacher"}, step="export"),
-    Slot("answers", Label, like=("teacher",), step="label"),
+    Slot("answers", Label, like=("teacher",), unlike=("precision",), step="label"),
     Slot("student", Distill, step="distill"),
     Slot("control", Control, like=("answers", "student"), step="distill"),
     Slot("onnx", Export, wires={"weights": "student"}, step="export"),

@@ -115,7 +115,8 @@ def load_recipe(
     for slot in shared:
         like: Table = {}
         for name in slot.like:
-            like |= select_fields(slot.stage, tables.get(name, {}))
+            given_there = select_fields(slot.stage, tables.get(name, {}))
+            like |= {k: value for k, value in given_there.items() if k not in slot.unlike}
         section = _section(tables, slot.name)
         if "task" in section and not slot.own_task:
             raise RecipeError(

@@ -25,6 +25,8 @@ class Slot:
     wires: Mapping[str, str] = field(default_factory=dict)
     like: tuple[str, ...] = ()
     """Sections whose settings are its defaults, for fields that it has."""
+    unlike: tuple[str, ...] = ()
+    """Settings that it does not take from them: they mean another thing here."""
     scope: Scope = "recipe"
     own_task: bool = False
     """Whether its section may name its own task, which also holds for sections that are ``like``

@@ -20,10 +20,12 @@ from attar.stages.artifacts import Answers, Model, Weights
 
 ROWS = 32
 """Samples of every view that are asked for again: other answers differ from the first on."""
-TOLERANCE = 1e-2
-"""Of the largest magnitude: float16 keeps three digits, and another device rounds otherwise."""
-LIKELIER = 0.1
-"""By so much more a token's log-probability shows that the teacher would have said it instead."""
+TOLERANCES: Mapping[str, float] = {"fp32": 1e-2, "fp16": 1e-2, "bf16": 4e-2}
+"""Of the largest magnitude, by the precision of the answers: float16, in which they are stored,
+keeps three digits, and another device or batch rounds otherwise; bfloat16 keeps two."""
+LIKELIER = 10
+"""By so many tolerances more a token's log-probability shows that the teacher would have said it
+instead."""
 
 
 def check_answers(task: Task, teacher: Model, answers: Answers, device: Device = "cpu") -> None:
@@ -70,7 +72,12 @@ def compare_view(
                 kept > kept.min(-1, keepdims=True), of, kept
             )  # the others share one value, the least
         apart = compute_difference(kept, of) if kept.shape == of.shape else np.inf
-        check_difference(apart, name, split, view)
+        check_difference(apart, name, split, view, find_tolerance(answers))
+
+
+def find_tolerance(answers: Answers) -> float:
+    """Return how far an answer may be from the stored one."""
+    return TOLERANCES[answers.facts.get("precision", "fp32")]
 
 
 def compare_sequence_view(
@@ -89,22 +96,25 @@ def compare_sequence_view(
     live = describe_following(graphs, seen.inputs, path, top, decoding)
     known = top.is_known
     apart = compute_difference(top.values[known], live[known][:, : top.values.shape[2]])
-    check_difference(apart, decoding.output, split, view)
+    tolerance = find_tolerance(answers)
+    check_difference(apart, decoding.output, split, view, tolerance)
     if view is None or answers.facts["along"] == "teacher":
         beam = 1 if view is None else int(answers.facts.get("beam", 1))
-        check_path(path, top, beam, f"{split}{'' if view is None else f', view {view}'}")
+        place = f"{split}{'' if view is None else f', view {view}'}"
+        check_path(path, top, beam, place, LIKELIER * tolerance)
 
 
-def check_path(path: Integers, top: TopAnswers, beam: int, place: str) -> None:
+def check_path(path: Integers, top: TopAnswers, beam: int, place: str, likelier: float) -> None:
     """Check that each token is one of the ``beam`` that the teacher finds most likely there.
 
-    No hypothesis of a beam search goes on with another one. Raises StageError for a path that is
-    not the teacher's own, such as the labels.
+    A token counts as likelier by at least ``likelier`` in its log-probability. No hypothesis of a
+    beam search goes on with another one. Raises StageError for a path that is not the teacher's
+    own, such as the labels.
     """
     is_token = top.indices == path[:, : top.values.shape[1], None]
     own = np.where(is_token, top.values, -np.inf).max(-1, keepdims=True)
-    likelier = (top.values > own + LIKELIER).sum(-1)
-    count = int((likelier[top.is_known] >= beam).sum())
+    ahead = (top.values > own + likelier).sum(-1)
+    count = int((ahead[top.is_known] >= beam).sum())
     if count:
         raise StageError(
             f"the stored sequences of {place} are not this teacher's own: it would have said "
@@ -122,12 +132,14 @@ def take_first_samples(
     return seen.take(np.arange(min(ROWS, most, len(seen.indices))))
 
 
-def check_difference(apart: float, name: str, split: SplitName, view: int | None) -> None:
+def check_difference(
+    apart: float, name: str, split: SplitName, view: int | None, tolerance: float
+) -> None:
     """Raises StageError for a difference that no rounding explains."""
-    if not apart <= TOLERANCE:
+    if not apart <= tolerance:
         which = "" if view is None else f", view {view}"
         raise StageError(
             f"the stored answers are not this teacher's: {name!r} of {split}{which} is off by "
-            f"{apart:.2g} of its magnitude, allowed {TOLERANCE:g}; `attar show RECIPE` names "
+            f"{apart:.2g} of its magnitude, allowed {tolerance:g}; `attar show RECIPE` names "
             "the answers in the store, delete their folder and label again"
         )

@@ -64,6 +64,8 @@ def test_a_slot_may_take_another_section_s_settings(tmp_path: Path) -> None:
     table = (*SLOTS[:1], Slot("other", Source, like=("source",)))
     assert load(tmp_path, "[source]\nvalue = 4", table=table).pipeline.slots["other"].stage == Source(value=4)
     assert load(tmp_path, "[source]\nvalue = 4\n[other]\nvalue = 5", table=table).pipeline.slots["other"].stage == Source(value=5)
+    unlike = (*SLOTS[:1], Slot("other", Source, like=("source",), unlike=("value",)))
+    assert load(tmp_path, "[source]\nvalue = 4", table=unlike).pipeline.slots["other"].stage == Source()
 
 
 def test_paths_are_relative_to_the_recipe(tmp_path: Path) -> None:
