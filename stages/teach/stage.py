@@ -38,7 +38,7 @@ class Teach(TrainingSettings, Stage[Model]):
     """A folder of such files, of one network trained several times: the teacher is their average,
     of probabilities where outputs have classes."""
     member_weights: tuple[Annotated[float, Field(gt=0)], ...] = ()
-    """Weights of the members in the order of their names; none: all weigh the same."""
+    """Weights of the members in the order of their names; left out: all weigh the same."""
     huggingface: DataFolder | None = None
     """A folder as ``save_pretrained`` writes it, with safetensors. Its code is not run."""
     onnx: DataFiles | None = None
