@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from attar.pipeline.core.shared_store import open_store
 from attar.pipeline.run import Record
 from attar.recipes.workspace import STORE, open_workspace
 from attar.stages.slots import SLOTS
@@ -14,6 +15,7 @@ def run(
     recipe: str | Path,
     *,
     store: str | Path = STORE,
+    cache: str | Path | None = None,
     overrides: Iterable[str] = (),
     targets: Iterable[str] = (),
     device: str = "auto",
@@ -22,13 +24,22 @@ def run(
 ) -> list[Record]:
     """Make or reuse every slot of a recipe and return a record of each.
 
+    ``store`` is a folder, or a URL as ``--store`` takes it. Then ``cache`` is the folder in front
+    of it, and all files are fetched, so that the ``path`` of every record is there.
     ``overrides`` are ``slot.field=value`` with TOML values. ``against`` is the bundle in production
     that the engine is compared with; ``trusted`` is a file of keys, one of which must have signed
     that bundle. A mistake in the recipe raises RecipeError. A slot that failed or was refused is a
     record with an ``error``, and slots that depend on it are ``skipped``.
     """
-    production, keys = (None if path is None else Path(path) for path in (against, trusted))
-    workspace = open_workspace(
-        str(recipe), SLOTS, Path(store), overrides, targets, device, production, keys
+    production, keys, folder = (
+        None if path is None else Path(path) for path in (against, trusted, cache)
     )
-    return list(workspace.run.walk())
+    stored = open_store(store, folder)
+    workspace = open_workspace(
+        str(recipe), SLOTS, stored, overrides, targets, device, production, keys
+    )
+    records = list(workspace.run.walk())
+    for record in records:
+        if record.key is not None:
+            stored.fetch(record.key)
+    return records

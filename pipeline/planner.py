@@ -36,11 +36,10 @@ class LastKeys:
 
     def replace(self, keys: Mapping[str, str], remove: Iterable[str] = ()) -> None:
         """Add these keys by slot, remove others, and write the note if anything changed."""
-        changed = {slot: key for slot, key in self.keys.items() if slot not in set(remove)}
-        changed |= keys
-        if changed != self.keys:
-            self.keys = changed
-            self.store.write_note(self.note, changed)
+        kept = {slot: key for slot, key in self.keys.items() if slot not in set(remove)}
+        before, self.keys = self.keys, kept | dict(keys)
+        if before or self.keys:
+            self.store.write_note(self.note, self.keys)
 
 
 class Planner:

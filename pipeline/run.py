@@ -101,8 +101,6 @@ class Run:
                 record = self._reuse_or_make(slot, done)
             if record.status == "failed" and self.pipeline.dooms(slot, walked):
                 doomed = [slot]
-            if record.key is not None:
-                self.last.replace({slot: record.key})
             yield record
         self.code.remember()
 
@@ -156,6 +154,8 @@ class Run:
                 artifact = plan.artifact
                 if artifact is None:
                     artifact, status = self._make_or_refuse(slot, plan.deciders, done)
+                artifact = self.store.share(self.pipeline.slots[slot].stage.makes(), artifact)
+                self.last.replace({slot: artifact.key})
         except AttarError as error:
             record = self._start_record(slot, "failed", "broke")
             return replace(record, error=str(error), exit_code=error.exit_code, cause=error)

@@ -7,12 +7,15 @@ import sys
 from collections.abc import Mapping
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from attar.cli.options import ALLOW_NATIVE, JSON, STORE, TRUSTED, VERBOSE
+from attar.cli.options import ALLOW_NATIVE, JSON, TRUSTED, VERBOSE, store_options
 from attar.pipeline.core.errors import AttarError
+
+if TYPE_CHECKING:
+    from attar.pipeline.core.store import Store
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 BUNDLE = click.argument("bundle", type=click.Path(exists=True, file_okay=False, path_type=Path))
@@ -202,11 +205,16 @@ def bench(
     help="Recipe that made the bundle. It runs again, to prove the engine on the test split.",
 )
 @TRUSTED
-@STORE
+@store_options
 @JSON
 @VERBOSE
 def finish(
-    bundle: Path, output: Path, recipe: str | None, trusted: Path | None, store: Path, as_json: bool
+    bundle: Path,
+    output: Path,
+    recipe: str | None,
+    trusted: Path | None,
+    store: Store,
+    as_json: bool,
 ) -> None:
     """Build on this machine the engine that a bundle still lacks.
 
@@ -222,7 +230,7 @@ def finish(
 
 
 def rerun_with_progress(
-    bundle: Path, output: Path, recipe: str, store: Path, trusted: Path | None
+    bundle: Path, output: Path, recipe: str, store: Store, trusted: Path | None
 ) -> Mapping[str, Any]:
     from attar.cli.console import open_console
     from attar.cli.finish_recipe import rerun_recipe

@@ -10,16 +10,16 @@ from pathlib import Path
 
 from attar.pipeline.core.disk import explain_disk_errors
 from attar.pipeline.core.errors import RecipeError, StageError
-from attar.pipeline.core.store import NOT_PAYLOAD
+from attar.pipeline.core.store import NOT_PAYLOAD, Store
 from attar.pipeline.run import Record
-from attar.proof.artifacts import Bundle
+from attar.proof.artifacts import Bundle, Evidence
 
 NOTE = ".attar.json"
 """In the folder: of which artifacts its content is, and which of its folders are bundles that were
 put there."""
 
 
-def deliver_results(records: Sequence[Record], folder: Path, title: str) -> Path:
+def deliver_results(records: Sequence[Record], folder: Path, title: str, store: Store) -> Path:
     """Fill ``folder`` unless it holds these very artifacts; returns the report's path.
 
     ``folder/TARGET`` is the bundle of a target that has one: plain files, to be copied anywhere.
@@ -35,6 +35,9 @@ def deliver_results(records: Sequence[Record], folder: Path, title: str) -> Path
     )
     if whole and before.get("of") == now["of"]:
         return report
+    for record in records:
+        if record.key and record.makes in (Bundle, Evidence):  # whose files are read below
+            store.fetch(record.key)
     ours = {folder / name for name in before.get("bundles", ())}
     for there in bundles:
         if there.exists() and there not in ours:

@@ -12,6 +12,7 @@ from attar.bundle.finish import copy_sealed_files, fill_folder, require_runtime
 from attar.bundle.verified import read_manifest
 from attar.pipeline.core.errors import InvalidBundleError, RecipeError, suggest_name
 from attar.pipeline.core.stage import Facts
+from attar.pipeline.core.store import Store
 from attar.pipeline.run import Record
 from attar.recipes.workspace import Workspace, open_workspace
 from attar.stages.package.stage import Package
@@ -22,7 +23,7 @@ def rerun_recipe(
     path: str | Path,
     out: str | Path,
     recipe: str,
-    store: Path,
+    store: Store | Path,
     on_record: Callable[[Record], None] = lambda record: None,
     trusted: Path | None = None,
 ) -> Facts:
@@ -42,7 +43,7 @@ def rerun_recipe(
             return bundles.check_bundle(folder, allow_native=True)  # the recipe built it here
 
 
-def open_target_workspace(recipe: str, store: Path, name: str) -> Workspace:
+def open_target_workspace(recipe: str, store: Store | Path, name: str) -> Workspace:
     """Return the workspace of the one target that packages under this name."""
     targets: dict[str, str] = {}
     for slot, bound in open_workspace(recipe, SLOTS, store).recipe.pipeline.slots.items():
@@ -66,8 +67,10 @@ def make_bundle(
         on_record(record)
         if record.cause is not None:
             raise record.cause
-        if record.path is not None:
+        if record.path is not None and record.key is not None:
             paths[record.slot] = record.path
+            if record.slot in (last, bindings[last].inputs["model"]):
+                workspace.store.fetch(record.key)
         if record.slot == bindings[last].inputs["model"]:
             check_same_graphs(bundle, paths[record.slot])
     return paths[last], bundles.open_whole(paths[last]).seal

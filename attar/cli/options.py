@@ -3,21 +3,64 @@
 from __future__ import annotations
 
 import stat
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from attar.cli.help_sections import SectionOption
 
-STORE = click.option(
-    "--store",
-    type=click.Path(file_okay=False, path_type=Path),
-    metavar="DIR",
-    default=".attar",
-    show_default=True,
-    envvar="ATTAR_STORE",
-    help="Store of the artifacts; the variable ATTAR_STORE sets it too.",
-)
+if TYPE_CHECKING:
+    from attar.pipeline.core.store import Store
+
+C = TypeVar("C", bound=Callable[..., Any])
+
+FOLDER = click.Path(file_okay=False, path_type=Path)
+
+
+def open_option_store(
+    context: click.Context, parameter: click.Parameter, place: str
+) -> Store | None:
+    """Open what ``--store`` and ``--cache`` name. Raises RecipeError for a wrong URL."""
+    from attar.pipeline.core.remote_files import is_url
+    from attar.pipeline.core.shared_store import open_store
+
+    if context.resilient_parsing:
+        return None
+    folder = place if is_url(place) else FOLDER.convert(place, parameter, context)
+    return open_store(folder, context.meta.get("cache"))
+
+
+def keep_cache(context: click.Context, parameter: click.Parameter, cache: Path | None) -> None:
+    context.meta["cache"] = cache
+
+
+def store_options(command: C) -> C:
+    """Add ``--store`` and ``--cache``; the command takes a `Store`."""
+    cache = click.option(
+        "--cache",
+        type=FOLDER,
+        metavar="DIR",
+        expose_value=False,
+        is_eager=True,
+        callback=keep_cache,
+        show_default=".attar",
+        help="Folder in front of a store at a URL: what was made or fetched here.",
+    )
+    store = click.option(
+        "--store",
+        metavar="DIR|URL",
+        default=".attar",
+        show_default=True,
+        envvar="ATTAR_STORE",
+        callback=open_option_store,
+        help="Store of the artifacts: a folder, or s3://BUCKET/PREFIX, gs://, az:// or file:// for "
+        "several machines; the variable ATTAR_STORE sets it too.",
+    )
+    return store(cache(command))
+
+
 JSON = click.option(
     "--json",
     "as_json",

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from attar.cli.options import JSON, REQUIRE_ALL, STORE, TRUSTED, VERBOSE, is_verbose
+from attar.cli.options import JSON, REQUIRE_ALL, TRUSTED, VERBOSE, is_verbose, store_options
 from attar.pipeline.core.errors import AttarError, RecipeError
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def recipe_options(command: Command) -> Command:
     """Add RECIPE and the options of every command that plans or runs one."""
     decorators = (
         click.argument("recipe"),
-        STORE,
+        store_options,
         click.option(
             "--set",
             "overrides",
@@ -96,7 +96,7 @@ def run_slots(step: str | None, output: Path | None, require_all: bool, **option
     report, unwritten = None, None
     try:
         if delivers:
-            report = deliver_results(records, folder, workspace.recipe.title)
+            report = deliver_results(records, folder, workspace.recipe.title, workspace.store)
     except AttarError as error:  # what the run found is shown all the same
         unwritten = error
     if Verdict in kinds:
@@ -283,7 +283,7 @@ def report(output: Path, as_json: bool, **options: Any) -> None:
             f"nothing of {workspace.recipe.path.name} is made yet in {workspace.store.root}; "
             "`attar run` makes it"
         )
-    path = deliver_results(records, output, workspace.recipe.title)
+    path = deliver_results(records, output, workspace.recipe.title, workspace.store)
     click.echo(json.dumps({"report": str(path)}) if as_json else f"report  {path}")
 
 

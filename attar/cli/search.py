@@ -53,7 +53,7 @@ def search(output: Path | None, against: Path | None, trusted: Path | None, **op
     from attar.search.report import write_search_report
     from attar.search.winner import write_winner
 
-    folder = output or opened.store / "latest" / f"{result.recipe}-search"
+    folder = output or opened.store.root / "latest" / f"{result.recipe}-search"
     page = write_search_report(result, folder)
     winner = result.get_winner()
     if winner is None:
@@ -97,7 +97,8 @@ def run_winner(opened: Search, file: Path) -> tuple[list[Record], Path]:
         for record in workspace.run.walk():
             view.done(record)
             records.append(record)
-    return records, deliver_results(records, workspace.output, workspace.recipe.title)
+    report = deliver_results(records, workspace.output, workspace.recipe.title, workspace.store)
+    return records, report
 
 
 def print_winner(winner: VariantResult, result: SearchResult, page: Path, file: Path) -> None:

@@ -4,56 +4,53 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from attar.cli.options import JSON, STORE, VERBOSE
+from attar.cli.options import JSON, VERBOSE, store_options
+
+if TYPE_CHECKING:
+    from attar.pipeline.core.store import Store
 
 
 @click.command()
 @click.argument("key")
-@STORE
+@store_options
 @click.option("--verify", is_flag=True, help="Verify the digest of every file.")
 @VERBOSE
-def show(key: str, store: Path, verify: bool) -> None:
+def show(key: str, store: Store, verify: bool) -> None:
     """Show one artifact: its key, its facts and its files.
 
     KEY is a key or its beginning. The path or name of a recipe shows the keys that it used last.
     """
     from attar.pipeline.core.errors import RecipeError
     from attar.pipeline.core.stage import Artifact
-    from attar.pipeline.core.store import Store
     from attar.pipeline.recipe.recipe import make_recipe_id
     from attar.recipes.workspace import find_recipe
 
-    artifacts = Store(store)
     if not _is_hex(key):
-        used = artifacts.read_note(f"recipes/{make_recipe_id(find_recipe(key))}.json")
+        used = store.read_note(f"recipes/{make_recipe_id(find_recipe(key))}.json")
         if not used:
             raise RecipeError(
-                f"{key} used nothing in {artifacts.root} yet; `attar run {key}` makes it, "
+                f"{key} used nothing in {store.root} yet; `attar run {key}` makes it, "
                 "`attar ls` lists what is there"
             )
         click.echo("\n".join(f"{slot:<18} {last}" for slot, last in used.items()))
         return
-    entry = artifacts.match(key)
+    entry = store.match(key)
     if verify:
-        artifacts.verify(Artifact(entry.key, entry.record["digest"], entry.root, {}))
-    facts = json.loads((entry.root / "facts.json").read_text(encoding="utf-8"))
+        store.verify(Artifact(entry.key, entry.record["digest"], entry.root, {}))
+    facts = store.read_facts(entry.key)
     click.echo(json.dumps({"path": str(entry.root), "facts": facts, **entry.record}, indent=1))
 
 
 @click.command()
-@STORE
+@store_options
 @JSON
-def ls(store: Path, as_json: bool) -> None:
+def ls(store: Store, as_json: bool) -> None:
     """List the stored artifacts, newest first."""
-    from attar.pipeline.core.store import Store
-
-    artifacts = Store(store)
-    used = artifacts.used()
+    used = store.used()
     rows: list[dict[str, Any]] = [
         {
             "key": e.key,
@@ -61,8 +58,9 @@ def ls(store: Path, as_json: bool) -> None:
             "date": e.record["made"]["date"],
             "bytes": e.bytes,
             "in_use": e.key in used,
+            "here": e.root.exists(),
         }
-        for e in artifacts.entries()
+        for e in store.entries()
     ]
     if as_json:
         click.echo(json.dumps({"artifacts": rows}, indent=1))
@@ -71,20 +69,23 @@ def ls(store: Path, as_json: bool) -> None:
         mark = "*" if row["in_use"] else " "
         click.echo(
             f"{mark} {row['key'][:12]}  {row['slot']:<18} {_size(row['bytes']):>10}  {row['date']}"
+            + ("" if row["here"] else "  not fetched")
         )
     total = _size(sum(row["bytes"] for row in rows))
     click.echo(f"{len(rows)} artifacts, {total}; * is in use by a recipe")
 
 
 @click.command()
-@STORE
+@store_options
 @click.option("--dry-run", is_flag=True, help="Print what would be deleted.")
-def gc(store: Path, dry_run: bool) -> None:
-    """Delete artifacts that no recipe used last, and abandoned work."""
-    from attar.pipeline.core.store import Store
+def gc(store: Store, dry_run: bool) -> None:
+    """Delete artifacts that no recipe used last, and abandoned work.
 
+    In a store at a URL, what no recipe of any machine used last is deleted if it is older than a
+    day.
+    """
     verb = "would delete" if dry_run else "deleted"
-    done = [f"{verb} {what}  {_size(size)}" for what, size in Store(store).collect(dry_run=dry_run)]
+    done = [f"{verb} {what}  {_size(size)}" for what, size in store.collect(dry_run=dry_run)]
     click.echo("\n".join(done) or "nothing to delete")
 
 

@@ -73,7 +73,7 @@ def list_shipped_recipes() -> list[str]:
 def open_workspace(
     recipe: str,
     table: Sequence[Slot],
-    store: Path = STORE,
+    store: Store | Path = STORE,
     overrides: Iterable[str] = (),
     targets: Iterable[str] = (),
     device: str = "auto",
@@ -84,7 +84,7 @@ def open_workspace(
     RecipeError."""
     path = find_recipe(recipe)
     put_first_on_path(path.parent)
-    stored = Store(store)
+    stored = store if isinstance(store, Store) else Store(store)
     code = Fingerprint(path.parent, stored.root / "code.json")
     loaded = recipes.load_recipe(path, table, overrides, targets, device, code, against, trusted)
     return Workspace(loaded, stored, Run(loaded.pipeline, stored, code, loaded.name), table)

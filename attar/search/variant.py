@@ -6,13 +6,13 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import tomlkit
 
 from attar.pipeline.core.errors import RecipeError, suggest_name
 from attar.pipeline.core.graph import SlotBinding
+from attar.pipeline.core.store import Store
 from attar.pipeline.recipe.recipe import read_recipe
 from attar.pipeline.recipe.search_space import SECTION, SearchSpace
 from attar.proof.verdicts.limits import GateLimits
@@ -64,7 +64,7 @@ class Search:
     """A recipe that has a search space, and what the command says of it."""
 
     recipe: str
-    store: Path
+    store: Store
     space: SearchSpace
     target: str
     overrides: tuple[str, ...] = ()
@@ -74,7 +74,7 @@ class Search:
     def create(
         cls,
         recipe: str,
-        store: Path,
+        store: Store,
         overrides: Sequence[str] = (),
         targets: Sequence[str] = (),
         device: str = "auto",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +27,25 @@ def explain_disk_errors(root: Path) -> Iterator[None]:
             f"cannot write the store {root}: {error.strerror}; free some space or choose another "
             "with --store"
         ) from error
+
+
+@contextmanager
+def lock_folder(folder: Path, *, alone: bool) -> Iterator[None]:
+    """Share a folder with other processes; with ``alone``, exclude them. Raises StoreError if that
+    is not possible at once."""
+    with explain_disk_errors(folder):
+        opened = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(opened, fcntl.LOCK_NB | (fcntl.LOCK_EX if alone else fcntl.LOCK_SH))
+    except BlockingIOError as error:
+        os.close(opened)
+        raise StoreError(
+            f"{folder} is in use by another process; try again when it has finished"
+        ) from error
+    try:
+        yield
+    finally:
+        os.close(opened)  # which releases the lock
 
 
 def encode_json(value: Any, indent: int | None = None) -> str:

@@ -11,39 +11,30 @@ format.json      the version of this layout, see ``store_format``
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from attar.pipeline.core.disk import compute_digest, encode_json, explain_disk_errors, measure_size
+from attar.pipeline.core.disk import (
+    compute_digest,
+    encode_json,
+    explain_disk_errors,
+    lock_folder,
+    measure_size,
+)
 from attar.pipeline.core.errors import CorruptArtifactError, StoreError
+from attar.pipeline.core.publication import RECORDED, Entry
 from attar.pipeline.core.stage import A, Artifact, Facts
 from attar.pipeline.core.store_format import FORMAT_FILE, STORE_VERSION, check_store_version
 
-RECORDED = {"key", "digest", "files", "slot", "deciders", "seconds", "made"}
 NOT_PAYLOAD = ("facts.json", "record.json")
 KEPT = "kept.txt"
 """A file beside an unfinished payload; it names the folder of files that stages share."""
-
-
-@dataclass(frozen=True)
-class Entry:
-    """An artifact as ``ls`` and ``show`` list it, whatever its class."""
-
-    key: str
-    root: Path
-    record: Mapping[str, Any]
-
-    @property
-    def bytes(self) -> int:
-        return sum(int(size) for size, _, _ in self.record["files"].values())
 
 
 class Store:
@@ -70,12 +61,19 @@ class Store:
             stat = path.stat()
             if (stat.st_size, stat.st_mtime_ns) != (size, mtime) and compute_digest(path) != digest:
                 raise CorruptArtifactError(f"{name} in {root} was changed after it was made")
-        return kind.create(
-            key,
-            record["digest"],
-            root,
-            json.loads((root / "facts.json").read_text(encoding="utf-8")),
-        )
+        return kind.create(key, record["digest"], root, self.read_facts(key))
+
+    def read_facts(self, key: str) -> dict[str, Any]:
+        facts: dict[str, Any] = json.loads((self.folder(key) / "facts.json").read_bytes())
+        return facts
+
+    def share(self, kind: type[A], artifact: A) -> A:
+        """Offer a finished artifact to other machines; a `SharedStore` does. Returns the one to go
+        on with."""
+        return artifact
+
+    def fetch(self, key: str) -> None:
+        """Have an artifact's files at hand; a `SharedStore` fetches them."""
 
     def verify(self, artifact: Artifact) -> None:
         """Read and compare every byte. Raises CorruptArtifactError."""
@@ -192,6 +190,10 @@ class Store:
 
     def entries(self) -> list[Entry]:
         """Return every finished artifact, newest first."""
+        return self.list_local()
+
+    def list_local(self) -> list[Entry]:
+        """Return the finished artifacts in this folder, newest first."""
         entries: list[Entry] = []
         for folder in (self.root / "artifacts").glob("*"):
             with contextlib.suppress(CorruptArtifactError):  # `collect` deletes it
@@ -200,7 +202,7 @@ class Store:
 
     def damaged(self) -> list[Path]:
         """Return the folders of artifacts that have no readable record."""
-        readable = {entry.root for entry in self.entries()}
+        readable = {entry.root for entry in self.list_local()}
         return sorted({*(self.root / "artifacts").glob("*")} - readable)
 
     @contextmanager
@@ -210,18 +212,8 @@ class Store:
         with explain_disk_errors(self.root):
             self.root.mkdir(parents=True, exist_ok=True)
             self.write_note(FORMAT_FILE, {"store": STORE_VERSION})
-            folder = os.open(self.root, os.O_RDONLY)
-        try:
-            fcntl.flock(folder, fcntl.LOCK_NB | (fcntl.LOCK_EX if alone else fcntl.LOCK_SH))
-        except BlockingIOError as error:
-            os.close(folder)
-            raise StoreError(
-                f"{self.root} is in use by another process; try again when it has finished"
-            ) from error
-        try:
+        with lock_folder(self.root, alone=alone):
             yield
-        finally:
-            os.close(folder)  # which releases the lock
 
     def match(self, prefix: str) -> Entry:
         """Return the one artifact whose key starts with ``prefix``. Raises StoreError for none and
@@ -250,7 +242,7 @@ class Store:
         """
         with self.in_use(alone=True):
             used = self.used()
-            for entry in self.entries():
+            for entry in self.list_local():
                 if entry.key not in used:
                     yield f"{entry.record['slot']} {entry.key[:12]}", entry.bytes
                     if not dry_run:
@@ -264,7 +256,8 @@ class Store:
 
     def _collect_kept(self, used: set[str], *, dry_run: bool) -> Iterator[tuple[str, int]]:
         """Delete shared files whose bytes are in no used artifact."""
-        listed = [entry.record["files"].values() for entry in self.entries() if entry.key in used]
+        kept = [entry for entry in self.list_local() if entry.key in used]
+        listed = [entry.record["files"].values() for entry in kept]
         needed = {digest for files in listed for _, _, digest in files}
         for folder in sorted((self.root / "kept").glob("*")):
             doomed = [

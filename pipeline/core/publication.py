@@ -1,0 +1,101 @@
+"""What is said of an artifact: in a list of a store, and to the machines that share one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from attar.pipeline.core.disk import encode_json
+from attar.pipeline.core.errors import CorruptArtifactError, StoreError
+from attar.pipeline.core.store_format import STORE_VERSION
+from attar.pipeline.core.version import VERSION
+
+RECORDED = {"key", "digest", "files", "slot", "deciders", "seconds", "made"}
+"""What every record has."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An artifact as ``ls`` and ``show`` list it, whatever its class."""
+
+    key: str
+    root: Path
+    record: Mapping[str, Any]
+
+    @property
+    def bytes(self) -> int:
+        return sum(int(size) for size, _, _ in self.record["files"].values())
+
+
+class Publication(BaseModel):
+    """The record of an artifact and its facts, so that a plan needs no file of it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    store: int
+    """The version of the store's layout."""
+    record: dict[str, Any]
+    facts: dict[str, Any]
+
+    @property
+    def digest(self) -> str:
+        return str(self.record["digest"])
+
+    @property
+    def files(self) -> dict[str, str]:
+        """Return the digest of each file, by its path in the artifact."""
+        return {name: digest for name, (_, _, digest) in self.record["files"].items()}
+
+    def encode(self) -> bytes:
+        return encode_json(self.model_dump()).encode()
+
+
+def read_publication(key: str, text: bytes, place: str) -> Publication:
+    """Return the publication of ``key``, whose digests agree with each other.
+
+    Raises CorruptArtifactError, StoreError if a newer attar wrote it.
+    """
+    try:
+        values = json.loads(text)
+        check_version(values, place)
+        made = Publication.model_validate(values)
+        is_sound = made.record.keys() >= RECORDED and made.record["key"] == key
+        is_sound = is_sound and is_consistent(made)
+    except (ValueError, TypeError, LookupError, ValidationError):
+        is_sound = False
+    if not is_sound:
+        raise CorruptArtifactError(f"the record of {key[:12]} in {place} is damaged")
+    return made
+
+
+def check_version(values: Mapping[str, Any], place: str) -> None:
+    """Raises StoreError if a newer attar wrote this."""
+    version = values["store"]
+    if isinstance(version, int) and version > STORE_VERSION:
+        raise StoreError(
+            f"the store {place} has version {version}, and attar {VERSION} reads stores up to "
+            f"version {STORE_VERSION}: upgrade attar, or choose another store with --store"
+        )
+
+
+def is_consistent(publication: Publication) -> bool:
+    """Whether the digests are those of the facts and of the files, and all files lie inside the
+    artifact."""
+    files = publication.files
+    facts = encode_json(publication.facts, indent=1)
+    return (
+        all(is_inside(name) for name in files)
+        and files["facts.json"] == hashlib.sha256(facts.encode()).hexdigest()
+        and publication.digest == hashlib.sha256(encode_json(files).encode()).hexdigest()
+    )
+
+
+def is_inside(name: str) -> bool:
+    path = PurePosixPath(name)
+    return not path.is_absolute() and ".." not in path.parts and name != "record.json"

@@ -1,0 +1,299 @@
+"""A store that machines share: a bucket holds what any of them made, a folder is its cache here.
+
+records/KEY.json      the `Publication` of an artifact; it is written last, and the first one stays
+objects/SHA256        the files of all artifacts, each content once
+recipes/              the keys that each recipe used last, so that `attar gc` keeps them
+
+In the cache, ``remote/URL-DIGEST/`` holds the publications that this machine has seen, so a run in
+which nothing changed asks the server nothing. Files are fetched when a stage reads them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+
+from attar.pipeline.core.disk import encode_json, explain_disk_errors
+from attar.pipeline.core.errors import CorruptArtifactError, RecipeError, StoreError
+from attar.pipeline.core.publication import Entry, Publication, read_publication
+from attar.pipeline.core.remote_files import RemoteFiles, is_url
+from attar.pipeline.core.stage import A, Artifact
+from attar.pipeline.core.store import Store
+from attar.pipeline.core.store_format import STORE_VERSION
+
+T = TypeVar("T")
+R = TypeVar("R")
+TRANSFERS = 16
+"""How many files are sent or fetched at a time."""
+GRACE = timedelta(days=1)
+"""What is younger stays: another machine may be about to publish or to use it."""
+
+
+def open_store(place: str | Path, cache: Path | None = None) -> Store:
+    """Open the store in a folder or, with its cache in the folder ``cache``, at a URL.
+
+    Raises RecipeError for a wrong URL, and for a cache of a folder.
+    """
+    if is_url(str(place)):
+        return SharedStore(cache or Path(".attar"), str(place))
+    if cache is not None:
+        raise RecipeError(f"--cache {cache} is of use only with a store at a URL; got {place}")
+    return Store(Path(place))
+
+
+class SharedStore(Store):
+    """The store at ``url`` with its cache in ``root``.
+
+    Of two machines that make the same artifact, the first to publish it wins, and the other takes
+    what it published. No machine waits for another.
+    """
+
+    def __init__(self, root: Path, url: str) -> None:
+        super().__init__(root)
+        self.remote = RemoteFiles(url)
+        self.seen = f"remote/{hashlib.sha256(self.remote.url.encode()).hexdigest()[:16]}"
+        self.known: dict[str, Publication] = {}
+
+    def find_published(self, key: str) -> Publication | None:
+        """Return what the shared store says of an artifact. Raises CorruptArtifactError."""
+        if key not in self.known:
+            noted = self.read_note(f"{self.seen}/{key}.json")
+            text = json.dumps(noted).encode() if noted else self.remote.read(record_path(key))
+            if text is None:
+                return None
+            self.known[key] = read_publication(key, text, self.remote.url)
+        return self.known[key]
+
+    def find(self, kind: type[A], key: str) -> A | None:
+        """Return the finished artifact of this machine or of another. The files of the latter are
+        fetched by `verify`."""
+        try:
+            if super().record(key) is not None:
+                return super().find(kind, key)
+        except CorruptArtifactError:
+            if self.find_published(key) is None:
+                raise
+        made = self.find_published(key)
+        if made is None:
+            return None
+        return kind.create(key, made.digest, self.folder(key), made.facts)
+
+    def record(self, key: str) -> dict[str, Any] | None:
+        record = super().record(key)
+        if record is None and (made := self.find_published(key)) is not None:
+            return made.record
+        return record
+
+    def read_facts(self, key: str) -> dict[str, Any]:
+        made = None if self.folder(key).exists() else self.find_published(key)
+        return super().read_facts(key) if made is None else made.facts
+
+    def fetch(self, key: str) -> None:
+        """Fetch an artifact's files unless they are here. Raises CorruptArtifactError."""
+        if not self._is_here(key):
+            self._download(key, anew=False)
+
+    def _is_here(self, key: str) -> bool:
+        try:
+            return super().record(key) is not None and super().find(Artifact, key) is not None
+        except CorruptArtifactError:
+            return False
+
+    def verify(self, artifact: Artifact) -> None:
+        """Fetch files that are not here or are damaged, and compare every byte."""
+        self.fetch(artifact.key)
+        try:
+            super().verify(artifact)
+        except CorruptArtifactError:
+            made = self.find_published(artifact.key)
+            if made is None or made.digest != artifact.digest:
+                raise
+            self._download(artifact.key, anew=True)
+
+    def _download(self, key: str, *, anew: bool) -> None:
+        made = self.find_published(key)
+        if made is None:
+            raise CorruptArtifactError(f"{key[:12]} is gone from {self.root} and {self.remote.url}")
+        work = self.root / "work" / key
+        with self._lock(key, lambda: None), explain_disk_errors(self.root):
+            if not anew and self._is_here(key):  # another process fetched it meanwhile
+                return
+            folder = work / "fetched"
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+            run_parallel(lambda name: self._fetch_file(key, made, folder, name), list(made.files))
+            (folder / "record.json").write_text(encode_json(made.record, 1), encoding="utf-8")
+            super().discard(key)
+            self.folder(key).parent.mkdir(parents=True, exist_ok=True)
+            folder.rename(self.folder(key))
+            shutil.rmtree(work, ignore_errors=True)
+
+    def _fetch_file(self, key: str, made: Publication, folder: Path, name: str) -> None:
+        size, mtime, digest = made.record["files"][name]
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        got = self.remote.download(object_path(digest), path)
+        if got != digest:
+            self._withdraw(key, digest)
+            state = "is missing" if got is None else f"has another digest than its {size} bytes had"
+            raise CorruptArtifactError(
+                f"{name} of {made.record['slot']} {key[:12]} {state} in {self.remote.url}; its "
+                "record there is deleted, so the same command makes it anew"
+            )
+        path.chmod(0o444)
+        os.utime(path, ns=(mtime, mtime))
+
+    def _withdraw(self, key: str, digest: str) -> None:
+        """Delete the record of a damaged artifact, and the damaged file."""
+        self.remote.delete([record_path(key), object_path(digest)])
+        self._forget_published(key)
+
+    def _forget_published(self, key: str) -> None:
+        self.known.pop(key, None)
+        (self.root / self.seen / f"{key}.json").unlink(missing_ok=True)
+
+    def share(self, kind: type[A], artifact: A) -> A:
+        """Publish an artifact unless its key is published. Return the published one."""
+        key = artifact.key
+        note = f"{self.seen}/{key}.json"
+        if self.read_note(note) is not None:
+            return artifact
+        made = self._find_sound(key) or self._publish(artifact)
+        if made.digest != artifact.digest:  # another machine was first
+            super().discard(key)
+        self.write_note(note, made.model_dump())
+        return kind.create(key, made.digest, self.folder(key), made.facts)
+
+    def _publish(self, artifact: Artifact) -> Publication:
+        super().verify(artifact)
+        record = self.history(artifact.key)
+        made = Publication(store=STORE_VERSION, record=record, facts=self.read_facts(artifact.key))
+        paths = {digest: artifact.root / name for name, digest in made.files.items()}
+        run_parallel(lambda digest: self._send_file(digest, paths[digest]), list(paths))
+        if self.remote.add(record_path(artifact.key), made.encode()):
+            self.known[artifact.key] = made
+            return made
+        first = self._find_sound(artifact.key)
+        if first is None:  # it is damaged
+            self._delete_published({artifact.key})
+            return self._publish(artifact)
+        return first
+
+    def _send_file(self, digest: str, path: Path) -> None:
+        if not self.remote.has(object_path(digest)):
+            self.remote.write(object_path(digest), path)
+
+    def discard(self, key: str) -> None:
+        """Delete an artifact here, and ask the server anew when it is needed."""
+        super().discard(key)
+        self._forget_published(key)
+
+    def write_note(self, name: str, value: Any) -> None:
+        """Write a note here; the keys that a recipe used last are published too."""
+        super().write_note(name, value)
+        sent = f"{self.seen}/{name}"
+        if name.startswith("recipes/") and self.read_note(sent) != value:
+            self.remote.write(name, encode_json(value).encode())
+            super().write_note(sent, value)
+
+    def entries(self) -> list[Entry]:
+        """Return every artifact here and in the shared store, newest first."""
+        entries = {entry.key: entry for entry in self.list_local()}
+        for key, made in self._list_published(lambda key: key not in entries).items():
+            if made is not None:
+                entries[key] = Entry(key, self.folder(key), made.record)
+        return sorted(
+            entries.values(), key=lambda entry: str(entry.record["made"]["date"]), reverse=True
+        )
+
+    def match(self, prefix: str) -> Entry:
+        here = [entry for entry in self.list_local() if entry.key.startswith(prefix)]
+        return here[0] if len(here) == 1 else super().match(prefix)
+
+    def _list_published(self, is_wanted: Callable[[str], bool]) -> dict[str, Publication | None]:
+        """Return the publications by key; None for one that is damaged."""
+        keys = [Path(file.name).stem for file in self.remote.list("records")]
+        wanted = [key for key in keys if is_wanted(key)]
+        return dict(zip(wanted, run_parallel(self._find_sound, wanted), strict=True))
+
+    def _find_sound(self, key: str) -> Publication | None:
+        try:
+            return self.find_published(key)
+        except CorruptArtifactError:
+            return None
+
+    def collect(self, *, dry_run: bool) -> Iterator[tuple[str, int]]:
+        """Collect here as `Store` does. In the shared store delete what no recipe of any machine
+        used last, older than a day."""
+        yield from super().collect(dry_run=dry_run)
+        yield from self._collect_remote(dry_run=dry_run)
+        used = self.used()
+        for note in (self.root / self.seen).glob("*.json"):
+            if note.stem not in used and not dry_run:
+                self._forget_published(note.stem)
+
+    def _collect_remote(self, *, dry_run: bool) -> Iterator[tuple[str, int]]:
+        before = datetime.now(UTC) - GRACE
+        old = [file for file in self.remote.list("records") if file.changed < before]
+        doomed = {Path(file.name).stem for file in old} - self._list_used()
+        published = self._list_published(lambda _: True)
+        needed = {
+            digest
+            for key, made in published.items()
+            if made is not None and key not in doomed
+            for digest in made.files.values()
+        }
+        files = [file for file in self.remote.list("objects") if file.changed < before]
+        unneeded = {file.name: file.size for file in files if file.name not in needed}
+        objects = [object_path(digest) for digest in unneeded]
+        for key in sorted(doomed & published.keys()):
+            made = published[key]
+            digests = set() if made is None else {*made.files.values()}
+            slot = "damaged" if made is None else made.record["slot"]
+            yield f"shared {slot} {key[:12]}", sum(unneeded.pop(each, 0) for each in digests)
+        if unneeded:
+            yield f"{len(unneeded)} shared files of no artifact", sum(unneeded.values())
+        if not dry_run:
+            self._delete_published(doomed)
+            self.remote.delete(objects)
+
+    def _delete_published(self, keys: set[str]) -> None:
+        self.remote.delete([record_path(key) for key in keys])
+        for key in keys:
+            self._forget_published(key)
+
+    def _list_used(self) -> set[str]:
+        """Return the keys that a recipe of any machine used last."""
+        names = [file.name for file in self.remote.list("recipes")]
+        notes = run_parallel(lambda name: self.remote.read(f"recipes/{name}"), names)
+        keys = self.used()
+        for name, note in zip(names, notes, strict=True):
+            try:
+                keys.update(json.loads(note or b"{}").values())
+            except (ValueError, AttributeError) as error:
+                raise StoreError(
+                    f"recipes/{name} in {self.remote.url} is no list of keys, so nothing there is "
+                    "deleted; run its recipe again, or delete that file"
+                ) from error
+        return keys
+
+
+def record_path(key: str) -> str:
+    return f"records/{key}.json"
+
+
+def object_path(digest: str) -> str:
+    return f"objects/{digest}"
+
+
+def run_parallel(work: Callable[[T], R], items: list[T]) -> list[R]:
+    """Return the result for each item, in their order. Raises what the first failure raised."""
+    with ThreadPoolExecutor(TRANSFERS) as pool:
+        return list(pool.map(work, items))

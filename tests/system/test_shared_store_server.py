@@ -1,0 +1,227 @@
+"""A store in a bucket of a real server: SeaweedFS, which speaks S3."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from attar.cli.main import main
+from attar.pipeline.core.errors import CorruptArtifactError, StoreError
+from attar.pipeline.core.publication import Publication
+from attar.pipeline.core.remote_files import RemoteFiles
+from attar.pipeline.core.shared_store import SharedStore
+from tests.pipeline.test_shared_store import find, make, read
+from tests.support.projects import tiny
+from tests.support.projects.store_parts import KEY
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+WEED = Path(sys.executable).with_name("weed")
+SECRET = "SECRET-OF-THE-TESTS"  # noqa: S105  # of a server that a test starts
+IDENTITY = {"credentials": [{"accessKey": "reader", "secretKey": SECRET}], "actions": ["Admin", "Read", "Write", "List"]}
+URL = "s3://bucket/team"
+
+
+PORTS = ("master.port", "volume.port", "filer.port", "master.port.grpc", "volume.port.grpc", "filer.port.grpc", "s3.port.grpc")
+
+
+def choose_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as opened:
+        free = [opened.enter_context(socket.socket()) for _ in range(count)]
+        for each in free:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in free]
+
+
+@dataclass
+class Server:
+    folder: Path
+    volumes: int = 0
+    """How many volumes of 16 MB it may fill; 0: as many as fit on the disk."""
+    port: int = field(default_factory=lambda: choose_ports(1)[0])
+    process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        config = self.folder / "identities.json"
+        config.write_text(json.dumps({"identities": [{"name": "tests", **IDENTITY}]}))
+        ports = dict(zip(PORTS, choose_ports(len(PORTS)), strict=True))
+        given = {"dir": self.folder, "ip": "127.0.0.1", "ip.bind": "127.0.0.1", "volume.max": self.volumes, **ports}
+        given |= {
+            "master.volumeSizeLimitMB": 16,
+            "s3.port.iceberg": 0,
+            "s3.port.lance": 0,
+            "s3.port": self.port,
+            "s3.config": config,
+        }
+        command = [str(WEED), "server", "-s3", *(f"-{name}={value}" for name, value in given.items())]
+        log = self.folder / "server.log"
+        with log.open("wb") as output:
+            self.process = subprocess.Popen(command, stdout=output, stderr=output)
+        end = time.monotonic() + 60
+        while not self.answers():
+            assert self.process.poll() is None, log.read_text()[-2000:]
+            assert time.monotonic() < end, log.read_text()[-2000:]
+            time.sleep(0.2)
+
+    def answers(self) -> bool:
+        with contextlib.suppress(StoreError):
+            RemoteFiles("s3://bucket").write("ready", b"1")  # which makes the bucket
+            return True
+        return False
+
+    def stop(self) -> None:
+        if self.process:
+            self.process.kill()
+            self.process.wait()
+
+
+def set_variables(patch: pytest.MonkeyPatch, server: Server) -> None:
+    patch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.port}")
+    patch.setenv("AWS_REGION", "us-east-1")
+    patch.setenv("AWS_ACCESS_KEY_ID", "reader")
+    patch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    started = Server(tmp_path_factory.mktemp("server"))
+    with pytest.MonkeyPatch.context() as patch:
+        set_variables(patch, started)
+        try:
+            started.start()
+            yield started
+        finally:
+            started.stop()
+
+
+def call(folder: Path, *arguments: str, cache: str, url: str = URL) -> Result:
+    with tiny.project_folder(folder):
+        return CliRunner().invoke(main, [*arguments, "--store", url, "--cache", str(folder / cache)])
+
+
+def run(folder: Path, cache: str, url: str = URL) -> dict[str, Any]:
+    done = call(folder, "run", "recipe.toml", "--json", cache=cache, url=url)
+    assert done.exit_code == 0, done.output
+    made: dict[str, Any] = json.loads(done.stdout)
+    return made
+
+
+def test_a_project_begun_on_one_machine_is_finished_on_another_and_remakes_nothing(tmp_path: Path) -> None:
+    tiny.write(tmp_path)
+    begun = call(tmp_path, "label", "recipe.toml", cache="one")
+    assert begun.exit_code == 0, begun.output
+    made = tiny.statuses(run(tmp_path, "two"))
+    assert {slot for slot, status in made.items() if status == "reused"} == {"teacher", "answers"}
+    last = run(tmp_path, "one")
+    assert tiny.made_again(last) == []
+    assert (Path(last["targets"]["cpu"]["bundle"]) / "manifest.json").is_file()
+    fetched = {path.name for path in (tmp_path / "one" / "artifacts").iterdir()}
+    wanted = {tiny.entry(last, slot)["key"] for slot in ("teacher", "answers", "cpu.evidence", "cpu.bundle")}
+    assert fetched == wanted
+    assert "13 artifacts" in call(tmp_path, "ls", cache="three").stdout
+
+
+def test_of_many_that_add_a_file_at_once_one_does() -> None:
+    files = RemoteFiles(f"{URL}-race")
+    with ThreadPoolExecutor(8) as pool:
+        added = list(pool.map(lambda maker: files.add("records/x", str(maker).encode()), range(8)))
+    assert added.count(True) == 1
+    assert files.read("records/x") == str(added.index(True)).encode()
+
+
+def test_an_object_that_was_flipped_is_found(tmp_path: Path) -> None:
+    one, two = (SharedStore(tmp_path / name, f"{URL}-flipped") for name in ("one", "two"))
+    record = one.history(make(one).key)
+    one.remote.write(f"objects/{record['files']['value.json'][2]}", b"9")
+    with pytest.raises(CorruptArtifactError, match=r"value\.json"):
+        two.verify(find(two))
+    make(two)
+    assert read(SharedStore(tmp_path / "three", f"{URL}-flipped")) == 1.0
+
+
+def test_a_thousand_artifacts_are_listed(tmp_path: Path) -> None:
+    one = SharedStore(tmp_path / "one", f"{URL}-many")
+    make(one)
+    made = one.find_published(KEY)
+    assert made is not None
+
+    def publish(number: int) -> None:
+        key = f"{number:064x}"
+        copy = Publication(store=made.store, record={**made.record, "key": key}, facts=made.facts)
+        one.remote.write(f"records/{key}.json", copy.encode())
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(publish, range(999)))
+    assert len(SharedStore(tmp_path / "two", f"{URL}-many").entries()) == 1000
+
+
+def test_a_bucket_that_is_not_there_is_named(tmp_path: Path) -> None:
+    for attempt in (SharedStore(tmp_path, "s3://another/team").entries, lambda: make(SharedStore(tmp_path, "s3://another/team"))):
+        with pytest.raises(StoreError, match="no bucket of this name"):
+            attempt()
+
+
+@pytest.mark.parametrize(
+    ("variables", "named"),
+    [
+        ({"AWS_SECRET_ACCESS_KEY": "WRONG-SECRET"}, "refuses these credentials"),
+        ({"AWS_ACCESS_KEY_ID": "WRONG-SECRET"}, "refuses these credentials"),
+        ({"AWS_ACCESS_KEY_ID": None, "AWS_SECRET_ACCESS_KEY": None}, "no credentials"),
+    ],
+)
+def test_wrong_credentials_are_an_error_that_repeats_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str | None], named: str
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.delenv(name) if value is None else monkeypatch.setenv(name, value)
+    monkeypatch.setenv("AWS_METADATA_ENDPOINT", "http://127.0.0.1:1")
+    done = call(tmp_path, "show", "abc", "-v", cache="one")
+    assert done.exit_code == StoreError.exit_code
+    assert named in done.stderr
+    assert "SECRET" not in done.output
+
+
+def test_a_server_that_is_gone_and_comes_back_gets_what_was_made_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = Server(tmp_path / "server")
+    own.folder.mkdir()
+    set_variables(monkeypatch, own)
+    try:
+        own.start()
+        one = SharedStore(tmp_path / "one", URL)
+        assert one.find(type(make(one, "b" * 64)), KEY) is None
+        own.stop()
+        with pytest.raises(StoreError, match="is the server up"):
+            make(one)
+        own.start()
+        assert find(one).value() == 1.0
+        one.share(type(find(one)), find(one))
+        assert {entry.key for entry in SharedStore(tmp_path / "two", URL).entries()} == {KEY, "b" * 64}
+    finally:
+        own.stop()
+
+
+def test_a_server_that_is_full_shows_nothing_of_what_it_did_not_take(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = Server(tmp_path / "server", volumes=1)
+    own.folder.mkdir()
+    set_variables(monkeypatch, own)
+    try:
+        own.start()
+        with pytest.raises(StoreError, match="cannot do it"):
+            make(SharedStore(tmp_path / "one", URL), value="1" + " " * 60_000_000)
+        assert find(SharedStore(tmp_path / "one", URL)).value() == 1.0
+        assert SharedStore(tmp_path / "two", URL).entries() == []
+    finally:
+        own.stop()
