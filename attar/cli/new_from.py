@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
 Kind = Literal["images", "table", "texts"]
 PIECES = (
-    "Texts are read in lower case, by a vocabulary that is made of those to train on; a teacher of "
-    "your own brings its own tokenizer.json."
+    "Texts are read in lower case and without accents, by a vocabulary that is made of those to "
+    "train on, so texts that differ in nothing else are copies; a teacher of your own brings its "
+    "own tokenizer.json."
 )
 KINDS: tuple[Kind, ...] = get_args(Kind)
 STARTER = Path(__file__).parents[1] / "starter"

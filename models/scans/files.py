@@ -20,7 +20,7 @@ from attar.models.scans.findings import (
     describe_copies,
     describe_skipped,
 )
-from attar.models.splits.dealing import hash_key
+from attar.models.splits.dealing import hash_key, hash_text
 from attar.models.splits.files import list_classes, list_files, read_bytes
 from attar.pipeline.core.errors import AttarError, RecipeError
 from attar.pipeline.core.progress import report_progress
@@ -107,11 +107,11 @@ def scan_files(folder: Path, read: Read) -> tuple[dict[str, int | str], list[Ski
         report_progress("reading", number, len(names))
         try:
             content = read_bytes(folder / name)
-            kept[name] = read(content)
+            kept[name] = found = read(content)
         except (AttarError, UnicodeDecodeError) as error:
             skipped.append(Skipped(name, explain(error)))
         else:
-            keys.append(hash_key(content))
+            keys.append(hash_text(found) if isinstance(found, str) else hash_key(content))
     if not kept:
         why = f": {describe_skipped(skipped)[0]}" if skipped else ""
         raise RecipeError(

@@ -22,7 +22,7 @@ from attar.models.scans.findings import (
     describe_skipped,
     list_some,
 )
-from attar.models.splits.dealing import Rows, hash_key, join_keys
+from attar.models.splits.dealing import Rows, hash_key, hash_text, join_keys
 from attar.models.splits.parsing import BATCH_ROWS, SUFFIXES
 from attar.models.splits.subset import Subset
 from attar.models.splits.tables import (
@@ -110,7 +110,8 @@ def scan_table(data: Path, label: str | None, group: str | None) -> Findings:
     left_out = [*ids, *table.list_columns(lambda kind: not is_number(kind))]
     assumptions = [f"Features: {len(features)} columns of numbers: {list_some(features)}."]
     if left_out:
-        assumptions.append(f"Columns left out, as ids or no numbers: {list_some(left_out)}.")
+        shown = [name or "one without a name" for name in left_out]
+        assumptions.append(f"Columns left out, as ids or no numbers: {list_some(shown)}.")
     means, deviations = measure_moments(split, found.splits["train"], len(features))
     constants = {
         **found.constants,
@@ -134,7 +135,7 @@ def scan_text_table(data: Path, label: str | None, group: str | None) -> Finding
     text = max(candidates, key=lambda name: measure_texts(table, name))
     rows, skipped = table.find_rows(list_used(table, (text,)))
     split = Subset(TableSplit(table.file, {"text": text}, {}), rows)
-    keys = [hash_key(each.encode()) for part in iterate_input(split) for each in part.tolist()]
+    keys = [hash_text(each) for part in iterate_input(split) for each in part.tolist()]
     found = find_splits(table, rows, keys, skipped)
     learned = table.read_column(text, rows[found.splits["train"][:MOST_LEARNED]])
     assumptions = [*found.assumptions, f"The texts are in the column {text!r}."]
@@ -152,6 +153,11 @@ def open_table(data: Path, label: str | None, group: str | None) -> Table:
         check_columns(file, [name for name in (label, group) if name], names)
     except StageError as error:
         raise RecipeError(str(error)) from error
+    if label and label == group:
+        raise RecipeError(
+            f"--label and --group both name the column {label!r}, whose classes would each be in "
+            "one split; name another column, or leave out --group"
+        )
     found = label or find_name(names, LABELS)
     if found is None:
         raise RecipeError(
@@ -173,7 +179,7 @@ def find_table(data: Path) -> Path:
     """Return a table, or the only one in a folder. Raises RecipeError."""
     if data.is_file():
         return data
-    files = sorted(file for file in data.glob("*") if file.suffix in SUFFIXES)
+    files = sorted(file for file in data.glob("*") if file.suffix.lower() in SUFFIXES)
     if len(files) != 1:
         names = (
             f"{len(files)} tables: {list_some([f.name for f in files])}" if files else "no table"

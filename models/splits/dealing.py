@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -25,6 +26,14 @@ Rows = npt.NDArray[np.int64]
 def hash_key(content: bytes) -> bytes:
     """Return the 16 bytes by which equal samples, or groups, are equal."""
     return hashlib.blake2b(content, digest_size=16).digest()
+
+
+def hash_text(text: str) -> bytes:
+    """Return the key of a text. Case, accents and repeated spaces do not count: the vocabulary
+    that ``attar new --from texts`` makes has neither case nor accents."""
+    letters = unicodedata.normalize("NFD", text.lower())
+    plain = "".join(each for each in letters if unicodedata.category(each) != "Mn")
+    return hash_key(" ".join(plain.split()).encode())
 
 
 def deal_samples(keys: Sequence[bytes], labels: npt.ArrayLike) -> dict[SplitName, Rows]:

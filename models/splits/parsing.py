@@ -30,9 +30,10 @@ def iterate_batches(file: Path) -> tuple[Any, Iterator[Any]]:
     """Return the schema of a table, and its batches of rows, both of pyarrow. Raises StageError for
     a file that is no table."""
     require_pyarrow()
-    if file.suffix not in SUFFIXES:
+    suffix = file.suffix.lower()
+    if suffix not in SUFFIXES:
         raise StageError(f"{file} is read as no table; name one that ends in {', '.join(SUFFIXES)}")
-    schema, batches = open_parquet(file) if file.suffix == ".parquet" else open_csv(file)
+    schema, batches = open_parquet(file) if suffix == ".parquet" else open_csv(file)
     names = Counter(schema.names)
     repeated = sorted(name for name, count in names.items() if count > 1)
     if repeated:

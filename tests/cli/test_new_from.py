@@ -99,7 +99,7 @@ def test_a_partly_broken_folder_is_told_and_used(tmp_path: Path) -> None:
         "50 samples of 2 classes: right 37, up 13",
         "truncated): up/cut.jpg",
         "right/notes.txt",
-        "1 exact copies",
+        "1 copies",
         "neither",
     ):
         assert part in done.stdout, done.stdout
@@ -133,6 +133,42 @@ def test_the_columns_may_be_named(tmp_path: Path) -> None:
     assert (done.exit_code, "the one class 'here'" in done.stderr) == (2, True)
     done = new("table", make_table(tmp_path / "more"), tmp_path / "project", "--label", "labl")
     assert (done.exit_code, "did you mean 'label'" in done.stderr) == (2, True)
+
+
+def test_a_table_as_spreadsheets_write_it(tmp_path: Path) -> None:
+    """With a suffix in capitals, and row numbers in a column without a name."""
+    data = make_table(tmp_path / "data").rename(tmp_path / "data/DATA.CSV")
+    data.write_text(data.read_text(encoding="utf-8").replace("id,", ",", 1), encoding="utf-8")
+    done = new("table", data.parent, tmp_path / "project")
+    assert done.exit_code == 0, done.output
+    assert "one without a name, town" in done.stdout
+
+
+def test_a_column_is_not_classes_and_groups(tmp_path: Path) -> None:
+    """Each class would be in one split."""
+    done = new("table", make_table(tmp_path / "data"), tmp_path / "project", "--label", "town", "--group", "town")
+    assert (done.exit_code, "both name the column 'town'" in done.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("are_files", [True, False])
+def test_texts_that_differ_in_case_alone_stay_together(are_files: bool, tmp_path: Path) -> None:
+    """The vocabulary has lower case, so the networks read them alike."""
+    texts = [f"item {n} of the {(FRUITS, TOOLS)[n % 2][n % 6]}" for n in range(30)]
+    both = [*texts, *(text.upper() for text in texts)]
+    data, names = tmp_path / "data", [str(n) for n in range(60)]
+    data.mkdir()
+    if are_files:
+        names = [f"{('fruit', 'tool')[n % 2]}/{n}.txt" for n in range(60)]
+        for name, text in zip(names, both, strict=True):
+            (data / name).parent.mkdir(exist_ok=True)
+            (data / name).write_text(text, encoding="utf-8")
+    else:
+        parquet.write_table(pa.table({"text": both, "label": [n % 2 for n in range(60)]}), data / "texts.parquet")
+    done = new("texts", data, tmp_path / "project")
+    assert done.exit_code == 0, done.output
+    assert "30 copies of other samples" in done.stdout
+    splits = read_splits(tmp_path / "project")
+    assert all(splits[names[n]] == splits[names[n + 30]] for n in range(30))
 
 
 def empty(folder: Path) -> Path:

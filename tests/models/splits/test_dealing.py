@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attar.models.splits.dealing import deal_samples, join_keys, read_split_list, write_split_list
+from attar.models.preprocess.text import read_tokenizer
+from attar.models.splits.dealing import deal_samples, hash_text, join_keys, read_split_list, write_split_list
+from attar.models.tasks.snapshot import train_tokenizer
 from attar.pipeline.core.errors import StageError
 
 KEYS = st.lists(st.tuples(st.integers(0, 12), st.integers(0, 2)), max_size=60)
@@ -77,3 +79,13 @@ def test_another_file_is_no_list(tmp_path: Path) -> None:
     (tmp_path / "splits.csv").write_text("file,class\n", encoding="utf-8")
     with pytest.raises(StageError, match="sample,split"):
         read_split_list(tmp_path / "splits.csv", "test")
+
+
+def test_texts_that_are_read_alike_have_one_key(tmp_path: Path) -> None:
+    """They would be known otherwise, when they are measured."""
+    texts = ["Un café crème", "UN CAFE  creme\n", "un cafe\u0301 cre\u0300me"]
+    assert len({hash_text(text) for text in texts}) == 1
+    assert hash_text("un cafe") != hash_text("une cafe")
+    train_tokenizer(tmp_path / "tokenizer.json", ["un café crème"], 300)
+    tokenizer = read_tokenizer(tmp_path / "tokenizer.json", "tokenize")
+    assert tokenizer.encode(texts[0]).ids == tokenizer.encode(texts[2]).ids
