@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from attar.proof.estimates.bounds import ConfidenceBounds
+from attar.search.variant import Variant
 
 Status = Literal[
     "kept", "broke", "stopped", "failed", "too slow", "cannot win", "refused", "not reached"
@@ -75,4 +76,14 @@ class SearchResult:
 
     @property
     def trained_epochs(self) -> int:
-        return sum(each.epochs for each in self.variants)
+        return sum(count_epochs(self.variants).values())
+
+
+def count_epochs(variants: Sequence[VariantResult]) -> dict[str, int]:
+    """Return how many epochs each student was trained. Variants that differ in the target alone
+    share one."""
+    epochs: dict[str, int] = {}
+    for each in variants:
+        student = Variant(0, each.settings).student
+        epochs[student] = max(each.epochs, epochs.get(student, 0))
+    return epochs

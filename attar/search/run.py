@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from attar.proof.report.formatting import format_score
-from attar.search.result import SearchResult, VariantResult
+from attar.search.result import SearchResult, VariantResult, count_epochs
 from attar.search.speeds import Show, time_variants
 from attar.search.study import VariantStudy
 from attar.search.variant import Search
@@ -42,12 +42,12 @@ def run_search(search: Search, show: Show) -> SearchResult:
 def describe_savings(variants: Sequence[VariantResult], epochs_each: int) -> str:
     """Return how many trainings and epochs the search did without."""
     counts = {status: count_status(variants, status) for status in (*UNTRAINED, "stopped")}
-    trained = sum(each.epochs for each in variants)
+    epochs = count_epochs(variants)
     return (
         f"Of {len(variants)} variants {counts['too slow']} were timed too slow and never trained, "
         f"{counts['cannot win']} could not win against one that keeps all promises, and "
-        f"{counts['stopped']} were stopped early: {trained} of the "
-        f"{len(variants) * epochs_each} epochs of a full grid."
+        f"{counts['stopped']} were stopped early. Trained were "
+        f"{sum(epochs.values())} of the {len(epochs) * epochs_each} epochs of all students."
     )
 
 
@@ -65,7 +65,7 @@ def describe_prices(variants: Sequence[VariantResult], winner: VariantResult | N
     for each in [*better[:1], *faster[-1:]]:
         gained = format_score((each.score or 0.0) - winner.score)
         times = (each.speedup or 0.0) / winner.speedup
-        notes.append(f"{each.title}: {gained} of the score at {times:.2g} times the speed.")
+        notes.append(f"{each.title}: {gained} of score, at {times:.3g} times the winner's speed.")
     return notes
 
 

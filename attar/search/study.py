@@ -17,7 +17,7 @@ from optuna.samplers import TPESampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from attar.pipeline.core.errors import StageError, StoppedError
+from attar.pipeline.core.errors import RecipeError, StageError, StoppedError
 from attar.pipeline.recipe.search_space import SearchSpace
 from attar.proof.ledger.speeds import EngineSpeed
 from attar.search.result import VariantResult
@@ -29,6 +29,8 @@ ASKS = 20
 """Suggestions of the sampler that may be known already, before the middle of the rest is taken."""
 SPEED, NOISE = "speed", "noise"
 """Attributes of a trial: its speedup, and how uncertain its score on validation is."""
+BREAKS_ANSWERS = "breaks_answers"
+"""An attribute of a trial: whether all its engines break a promise about the answers."""
 SHORTFALL = "shortfall"
 """The constraint of a trial: how far its worst promise is broken."""
 
@@ -40,7 +42,7 @@ def suggest_rungs(epochs: int) -> frozenset[int]:
 
 class PromisePruner(BasePruner):
     """Stops a training at a rung if a whole one had the better score at the same epoch, by more
-    than its score is uncertain, and is faster or broke a promise.
+    than its score is uncertain, and is faster or broke a promise about the answers.
 
     A rung compares all trainings at equal cost, as successive halving does (Jamieson and Talwalkar
     2016, arXiv:1502.07943). It keeps no fixed share, since the fastest variant is sought and not
@@ -57,7 +59,7 @@ class PromisePruner(BasePruner):
         own, speed = trial.intermediate_values[epoch], trial.user_attrs[SPEED]
         return any(
             other.intermediate_values[epoch] > own + other.user_attrs[NOISE]
-            and (other.user_attrs[SPEED] >= speed or other.constraints[SHORTFALL] > 0)
+            and (other.user_attrs[SPEED] >= speed or other.user_attrs[BREAKS_ANSWERS])
             for other in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         )
 
@@ -156,11 +158,17 @@ class VariantStudy:
         return None
 
     def compute_value(self, result: VariantResult) -> float:
-        """Return the objective of a trained variant, more is better."""
+        """Return the objective of a trained variant, more is better. Raises RecipeError if the
+        task has no such measure."""
         objective = self.search.space.objective
         if objective == "size":
             return -float(result.size_bytes or 0)
-        return float(getattr(result, objective) or 0.0)
+        value = getattr(result, objective)
+        if value is None:
+            raise RecipeError(
+                f"search.objective = {objective!r}: this task has no {objective}; choose another"
+            )
+        return float(value)
 
     def ask(self, left: Sequence[VariantSpeeds]) -> tuple[VariantSpeeds, Trial]:
         """Return the next variant to train: the sampler's choice, first the middle by speed."""
@@ -201,6 +209,8 @@ class VariantStudy:
         result = self.judge(speeds, outcome)
         trial.set_constraint(SHORTFALL, result.shortfall)
         trial.set_user_attr(NOISE, outcome.noise)
+        breaks = all(each.breaks_answers for each in outcome.candidates)
+        trial.set_user_attr(BREAKS_ANSWERS, breaks)
         self.study.tell(trial, self.compute_value(result))
         return result
 

@@ -15,7 +15,7 @@ from attar.proof.ledger.candidates_json import measurements_from_json
 from attar.proof.ledger.ledger import Hop
 from attar.proof.verdicts.gate_evaluation import evaluate_candidate_gates
 from attar.proof.verdicts.limits import GateLimits
-from attar.search.variant import Search, Variant
+from attar.search.variant import QUALITY, Search, Variant
 from attar.stages.choose.stage import format_open_gate
 
 ScoreListener = Callable[[int, float], None]
@@ -36,6 +36,8 @@ class CandidateOutcome:
     broken: tuple[str, ...]
     """The promises whose measured values violate their limits."""
     shortfall: float
+    breaks_answers: bool
+    """Whether one of them is about the answers, not about speed."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,9 @@ def run_trial(
         for each in measured.candidates.values()
         if each.hop is not None
     ]
+    if not outcomes:
+        reasons = dict.fromkeys(each.why for each in measured.candidates.values() if each.why)
+        raise StageError(f"{variant.title}: no engine was measured: {'; '.join(reasons)}")
     teacher = measured.ledger.hops["teacher"].score
     if teacher is None or teacher.value is None or teacher.bounds is None:
         raise StageError(f"{variant.title}: the teacher has no score on validation")
@@ -119,6 +124,7 @@ def judge_candidate(
         size_bytes=hop.size_bytes or 0,
         broken=tuple(format_open_gate(gate) for gate in broken),
         shortfall=max(map(compute_shortfall, broken), default=0.0),
+        breaks_answers=any(gate.comparison.metric in QUALITY for gate in broken),
     )
 
 

@@ -56,7 +56,7 @@ class Variant:
 
     @property
     def overrides(self) -> list[str]:
-        return [f"{key}={tomlkit.item(value).as_string()}" for key, value in self.settings.items()]
+        return [f"{key}={format_inline(value)}" for key, value in self.settings.items()]
 
 
 @dataclass(frozen=True)
@@ -170,6 +170,13 @@ class Search:
             self.open(Variant(0, {name: value}).overrides)
         except RecipeError as error:
             raise RecipeError(f"search.{name} = {value!r}: {error}") from error
+
+
+def format_inline(value: Any) -> str:
+    """Return a value as TOML on one line: tables are inline."""
+    array = tomlkit.array()
+    array.append(value)
+    return str(array[0].as_string())
 
 
 def get_student(slots: Mapping[str, SlotBinding]) -> Distill:

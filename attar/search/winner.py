@@ -8,6 +8,7 @@ from typing import Any
 
 import tomlkit
 
+from attar.pipeline.core.errors import RecipeError
 from attar.pipeline.recipe.search_space import SECTION
 from attar.recipes.workspace import SHIPPED, find_recipe
 from attar.search.result import VariantResult
@@ -24,23 +25,29 @@ def choose_place(recipe: str) -> Path:
 
 def write_winner(search: Search, winner: VariantResult) -> Path:
     """Write the recipe without its search space and other targets, with the command's overrides and
-    the winner's settings. Comments stay."""
+    the winner's settings. Comments stay. Raises RecipeError if the file cannot be written."""
     document = tomlkit.parse(find_recipe(search.recipe).read_text(encoding="utf-8"))
     document.pop(SECTION)
     others = [name for name in document["targets"] if name != search.target]
     for name in others:
-        document["targets"].remove(name)
+        del document["targets"][name]
     for override in search.overrides:
         place, _, value = override.partition("=")
-        if not place.startswith(SECTION):
+        if not place.strip().startswith((f"{SECTION}.", *(f"targets.{name}." for name in others))):
             set_value(document, place.strip(), tomlkit.parse(f"value = {value}")["value"])
     for place, value in winner.settings.items():
         set_value(document, place, value)
     head = f"# Found by `attar search {Path(search.recipe).stem}`: {winner.title}.\n"
     file = choose_place(search.recipe)
     draft = file.with_name(f".{file.name}.{os.getpid()}")
-    draft.write_text(head + tomlkit.dumps(document), encoding="utf-8")
-    return draft.replace(file)
+    try:
+        draft.write_text(head + tomlkit.dumps(document), encoding="utf-8")
+        return draft.replace(file)
+    except OSError as error:
+        raise RecipeError(
+            f"cannot write the winner's recipe {file}: {error.strerror}; make its place writable "
+            "and search again, which reuses all trainings"
+        ) from error
 
 
 def set_value(document: Any, place: str, value: Any) -> None:

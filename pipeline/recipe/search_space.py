@@ -62,11 +62,13 @@ def read_search_space(tables: Table) -> SearchSpace | None:
     settings = {name: value for name, value in section.items() if "." not in name}
     if not dimensions:
         raise RecipeError(f"[{SECTION}] names no setting to choose; write such as {EXAMPLE}")
+    known = "trials, objective, and full names of settings, in quotes because of their dots"
+    if "dimensions" in settings:
+        raise RecipeError(f"{SECTION}.dimensions is no setting; [{SECTION}] holds {known}")
     try:
         space = SearchSpace(**settings, dimensions=dimensions)
     except ValidationError as error:
         lines = [f"{SECTION}.{item['loc'][0]}: {item['msg']}" for item in error.errors()]
-        known = "trials, objective, and full names of settings, in quotes because of their dots"
         raise RecipeError("\n".join(lines) + f"; [{SECTION}] holds {known}") from error
     check_size(space)
     return space

@@ -118,6 +118,7 @@ def test_a_training_that_fails_ends_no_search_unless_all_do(tmp_path: Path) -> N
     ("old", "new", "named"),
     [
         (SEARCH, "", "[search]"),
+        ("trials = 3", "dimensions = 3", "dimensions"),
         ("score_drop = 0.1\ncorrelation = 0.5\n", "", "promise"),
         ('"student.options.width"', '"student.opts.width"', "options"),
         ('"student.options.width"', '"stdent.options.width"', "student"),

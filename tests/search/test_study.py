@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import optuna
 import pytest
 from optuna.trial import TrialState
 
+from attar.pipeline.core.errors import RecipeError
 from attar.pipeline.recipe.search_space import SearchSpace
-from attar.search.study import NOISE, SHORTFALL, SPEED, PromisePruner, encode, is_ordered, list_distributions, suggest_rungs
-from attar.search.variant import Variant
+from attar.search.result import VariantResult, count_epochs
+from attar.search.run import describe_savings
+from attar.search.study import (
+    BREAKS_ANSWERS,
+    NOISE,
+    SPEED,
+    PromisePruner,
+    VariantStudy,
+    encode,
+    is_ordered,
+    list_distributions,
+    suggest_rungs,
+)
+from attar.search.variant import Search, Variant
 
 SPACE = SearchSpace(dimensions={"student.options.width": (6, 8, 12), "targets.cpu.precision": ("fp32", "int8")})
 
@@ -20,23 +35,23 @@ def test_rungs_are_a_third_and_two_thirds_of_a_training() -> None:
 
 
 @pytest.mark.parametrize(
-    ("speed", "score", "shortfall", "stops"),
+    ("speed", "score", "breaks_answers", "stops"),
     [
-        (2.0, 0.90, 0.0, True),  # faster and ahead
-        (0.5, 0.90, 0.0, False),  # ahead, and slower: this one may still be the fastest that keeps the promises
-        (0.5, 0.90, 0.1, True),  # ahead, and broke a promise in the end
-        (2.0, 0.81, 0.0, False),  # ahead by less than the score is uncertain
-        (2.0, 0.70, 0.1, False),  # behind
+        (2.0, 0.90, False, True),  # faster and ahead
+        (0.5, 0.90, False, False),  # ahead, and slower, even if it broke the promised speed: this one may keep all promises
+        (0.5, 0.90, True, True),  # ahead, and its answers broke a promise in the end
+        (2.0, 0.81, False, False),  # ahead by less than the score is uncertain
+        (2.0, 0.70, True, False),  # behind
     ],
 )
 def test_a_training_stops_behind_a_whole_one_that_is_faster_or_broke_a_promise(
-    speed: float, score: float, shortfall: float, stops: bool
+    speed: float, score: float, breaks_answers: bool, stops: bool
 ) -> None:
     study = optuna.create_study(direction="maximize", pruner=PromisePruner(frozenset({2})))
     other = study.ask()
     other.set_user_attr(SPEED, speed)
     other.set_user_attr(NOISE, 0.02)
-    other.set_constraint(SHORTFALL, shortfall)
+    other.set_user_attr(BREAKS_ANSWERS, breaks_answers)
     other.report(score, 2)
     study.tell(other, speed)
     own = study.ask()
@@ -76,3 +91,25 @@ def test_variants_of_one_student_and_several_targets_share_its_training() -> Non
     assert fp32.student == int8.student != wide.student
     assert wide.title == "width 12, precision int8"
     assert wide.overrides == ["student.options.width=12", 'targets.cpu.precision="int8"']
+
+
+def test_a_value_that_is_a_table_is_written_on_one_line() -> None:
+    variant = Variant(1, {"student.layers": {"body": [0, 2]}, "student.losses": [{"kind": "kd"}]})
+    assert variant.overrides == ["student.layers={body = [0, 2]}", 'student.losses=[{kind = "kd"}]']
+
+
+def test_epochs_of_a_student_that_several_variants_share_count_once() -> None:
+    settings = [("v1", 8, "fp32", 9), ("v2", 8, "int8", 9), ("v3", 16, "fp32", 3), ("v4", 32, "int8", 0)]
+    variants = [
+        VariantResult(name, name, {"student.options.width": width, "targets.cpu.precision": kind}, "kept", "", epochs=epochs)
+        for name, width, kind, epochs in settings
+    ]
+    assert sum(count_epochs(variants).values()) == 12
+    assert "12 of the 27 epochs" in describe_savings(variants, 9)
+
+
+def test_an_objective_that_the_task_does_not_have_is_named() -> None:
+    space = SPACE.model_copy(update={"objective": "agreement"})
+    study = VariantStudy(Search("recipe.toml", Path("store"), space, "cpu"), [], epochs=9)
+    with pytest.raises(RecipeError, match="agreement"):
+        study.compute_value(VariantResult("v1", "one", {}, "kept", ""))

@@ -1,0 +1,53 @@
+"""The winner's recipe, written from the searched one."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from attar.pipeline.core.errors import RecipeError
+from attar.pipeline.recipe.search_space import SearchSpace
+from attar.search.result import VariantResult
+from attar.search.variant import Search
+from attar.search.winner import write_winner
+
+RECIPE = """
+[targets.cpu]
+threads = 1
+
+[gates]
+score_drop = 0.1
+
+[targets.gpu]
+threads = 1
+
+[search]
+"student.layers" = [{ body = [0, 2] }]
+"""
+WINNER = VariantResult("v1", "one", {"student.layers": {"body": [0, 2]}}, "kept", "")
+
+
+def create_search(folder: Path, *overrides: str) -> Search:
+    file = folder / "recipe.toml"
+    file.write_text(RECIPE, encoding="utf-8")
+    space = SearchSpace(dimensions={"student.layers": ({"body": [0, 2]},)})
+    return Search(str(file), folder / "store", space, "cpu", overrides)
+
+
+def test_other_targets_are_left_out_wherever_they_stand(tmp_path: Path) -> None:
+    search = create_search(tmp_path, "targets.gpu.threads=2", "targets.cpu.threads=3", "search.trials=1")
+    found = tomllib.loads(write_winner(search, WINNER).read_text(encoding="utf-8"))
+    assert found == {
+        "targets": {"cpu": {"threads": 3}},
+        "gates": {"score_drop": 0.1},
+        "student": {"layers": {"body": [0, 2]}},
+    }
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    search = create_search(tmp_path)
+    (tmp_path / "recipe-found.toml").mkdir()
+    with pytest.raises(RecipeError, match="recipe-found"):
+        write_winner(search, WINNER)
