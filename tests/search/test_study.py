@@ -9,6 +9,7 @@ import pytest
 from optuna.trial import TrialState
 
 from attar.pipeline.core.errors import RecipeError
+from attar.pipeline.core.store import Store
 from attar.pipeline.recipe.search_space import SearchSpace
 from attar.search.result import VariantResult, count_epochs
 from attar.search.run import describe_savings
@@ -110,6 +111,6 @@ def test_epochs_of_a_student_that_several_variants_share_count_once() -> None:
 
 def test_an_objective_that_the_task_does_not_have_is_named() -> None:
     space = SPACE.model_copy(update={"objective": "agreement"})
-    study = VariantStudy(Search("recipe.toml", Path("store"), space, "cpu"), [], epochs=9)
+    study = VariantStudy(Search("recipe.toml", Store(Path("store")), space, "cpu"), [], epochs=9)
     with pytest.raises(RecipeError, match="agreement"):
         study.compute_value(VariantResult("v1", "one", {}, "kept", ""))

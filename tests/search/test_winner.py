@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from attar.pipeline.core.errors import RecipeError
+from attar.pipeline.core.store import Store
 from attar.pipeline.recipe.search_space import SearchSpace
 from attar.search.result import VariantResult
 from attar.search.variant import Search
@@ -33,7 +34,7 @@ def create_search(folder: Path, *overrides: str) -> Search:
     file = folder / "recipe.toml"
     file.write_text(RECIPE, encoding="utf-8")
     space = SearchSpace(dimensions={"student.layers": ({"body": [0, 2]},)})
-    return Search(str(file), folder / "store", space, "cpu", overrides)
+    return Search(str(file), Store(folder / "store"), space, "cpu", overrides)
 
 
 def test_other_targets_are_left_out_wherever_they_stand(tmp_path: Path) -> None:
