@@ -23,7 +23,7 @@ OTHER = TOKENS + np.eye(4, 6, dtype=np.int64) * 3
 
 def make_manifest(kind: str) -> Manifest:
     """Return what is read of a manifest."""
-    needs = SimpleNamespace(runtime="onnxruntime", precision="int8-weights")
+    needs = SimpleNamespace(runtime="onnxruntime", precision="int8-weights", provider=None)
     return cast(Manifest, SimpleNamespace(engine=needs, outputs={"words": SimpleNamespace(kind=kind)}))
 
 

@@ -377,7 +377,7 @@ def overlapping(arrays: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("harm", "message"),
     [
-        (outside, "Circle.split('train') gives 1 labels"),
+        (outside, "Circle.split('train') gives 'inside' 1 labels outside the 2 classes"),
         (empty, "Circle.split('validation')"),
         (overlapping, "5 of 256 different test samples are in the train split too"),
     ],

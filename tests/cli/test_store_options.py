@@ -13,8 +13,8 @@ import attar
 from attar.cli.main import main
 from attar.pipeline.core.errors import MissingDependencyError, RecipeError
 from attar.pipeline.core.shared_store import SharedStore
-from tests.pipeline.test_shared_store import make
 from tests.support.projects import tiny
+from tests.support.projects.shared_store_parts import make
 from tests.support.projects.store_parts import KEY
 
 

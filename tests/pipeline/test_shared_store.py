@@ -22,33 +22,11 @@ from attar.pipeline.core.shared_store import SharedStore, open_store
 from attar.pipeline.core.store import Store
 from attar.pipeline.keys.fingerprint import Fingerprint
 from attar.pipeline.run import Record, Run
+from tests.support.projects.shared_store_parts import find, make, open_machine, read
 from tests.support.projects.store_parts import KEY, RECORD, fail_if_waiting
 from tests.support.projects.toy import Double, Number, Source
 
 OTHER = "b" * 64
-
-
-def open_machine(folder: Path, name: str) -> SharedStore:
-    """The store of a machine is its cache; all share one folder in the place of a bucket."""
-    return SharedStore(folder / name, (folder / "bucket").as_uri())
-
-
-def make(store: Store, key: str = KEY, value: str = "1", files: tuple[str, ...] = ("value.json",)) -> Number:
-    with store.making(key, fail_if_waiting) as payload:
-        for name in files:
-            (payload / name).write_text(value)
-        return store.share(Number, store.commit(Number, payload, key, {"n": 1}, RECORD))
-
-
-def find(store: Store, key: str = KEY) -> Number:
-    found = store.find(Number, key)
-    assert found is not None
-    return found
-
-
-def read(store: Store, key: str = KEY) -> float:
-    store.verify(find(store, key))
-    return find(store, key).value()
 
 
 def run_toy(folder: Path, name: str) -> list[Record]:
@@ -205,7 +183,7 @@ def test_a_store_of_a_newer_attar_is_refused(tmp_path: Path) -> None:
 def test_a_machine_that_is_killed_before_the_record_leaves_nothing_to_be_seen(tmp_path: Path) -> None:
     program = (
         "import os, signal; from pathlib import Path\n"
-        "from tests.pipeline.test_shared_store import make, open_machine\n"
+        "from tests.support.projects.shared_store_parts import make, open_machine\n"
         f"store = open_machine(Path({str(tmp_path)!r}), 'one')\n"
         "store.remote.add = lambda path, content: os.kill(os.getpid(), signal.SIGKILL)\n"
         "make(store)\n"

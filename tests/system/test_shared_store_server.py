@@ -22,8 +22,8 @@ from attar.pipeline.core.errors import CorruptArtifactError, StoreError
 from attar.pipeline.core.publication import Publication
 from attar.pipeline.core.remote_files import RemoteFiles
 from attar.pipeline.core.shared_store import SharedStore
-from tests.pipeline.test_shared_store import find, make, read
 from tests.support.projects import tiny
+from tests.support.projects.shared_store_parts import find, make, read
 from tests.support.projects.store_parts import KEY
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]

@@ -64,7 +64,7 @@ HASTY = "student.epochs = 1"
 """Of a fault before the student, which is found whatever the student has learned."""
 SEQUENCES = (
     Case("A begin token that is another than in generating, in training", student("wrong_begin"), 3, "student", "score drop"),
-    Case("A loop that begins with the end token", onnx_loop("begins_with_end"), 3, "onnx", "one answer to all"),
+    Case("A loop that begins with the end token", onnx_loop("begins_with_end"), 3, "onnx", "the loop gives other tokens"),
     Case(
         "A step of the network that reads the place after its own",
         network("late_place"),
@@ -141,7 +141,7 @@ SEQUENCES = (
         "model",
         "the loop gives other tokens",
     ),
-    Case("A loop that goes on after an end token", loop("goes_on_after_end"), 3, "model", "the loop gives other tokens"),
+    Case("A loop that goes on after an end token", loop("goes_on_after_end"), 3, "model", "tokens behind its end"),
     Case("A loop that ends with the first of its samples", loop("ends_with_first"), 3, "model", "the loop gives other tokens"),
 )
 ENDED = "every golden answer has its end token before the limit, as all sentences have that the student is sure of"

@@ -32,11 +32,12 @@ def limit_too_long(model: onnx.ModelProto) -> None:
 
 def state_of_another(model: onnx.ModelProto) -> None:
     """A sentence begins with a state that is not empty: one token of the sentence before."""
-    loop, shapes = find_loop(model), {value.name: value for value in find_body(model).input}
-    for place in range(5, len(loop.input)):
-        dims = shapes[loop.input[place]].type.tensor_type.shape.dim
+    loop, shapes = find_loop(model.graph), {shorten(value.name): value for value in find_body(model).input}
+    states = [place for place, name in enumerate(loop.input) if shorten(name).startswith("state_")]
+    for place in states:
+        dims = shapes[shorten(loop.input[place])].type.tensor_type.shape.dim
         _, heads, _, width = (dim.dim_value for dim in dims)
-        kept = np.random.default_rng(place).standard_normal((1, heads, 1, width))
+        kept = 4 * np.random.default_rng(place).standard_normal((1, heads, 1, width))
         sizes = constant(model, [heads, 1, width])
         added = [
             onnx.helper.make_node("Concat", [f"{LOOP_PREFIX}samples", sizes], [f"kept_shape_{place}"], axis=0),
@@ -60,8 +61,9 @@ def goes_on_after_end(model: onnx.ModelProto) -> None:
 
 
 def ends_with_first(model: onnx.ModelProto) -> None:
-    """All samples of a batch end when one of them does."""
-    find_maker(find_body(model), f"{LOOP_PREFIX}all_integer").op_type = "ReduceMax"
+    """All samples of a batch end when the first of them have ended."""
+    last = find_maker(find_phase(model), f"{LOOP_PREFIX}phase_goes_on")
+    last.input[1] = last.input[0]  # nothing is more than itself
 
 
 def head_rows_moved(model: onnx.ModelProto) -> None:
@@ -105,14 +107,29 @@ def set_constant(model: onnx.ModelProto, name: str, value: int) -> None:
     rewrite(tensor, np.full_like(numpy_helper.to_array(tensor), value))
 
 
-def find_loop(model: onnx.ModelProto) -> onnx.NodeProto:
-    loops: list[onnx.NodeProto] = [node for node in model.graph.node if node.op_type == "Loop"]
+def find_loop(graph: onnx.GraphProto) -> onnx.NodeProto:
+    loops: list[onnx.NodeProto] = [node for node in graph.node if node.op_type == "Loop"]
     return loops[0]
 
 
+def find_phase(model: onnx.ModelProto) -> onnx.GraphProto:
+    """The steps with the same samples: the body of the outer loop."""
+    return find_inside(find_loop(model.graph))
+
+
 def find_body(model: onnx.ModelProto) -> onnx.GraphProto:
-    bodies: list[onnx.GraphProto] = [each.g for each in find_loop(model).attribute if each.name == "body"]
+    """One step: the body of the inner loop."""
+    return find_inside(find_loop(find_phase(model)))
+
+
+def find_inside(loop: onnx.NodeProto) -> onnx.GraphProto:
+    bodies: list[onnx.GraphProto] = [each.g for each in loop.attribute if each.name == "body"]
     return bodies[0]
+
+
+def shorten(name: str) -> str:
+    """A tensor's name without the prefixes of its graph."""
+    return name.rpartition("/")[2]
 
 
 def find_maker(graph: onnx.GraphProto, tensor: str) -> onnx.NodeProto:
