@@ -88,12 +88,14 @@ def test_too_slow_variants_are_never_trained_and_nothing_found_is_exit_code_3(pr
     assert {each["status"] for each in none["search"]["variants"]} == {"too slow"}
 
 
+@pytest.mark.slow
 def test_the_smallest_that_keeps_the_promises(project: Path, found: dict[str, Any]) -> None:
     small = search(project, "--set", 'search.objective="size"')
     kept = list_variants(small, "kept")
     assert small["search"]["winner"] == min(kept, key=lambda each: each["size_bytes"])["name"]
 
 
+@pytest.mark.slow
 def test_a_variant_that_cannot_be_built_is_refused_with_the_reason(project: Path, found: dict[str, Any]) -> None:
     tiny.write(project, recipe=RECIPE.replace("[2, 8, 16]", "[-3, 16]"))
     odd = search(project)
@@ -102,6 +104,7 @@ def test_a_variant_that_cannot_be_built_is_refused_with_the_reason(project: Path
     assert all("student" in each["reason"] for each in refused)
 
 
+@pytest.mark.slow
 def test_a_training_that_fails_ends_no_search_unless_all_do(tmp_path: Path) -> None:
     wild = RECIPE.replace(SEARCH, '\n[search]\n"student.learning_rate" = [0.05, 1e30]\n')
     tiny.write(tmp_path, recipe=wild)
