@@ -35,6 +35,7 @@ CUT = (
     "targets.cpu.repeats = 20",
     "targets.cpu.seconds = 0.05",
     "gates.score_drop = 100.0",
+    "gates.hops.score_drop = 100.0",
     "gates.correlation = 0.0",
     "gates.agreement = 0.0",
     "gates.endless = 1.0",
