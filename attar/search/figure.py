@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from attar.proof.report import formatting
 from attar.proof.report.figures import speed, style
-from attar.proof.report.figures.front import Point, draw_dot, find_front
+from attar.proof.report.figures.front import Point, draw_dot, draw_front
 from attar.proof.report.figures.style import Panel
 from attar.search.result import SearchResult, VariantResult
 
@@ -22,15 +22,8 @@ def draw_panel(result: SearchResult) -> Panel | None:
     title = f"{result.score_name[:1].upper()}{result.score_name[1:]} and latency of the variants"
     with style.house():
         figure, axes = style.panel(300, left=56, right=24, top=18, bottom=38)
-        axes.grid(axis="y")
-        axes.tick_params(axis="y", labelcolor=style.MUTED, labelsize=style.SMALL)
-        log = speed.needs_logarithm([each.latency for each in shown], [])
-        if log:
-            axes.set_xscale("log")
+        log = draw_front(axes, shown)
         axes.margins(0.12)
-        front = find_front(shown)
-        xs, ys = [each.latency for each in front], [each.value for each in front]
-        axes.plot(xs, ys, color=style.MUTED, linewidth=1.2)
         for each in shown:
             draw_variant(axes, each, result.get_winner())
         draw_promises(axes, result)

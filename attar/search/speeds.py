@@ -30,6 +30,8 @@ class VariantSpeeds:
     variant: Variant
     engines: Mapping[str, EngineSpeed]
     """By candidate."""
+    batch: int
+    """The batch size that decides."""
     error: str | None = None
     """Why it cannot be built."""
 
@@ -75,7 +77,12 @@ def time_variants(search: Search, show: Show) -> Timing:
     built = [slot for own in engines.values() for slot in own if records[slot].key is not None]
     timed = time_engines(base, search.measure, slots, built, show)
     variants = [
-        collect_speeds(variant, engines[variant.name], records, timed.engines)
+        VariantSpeeds(
+            variant,
+            select_engines(engines[variant.name], timed),
+            search.speed_batch,
+            find_error(variant, records),
+        )
         for variant in search.variants
     ]
     return Timing(variants, timed.reference_p50.get(search.speed_batch))
@@ -131,16 +138,13 @@ def time_engines(
     return replace(speeds, engines={slot: speeds.engines[name] for name, slot in inputs.items()})
 
 
-def collect_speeds(
-    variant: Variant,
-    candidates: Mapping[str, str],
-    records: Mapping[str, Record],
-    speeds: Mapping[str, EngineSpeed],
-) -> VariantSpeeds:
-    errors = [
-        record.error
-        for slot, record in records.items()
-        if record.error and slot.startswith(f"search.{variant.name}.")
-    ]
-    engines = {name: speeds[slot] for slot, name in candidates.items() if slot in speeds}
-    return VariantSpeeds(variant, engines, errors[0] if errors else None)
+def select_engines(candidates: Mapping[str, str], timed: EngineSpeeds) -> dict[str, EngineSpeed]:
+    """Return the engines that were built, by candidate. ``candidates`` are named by slot."""
+    found = timed.engines
+    return {name: found[slot] for slot, name in candidates.items() if slot in found}
+
+
+def find_error(variant: Variant, records: Mapping[str, Record]) -> str | None:
+    """Return why the first slot of a variant that broke did."""
+    own = (record for slot, record in records.items() if slot.startswith(f"search.{variant.name}."))
+    return next((record.error for record in own if record.error), None)

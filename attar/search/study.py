@@ -114,17 +114,13 @@ class VariantStudy:
         """Record a variant that need not be trained."""
         limit = self.search.limits.speedup
         if speeds.best is None:
-            self.results[speeds.variant.name] = describe(
-                speeds, "refused", speeds.why, self.search.speed_batch
-            )
+            self.results[speeds.variant.name] = describe(speeds, "refused", speeds.why)
             return
         bounds = [engine.bounds for engine in speeds.timed.values() if engine.bounds]
         if limit is not None and max(each.high for each in bounds) < limit:
             _, engine = speeds.best
             reason = f"speedup {engine.speedup:.3g}, promised at least {limit:g}"
-            self.results[speeds.variant.name] = describe(
-                speeds, "too slow", reason, self.search.speed_batch
-            )
+            self.results[speeds.variant.name] = describe(speeds, "too slow", reason)
 
     def list_left(self) -> list[VariantSpeeds]:
         """Return the variants that may still win, the fastest first."""
@@ -198,14 +194,12 @@ class VariantStudy:
         except StageError as error:  # a diverged loss says nothing of other variants
             self.study.tell(trial, state=TrialState.FAIL)
             self.errors.append(error)
-            return describe(speeds, "failed", str(error), self.search.speed_batch)
+            return describe(speeds, "failed", str(error))
         if not outcome.candidates:
             trial.set_constraint(SHORTFALL, 1.0)
             self.study.tell(trial, state=TrialState.PRUNED)
             reason = "at the same epoch it was behind one that is faster, or that broke a promise"
-            return replace(
-                describe(speeds, "stopped", reason, self.search.speed_batch), epochs=outcome.epochs
-            )
+            return replace(describe(speeds, "stopped", reason), epochs=outcome.epochs)
         result = self.judge(speeds, outcome)
         trial.set_constraint(SHORTFALL, result.shortfall)
         trial.set_user_attr(NOISE, outcome.noise)
@@ -223,8 +217,7 @@ class VariantStudy:
             if limit is None or speeds.engines[each.name].speedup >= limit
         ]
         results = [
-            describe_trained(speeds, each, outcome.epochs, self.search.speed_batch)
-            for each in fast or outcome.candidates
+            describe_trained(speeds, each, outcome.epochs) for each in fast or outcome.candidates
         ]
         self.teacher_score, self.score_name = outcome.teacher_score, outcome.score_name
         kept = [each for each in results if each.status == "kept"]
@@ -235,9 +228,9 @@ class VariantStudy:
     def explain_untrained(self, speeds: VariantSpeeds) -> VariantResult:
         if self.can_win(speeds):
             reason = f"all {len(self.students)} trials were used"
-            return describe(speeds, "not reached", reason, self.search.speed_batch)
+            return describe(speeds, "not reached", reason)
         reason = "a better one keeps all promises"
-        return describe(speeds, "cannot win", reason, self.search.speed_batch)
+        return describe(speeds, "cannot win", reason)
 
     def find_winner(self) -> VariantResult | None:
         kept = [each for each in self.results.values() if each.status == "kept"]
@@ -271,7 +264,7 @@ def get_speed(speeds: VariantSpeeds) -> float:
 
 
 def describe(
-    speeds: VariantSpeeds, status: str, reason: str, batch: int, engine: EngineSpeed | None = None
+    speeds: VariantSpeeds, status: str, reason: str, engine: EngineSpeed | None = None
 ) -> VariantResult:
     """Return what is known of a variant before its training."""
     variant = speeds.variant
@@ -281,7 +274,7 @@ def describe(
         return result
     return replace(
         result,
-        p50=fastest.p50[batch],
+        p50=fastest.p50[speeds.batch],
         speedup=fastest.speedup,
         bounds=fastest.bounds,
         size_bytes=fastest.size_bytes,
@@ -289,12 +282,12 @@ def describe(
 
 
 def describe_trained(
-    speeds: VariantSpeeds, candidate: CandidateOutcome, epochs: int, batch: int
+    speeds: VariantSpeeds, candidate: CandidateOutcome, epochs: int
 ) -> VariantResult:
     reason = "; ".join(candidate.broken) or "keeps all promises on validation"
     status = "broke" if candidate.broken else "kept"
     return replace(
-        describe(speeds, status, reason, batch, speeds.engines[candidate.name]),
+        describe(speeds, status, reason, speeds.engines[candidate.name]),
         engine=candidate.title,
         epochs=epochs,
         score=candidate.score,

@@ -82,20 +82,10 @@ def draw_panel(target_name: str, name: str, found: Sequence[Point], winner: str)
     title = f"{name[:1].upper()}{name[1:]} and latency"
     with style.house():
         figure, axes = style.panel(230, left=56, right=24, top=18, bottom=38)
-        axes.grid(axis="y")
-        axes.tick_params(axis="y", labelcolor=style.MUTED, labelsize=style.SMALL)
-        log = speed.needs_logarithm([point.latency for point in found], [])
-        if log:
-            axes.set_xscale("log")
+        log = draw_front(axes, found)
         axes.margins(x=0.14)
         axes.set_ylim(*widen_height([point.value for point in found]))
         best = find_front(found)
-        axes.plot(
-            [each.latency for each in best],
-            [each.value for each in best],
-            color=style.MUTED,
-            linewidth=1.2,
-        )
         for point in sorted(
             found, key=lambda each: each.name == winner
         ):  # on top of those that it hides
@@ -108,6 +98,19 @@ def draw_panel(target_name: str, name: str, found: Sequence[Point], winner: str)
         axes.yaxis.set_major_formatter(lambda value, _: formatting.format_score(value))
         drawn = style.svg(figure, f"{target_name}: {title}")
     return Panel(title, drawn, write_caption(winner, best, log))
+
+
+def draw_front(axes: Axes, found: Sequence[Point]) -> bool:
+    """Draw the line of those that no other beats, and return whether the time is logarithmic."""
+    axes.grid(axis="y")
+    axes.tick_params(axis="y", labelcolor=style.MUTED, labelsize=style.SMALL)
+    log = speed.needs_logarithm([point.latency for point in found], [])
+    if log:
+        axes.set_xscale("log")
+    best = find_front(found)
+    xs, ys = [each.latency for each in best], [each.value for each in best]
+    axes.plot(xs, ys, color=style.MUTED, linewidth=1.2)
+    return log
 
 
 def widen_height(values: Sequence[float]) -> tuple[float, float]:
