@@ -3,12 +3,16 @@
 A stage that is ``incremental``, such as `Label`, builds its result from files. A later run with
 more views finds the files of the earlier views here and makes only the new ones. A file is named
 ``KEY.SHA256``: the key identifies its content, the digest proves that the content is unchanged.
+
+An empty file ``plan-PLAN.KEY.SHA256`` says which file a plan led to, so that the same plan need not
+be carried out again to find it.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 
 from attar.pipeline.core.disk import compute_digest
@@ -16,6 +20,8 @@ from attar.pipeline.core.store import KEPT
 
 DIGEST_PATTERN = "?" * 64
 """The end of a finished file's name."""
+PLAN = "plan-"
+"""The beginning of a note's name."""
 
 
 class FileCache:
@@ -46,6 +52,24 @@ class FileCache:
         path = self.folder / f"{name}.{compute_digest(partial)}"
         partial.replace(path)
         return path
+
+    @cached_property
+    def notes(self) -> dict[str, str]:
+        """The names of files, by the plan that led to them; of other processes those at the first
+        look."""
+        names = [path.name.partition(".") for path in self.folder.glob(f"{PLAN}*.{DIGEST_PATTERN}")]
+        return {plan.removeprefix(PLAN): name for plan, _, name in names}
+
+    def recall(self, plan: str) -> Path | None:
+        """Return the file that a plan led to, or None if it is not known or not intact."""
+        path = self.folder / self.notes.get(plan, "")
+        return path if is_intact(path) else None
+
+    def remember(self, plan: str, path: Path) -> None:
+        """Note the file that a plan led to. The note ends with the file's digest, so it is
+        collected when the file is."""
+        (self.folder / f"{PLAN}{plan}.{path.name}").touch()
+        self.notes[plan] = path.name
 
 
 def is_intact(path: Path) -> bool:

@@ -263,11 +263,9 @@ class Store:
             doomed = [
                 path for path in folder.iterdir() if path.name.rpartition(".")[2] not in needed
             ]
-            if doomed:
-                yield (
-                    f"{len(doomed)} kept in {folder.name[:12]}",
-                    sum(path.stat().st_size for path in doomed),
-                )
+            sizes = [size for path in doomed if (size := path.stat().st_size)]
+            if sizes:  # notes are empty
+                yield f"{len(sizes)} kept in {folder.name[:12]}", sum(sizes)
             if not dry_run:
                 for path in doomed:
                     path.unlink()

@@ -41,17 +41,42 @@ class ShardLabeller:
     top: int
     device: str
     data_digest: str = ""
-    """Digest of the data that the task's own ``answer`` may read, apart from the inputs."""
+    """Digest of the task's data. Its own ``answer`` may read them, apart from the inputs."""
     sequences: SequenceLabels = field(default_factory=SequenceLabels)
     """How the teacher answers an output of tokens."""
     mixing: Mixing | None = None
     """How the samples of views are mixed."""
+    batch: int | None = None
+    """Samples that the teacher is run on at once; None: 128, or 64 that differ in length."""
 
     def label_shard(self, shard: Shard, on_rows: Callable[[int], None]) -> Path:
         """Return the shard's file, and write it if it is not cached.
 
-        ``on_rows`` is called with the number of samples that the teacher has just answered. The
-        inputs are always prepared, because they name the file. One chunk is in memory at a time.
+        ``on_rows`` is called with the number of samples that the teacher has just answered. A shard
+        that was planned before in the same way is not prepared again.
+        """
+        plan = self.digest_plan(shard)
+        known = self.cache.recall(plan)
+        if known is not None:
+            return known
+        path = self.find_or_write_shard(shard, on_rows)
+        self.cache.remember(plan, path)
+        return path
+
+    def digest_plan(self, shard: Shard) -> str:
+        """Return the digest of all that decides a shard, as far as it is known without its inputs.
+
+        What the cache's folder stands for (teacher, code, libraries) is not in it. As in every
+        key, ``Task.data`` speaks for the content of a split.
+        """
+        decided = (self.data_digest, len(self.splits[shard.split]), self.describe_settings(shard))
+        view = None if shard.view is None else (self.seed, self.mixing)
+        return hashlib.sha256(repr((shard.name, *decided, view)).encode()).hexdigest()
+
+    def find_or_write_shard(self, shard: Shard, on_rows: Callable[[int], None]) -> Path:
+        """Return the file of a shard that has these inputs, and write it if it is not cached.
+
+        Its inputs are prepared, because they name the file. One chunk is in memory at a time.
         Inputs are prepared twice only if a cached shard starts with the same chunk and differs
         after.
         """
@@ -139,12 +164,10 @@ class ShardLabeller:
         """
         samples = np.arange(len(batch.indices))
         if lengths.list_length_axes(self.task):
-            size = SIMILAR_LENGTH_SAMPLES
+            size = self.batch or SIMILAR_LENGTH_SAMPLES
             return lengths.group_by_length(self.task, batch.inputs, samples, size)
-        return [
-            samples[start : start + PIECE_SAMPLES]
-            for start in range(0, len(samples), PIECE_SAMPLES)
-        ]
+        size = self.batch or PIECE_SAMPLES
+        return [samples[start : start + size] for start in range(0, len(samples), size)]
 
     def answer_part(self, shard: Shard, part: ViewBatch) -> dict[str, Array]:
         if find_decoding(self.task):
@@ -166,11 +189,17 @@ class ShardLabeller:
 
     def start_digest(self, shard: Shard) -> hashlib._Hash:
         """Return a hash of the settings that decide a shard."""
+        return hashlib.sha256(self.describe_settings(shard).encode())
+
+    def describe_settings(self, shard: Shard) -> str:
+        """Return what decides a shard beside its inputs."""
         top = 0 if shard.view is None else self.top
-        settings = f"{shard.dtype.__name__} {top} {self.device} {self.data_digest}"
+        may_read_data = type(self.task).answer is not Task.answer
+        data_digest = self.data_digest if may_read_data else ""
+        settings = f"{shard.dtype.__name__} {top} {self.device} {data_digest}"
         if find_decoding(self.task):
             settings += f" {self.sequences if shard.view is not None else self.sequences.top}"
-        return hashlib.sha256(settings.encode())
+        return settings
 
 
 def name_file(start: str, whole: str) -> str:

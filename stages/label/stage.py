@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from errno import EMLINK, ENOTSUP, EPERM, EXDEV
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -16,7 +16,7 @@ from attar.models.checks import agreement
 from attar.models.checks import task as task_check
 from attar.models.generation import find_decoding
 from attar.models.mixing import Mixing, MixKind, check_mixing
-from attar.models.sample_order import digest_order
+from attar.models.sample_order import CHUNK, digest_order
 from attar.models.task import Predictor, SplitName, Task, load_task
 from attar.pipeline import team
 from attar.pipeline.core.errors import StageError
@@ -27,6 +27,7 @@ from attar.pipeline.core.stage import (
     Device,
     Facts,
     FloatPrecision,
+    SettingMark,
     Stage,
     open_scratch,
 )
@@ -83,6 +84,9 @@ class Label(Stage[Answers]):
     """Of a beam's hypotheses: the likeliest one, or the one that is closest to the label."""
     precision: FloatPrecision = "fp32"
     """What a teacher in PyTorch multiplies in; bf16 and fp16 are autocast's."""
+    batch: Annotated[int | None, Field(ge=1, le=CHUNK), SettingMark("undecided")] = None
+    """Samples that the teacher answers at once; by default 128, or 64 that differ in length. It
+    changes answers by rounding alone, and does not count in the key."""
     device: Device = "auto"
 
     def run(self, out: Path, *, teacher: Model) -> Facts:
@@ -98,9 +102,12 @@ class Label(Stage[Answers]):
             check_mixing(task, mixing)
         device = teacher.find_device(self.device)
         with self.open_teacher(teacher) as predict:
-            settings = (self.view_seed, self.top, device, digest_task_data(task))
+            data_digest = member.broadcast(digest_task_data(task) if member.leads else "")
+            settings = (self.view_seed, self.top, device, data_digest)
             sequences = self.describe_sequences() if find_decoding(task) else SequenceLabels()
-            labeller = ShardLabeller(task, splits, predict, cache, *settings, sequences, mixing)
+            labeller = ShardLabeller(
+                task, splits, predict, cache, *settings, sequences, mixing, self.batch
+            )
             progress = LabelProgress(shards, samples, work)
             own_shards = shards[member.rank :: member.world]
             for shard in find_missing_shards(own_shards, work, cache.folder):
@@ -178,9 +185,7 @@ def check_teacher_inputs(task: Task, teacher: Model) -> None:
 
 
 def digest_task_data(task: Task) -> str:
-    """Return the digest of the data if the task's own ``answer`` may read them, else ""."""
-    if type(task).answer is Task.answer:
-        return ""
+    """Return the digest of the files and versions that the task's splits come from."""
     return keys.compute_json_digest(data.describe_content(data.inspect_data(task.data())))
 
 

@@ -91,7 +91,7 @@ class Validation:
             actual = join_output(output, [outputs[name] for outputs, _ in parts])
             known = None
             if name in masks[0]:
-                joined = np.concatenate([mask[name] for mask in masks])
+                joined = np.concatenate([mask[name].ravel() for mask in masks])
                 known = joined.reshape(actual.shape[:-1])
             comparisons.append(compare_outputs(output.kind, expected, actual, known).numbers)
         numbers = select_worst(comparisons)

@@ -67,6 +67,18 @@ def test_what_another_process_is_writing_is_left_alone(tmp_path: Path) -> None:
     assert partial.exists()
 
 
+def test_a_plan_leads_to_its_file_while_that_is_intact(tmp_path: Path) -> None:
+    here = FileCache(tmp_path)
+    path = here.add("a", text("x"))
+    here.remember("12", path)
+    for each in (here, FileCache(tmp_path)):
+        assert each.recall("12") == path
+        assert each.recall("1") is None
+    assert here.find("a") == path
+    path.write_text("y")
+    assert FileCache(tmp_path).recall("12") is None
+
+
 class Growing(Stage[Number]):
     incremental: ClassVar[tuple[str, ...]] = ("count", "data")
 
@@ -89,7 +101,9 @@ def make(store: Store, key: str, names: list[str]) -> None:
     with store.making(key, fail_if_waiting, SHARED) as payload:
         here = open_file_cache(payload)
         for name in names:
-            os.link(here.find(name) or here.add(name, text(name)), payload / name)
+            path = here.find(name) or here.add(name, text(name))
+            here.remember(name, path)
+            os.link(path, payload / name)
         store.commit(Number, payload, key, {}, RECORD)
 
 
@@ -97,7 +111,7 @@ def test_artifacts_share_what_they_keep(tmp_path: Path) -> None:
     store = Store(tmp_path)
     make(store, "a" * 64, ["one"])
     make(store, "b" * 64, ["one", "two"])
-    assert len(list((tmp_path / "kept" / SHARED).iterdir())) == 2
+    assert len(list((tmp_path / "kept" / SHARED).iterdir())) == 2 * 2  # with the note of each
     one, other = (store.folder(key * 64) / "one" for key in "ab")
     assert one.samefile(other)
     assert store.find(Number, "a" * 64) is not None
@@ -110,9 +124,9 @@ def test_gc_drops_what_no_artifact_in_use_has(tmp_path: Path) -> None:
     (folder / "three.17.partial").write_text("half")
     store.write_note("recipes/x.json", {"answers": "a" * 64})
     assert [what for what, _ in store.collect(dry_run=True)] == ["x " + "b" * 12, "2 kept in 555555555555"]
-    assert len(list(folder.iterdir())) == 3
+    assert len(list(folder.iterdir())) == 3 + 2  # and the notes of two
     list(store.collect(dry_run=False))
-    assert [path.name.partition(".")[0] for path in folder.iterdir()] == ["one"]
+    assert sorted(path.name.partition(".")[0] for path in folder.iterdir()) == ["one", "plan-one"]
     assert store.find(Number, "a" * 64) is not None
     store.write_note("recipes/x.json", {})
     list(store.collect(dry_run=False))

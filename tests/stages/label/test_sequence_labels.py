@@ -211,6 +211,9 @@ class Labelled(Reversal):
     transfer = False
     first: ClassVar[int | None] = None
 
+    def data(self) -> list[str]:
+        return [f"first {self.first}"]
+
     def split(self, name: SplitName) -> Split:
         whole = super().split(name)
         targets = {"words": whole.take(np.arange(len(whole))).targets["words"].copy()}
@@ -233,7 +236,9 @@ def test_other_labels_are_other_answers(
         for out in (make_out(tmp_path, "new"), again)
     ]
     assert found[0].tolist() == found[1].tolist()
-    added = {path.name for path in (again.parent / "kept").iterdir()} - {path.name for path in kept.iterdir()}
+    added = {path.name for path in (again.parent / "kept").iterdir() if path.stat().st_size} - {
+        path.name for path in kept.iterdir()
+    }
     assert len(added) == 1  # of train; validation and test are answered without labels
 
 

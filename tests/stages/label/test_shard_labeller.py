@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import nn
 
 from attar.models import views
@@ -38,10 +39,20 @@ from attar.pipeline.core.errors import StageError
 from attar.pipeline.core.file_cache import open_file_cache
 from attar.stages.artifacts import Weights
 from attar.stages.label.shards import ROWS_PER_SHARD, Shard
-from attar.stages.label.stage import link_file
+from attar.stages.label.stage import Label, link_file
 from tests.support.stages.labelling import label_with, predict_view
 from tests.support.stages.training import make_out
-from tests.support.tasks.smoke import weights
+from tests.support.tasks.smoke import DIGITS, weights
+
+
+class Noting(InMemory):
+    """Notes how many rows are read."""
+
+    read: ClassVar[list[int]] = []
+
+    def take(self, indices: npt.NDArray[np.int64]) -> Batch:
+        self.read.append(len(indices))
+        return super().take(indices)
 
 
 class Points(Task):
@@ -54,13 +65,13 @@ class Points(Task):
     changed: ClassVar[tuple[int, ...]] = ()
 
     def data(self) -> list[str]:
-        return []
+        return [f"{self.samples} {self.changed}"]
 
     def split(self, name: SplitName) -> Split:
         count = self.samples if name == "train" else 20
         x = np.random.default_rng(len(name)).standard_normal((count, 2)).astype(np.float32)
         x[list(self.changed) if name == "train" else []] += 1
-        return InMemory({"x": x}, {"label": np.zeros(count, np.int64)})
+        return Noting({"x": x}, {"label": np.zeros(count, np.int64)})
 
     def augment(self, inputs: Arrays, generator: np.random.Generator) -> Arrays:
         return {"x": inputs["x"] + generator.normal(0, 0.1, inputs["x"].shape).astype(np.float32)}
@@ -113,6 +124,31 @@ def test_more_views_ask_for_the_new_ones_alone(tmp_path: Path, counting: Weights
     assert {name: (out / name).read_bytes() for name in first} == first
     assert again(counting, out, views=2) == 0
     assert again(counting, out, views=1, view_seed=7) == train
+
+
+def test_more_views_read_no_sample_of_the_older_ones(tmp_path: Path, counting: Weights) -> None:
+    out = make_out(tmp_path)
+    again(counting, out, views=2)
+    Noting.read.clear()
+    train = 2 * ROWS_PER_SHARD + 10
+    assert again(counting, out, views=3) == train
+    assert train <= sum(Noting.read) < train + 2 * views.CHUNK  # the checks of the task read some, too
+
+
+def test_a_batch_of_its_own(tmp_path: Path, counting: Weights) -> None:
+    """It changes neither the key nor, but for rounding, what is stored; what is stored is not asked for again."""
+    whole = label_with(counting, make_out(tmp_path, "whole"), views=1)
+    Counting.asked.clear()
+    out = make_out(tmp_path)
+    answers = label_with(counting, out, views=1, batch=300)
+    assert set(Counting.asked) == {300, views.CHUNK - 300, 10, 20}
+    for split, view in (("train", 0), ("test", None)):
+        kept, expected = (each.open_rows(split, view)["y"][:] for each in (answers, whole))
+        np.testing.assert_allclose(kept, expected, rtol=1e-3, atol=1e-6)
+    assert again(counting, out, views=1, batch=7) == 0
+    assert "batch" not in Label(task=DIGITS).deciding()
+    with pytest.raises(ValidationError, match="less than or equal to 512"):
+        Label(task=DIGITS, batch=513)
 
 
 class Forgetful(Points):
@@ -229,9 +265,10 @@ def test_kill_9_costs_one_shard(tmp_path: Path, counting: Weights) -> None:
     out, after = make_out(tmp_path), 4
     child = subprocess.run([sys.executable, "-c", KILLED.format(after=after, folder=str(tmp_path))], check=False)
     assert child.returncode == -signal.SIGKILL
-    done = {path: path.stat().st_mtime_ns for path in open_file_cache(out).folder.iterdir() if path.suffix != ".partial"}
+    folder = open_file_cache(out).folder
+    done = {path: path.stat().st_mtime_ns for path in folder.iterdir() if path.suffix != ".partial" and path.stat().st_size}
     assert len(done) == after
-    assert len(list(open_file_cache(out).folder.glob("*.partial"))) == 1
+    assert len(list(folder.glob("*.partial"))) == 1
     Counting.asked.clear()
     label_with(counting, out)
     assert sum(Counting.asked) == ROWS_PER_SHARD + 10 + 2 * 20  # the rest of the second view, validation and test
