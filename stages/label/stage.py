@@ -12,6 +12,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from attar.engines.host_memory import keep_freed_memory
 from attar.models.checks import agreement
 from attar.models.checks import task as task_check
 from attar.models.generation import find_decoding
@@ -101,7 +102,7 @@ class Label(Stage[Answers]):
         if mixing is not None:
             check_mixing(task, mixing)
         device = teacher.find_device(self.device)
-        with self.open_teacher(teacher) as predict:
+        with keep_freed_memory(), self.open_teacher(teacher) as predict:
             data_digest = member.broadcast(digest_task_data(task) if member.leads else "")
             settings = (self.view_seed, self.top, device, data_digest)
             sequences = self.describe_sequences() if find_decoding(task) else SequenceLabels()

@@ -20,6 +20,7 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import GradientAccumulationPlugin, broadcast
 from torch import Tensor, nn
 
+from attar.engines.host_memory import keep_freed_memory
 from attar.engines.runtimes.torch import select_device, use_ieee_float32
 from attar.models.epoch import Share
 from attar.models.views import ViewBatch
@@ -153,7 +154,8 @@ def open_compute(
         use_ieee_float32()  # after accelerate, whose environment may say otherwise
         if logging:
             accelerator.init_trackers(what)
-        yield Compute(accelerator, precision, batch)
+        with keep_freed_memory():
+            yield Compute(accelerator, precision, batch)
     finally:
         for tracker in accelerator.trackers:
             tracker.finish()
