@@ -126,7 +126,11 @@ def list_misfits(
     return shapes + unexpected + missing
 
 
-def call_network(module: nn.Module, task: Task, inputs: Arrays) -> dict[str, torch.Tensor]:
+Given = Mapping[str, Array] | Mapping[str, torch.Tensor]
+"""Named arrays, or tensors that are where the network is."""
+
+
+def call_network(module: nn.Module, task: Task, inputs: Given) -> dict[str, torch.Tensor]:
     """Named arrays in, named tensors out. Images ``(B, C, H, W)`` lie as ``layout`` says."""
     made = module(*list_network_inputs(module, task, inputs))
     outputs = made if isinstance(made, tuple) else (made,)
@@ -138,20 +142,33 @@ def call_network(module: nn.Module, task: Task, inputs: Arrays) -> dict[str, tor
     return dict(zip(task.outputs, outputs, strict=True))
 
 
-def list_network_inputs(module: nn.Module, task: Task, inputs: Arrays) -> list[torch.Tensor]:
+def list_network_inputs(module: nn.Module, task: Task, inputs: Given) -> list[torch.Tensor]:
     """Return what the network is called with, where its parameters are."""
     place = next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
+    layout = choose_layout(module, place)
     read = [*task.inputs, PREFIX] if find_decoding(task) else list(task.inputs)
-    return [make_tensor(inputs[name], choose_layout(module, place)).to(place) for name in read]
+    return [arrange(send_array(inputs[name], place), layout) for name in read]
 
 
 PREFIX = "prefix"
 """The input of a network that generates, besides the task's: the tokens before those to predict."""
 
 
-def make_tensor(array: Array, images: torch.memory_format) -> torch.Tensor:
+def send_array(array: Array | torch.Tensor, place: torch.device) -> torch.Tensor:
+    """Return the array as a tensor of this device. A tensor is returned as it is.
+
+    To a GPU it is copied from pinned memory, which torch keeps until the copy is done, so the host
+    goes on at once.
+    """
+    if isinstance(array, torch.Tensor):
+        return array
     made = torch.from_numpy(np.ascontiguousarray(array))
-    return made.contiguous(memory_format=images) if made.ndim == 4 else made
+    return made if place.type == "cpu" else made.pin_memory().to(place, non_blocking=True)
+
+
+def arrange(tensor: torch.Tensor, images: torch.memory_format) -> torch.Tensor:
+    """Return images ``(B, C, H, W)`` in this memory format, and anything else as it is."""
+    return tensor.contiguous(memory_format=images) if tensor.ndim == 4 else tensor
 
 
 def choose_layout(module: nn.Module, place: torch.device) -> torch.memory_format:

@@ -96,7 +96,7 @@ class DistillerTerms:
     """L_C."""
     supervision: Tensor
     """L_A; 0 without attention."""
-    logged: dict[str, float]
+    logged: dict[str, Tensor]
 
 
 def compute_terms(
@@ -116,7 +116,7 @@ def compute_terms(
     """
     divergence = compute_divergences(logits.detach(), student)  # (R,)
     needs = (F.cross_entropy(teacher, labels, reduction="none"), divergence.detach())
-    compared, supervision, logged = [], logits.new_zeros(()), dict[str, float]()
+    compared, supervision, logged = [], logits.new_zeros(()), dict[str, Tensor]()
     wrong = teacher.argmax(-1) != labels
     for which, name in enumerate(("teacher_attention", "student_attention")):
         if share := shares[which]:
@@ -125,13 +125,13 @@ def compute_terms(
             supervision = supervision + share * compute_supervision(scores[:, which], needs[which])
             logged |= describe_weights(name, weights.detach(), wrong)
     logged["distiller_score"] = compute_accuracy(logits, labels)
-    logged["distiller_kdl"] = float(divergence.detach().mean())
+    logged["distiller_kdl"] = divergence.detach().mean()
     total = torch.stack(compared).sum() if compared else divergence.mean()
     return DistillerTerms(F.cross_entropy(logits, labels), total, supervision, logged)
 
 
-def compute_accuracy(logits: Tensor, labels: Tensor) -> float:
-    return float((logits.argmax(-1) == labels).float().mean())
+def compute_accuracy(logits: Tensor, labels: Tensor) -> Tensor:
+    return (logits.argmax(-1) == labels).float().mean()
 
 
 def compute_weights(scores: Tensor, floor: float) -> Tensor:
@@ -154,14 +154,13 @@ def compute_divergences(target: Tensor, student: Tensor) -> Tensor:
     return (p.exp() * (p - q)).sum(-1)
 
 
-def describe_weights(name: str, weights: Tensor, wrong: Tensor) -> dict[str, float]:
+def describe_weights(name: str, weights: Tensor, wrong: Tensor) -> dict[str, Tensor]:
     """Return the relative entropy of the weights, and their mean where the teacher is wrong.
 
-    The entropy is divided by that of even weights.
+    The entropy is divided by that of even weights. The mean is NaN if the teacher is right
+    everywhere.
     """
     share = weights / weights.sum()
-    entropy = -float((share * share.log()).sum()) / max(math.log(len(weights)), TINY)
-    description = {f"{name}_entropy": entropy}
-    if bool(wrong.any()):
-        description[f"{name}_on_wrong"] = float(weights[wrong].mean())
-    return description
+    entropy = -(share * share.log()).sum() / max(math.log(len(weights)), TINY)
+    on_wrong = weights.masked_fill(~wrong, 0).sum() / wrong.sum()
+    return {f"{name}_entropy": entropy, f"{name}_on_wrong": on_wrong}

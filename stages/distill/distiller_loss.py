@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections import defaultdict
+from collections.abc import Mapping
 from contextlib import nullcontext
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from attar.engines.runtimes.torch import call_network
-from attar.models.task import CLASSIFYING, Arrays, Task
+from attar.engines.runtimes.torch import Given, call_network
+from attar.models.task import CLASSIFYING, Task
 from attar.pipeline.core.errors import StageError, suggest_name
 from attar.stages.distill.distiller import Distiller, compute_accuracy, compute_terms
 from attar.stages.distill.distiller_settings import DistillerSettings
@@ -48,7 +50,9 @@ class DistillerLoss:
         classes = int(task.outputs[self.output].axes[-1])
         features = self.count_features(task, trunk, classes)
         self.network = Distiller(features, classes, settings.hidden)
-        self.notes: dict[str, list[float]] = defaultdict(list)
+        self.read_notes: dict[str, list[float]] = defaultdict(list)
+        self.unread: list[Mapping[str, Tensor]] = []
+        """Notes that are still on the device: to read one would wait for its step."""
 
     def count_features(self, task: Task, student: nn.Module, classes: int) -> int:
         """Call the student once, and return its number of features per row.
@@ -76,7 +80,7 @@ class DistillerLoss:
         self.is_pretraining = progress < first
         return progress / first if self.is_pretraining else (progress - first) / (1 - first)
 
-    def run_copy(self, inputs: Arrays) -> None:
+    def run_copy(self, inputs: Given) -> None:
         """Run the copy of the student's layers, if there is one. Its features are read next."""
         if self.copy is None:
             return
@@ -102,20 +106,32 @@ class DistillerLoss:
             features = features.detach()
         if self.is_pretraining:
             logits, _ = self.network(features, rows[1])
-            self.notes["distiller_score"].append(compute_accuracy(logits, rows[2]))
+            self.unread.append({"distiller_score": compute_accuracy(logits, rows[2])})
             return cross_entropy(logits, rows[2])
         logits, scores = self.network(features, rows[1], frozen=self.copy is not None)
         shares = self.settings.compute_shares()
         terms = compute_terms(logits, scores, *rows, shares, self.settings.floor)
-        for name, value in terms.logged.items():
-            self.notes[name].append(value)
+        self.unread.append(terms.logged)
         learned = self.settings.weight * terms.compared + terms.supervision
         return learned if self.copy is not None else learned + terms.own
+
+    @property
+    def notes(self) -> dict[str, list[float]]:
+        """The values of the steps since ``pop_means`` was called. NaN is the mean of no sample."""
+        names = [name for note in self.unread for name in note]
+        values = [value for note in self.unread for value in note.values()]
+        self.unread.clear()
+        for name, value in zip(
+            names, torch.stack(values).cpu().tolist() if values else (), strict=True
+        ):
+            if not math.isnan(value):
+                self.read_notes[name].append(value)
+        return self.read_notes
 
     def pop_means(self) -> dict[str, float]:
         """Return the means over the steps since the last call."""
         means = {name: round(float(np.mean(values)), 6) for name, values in self.notes.items()}
-        self.notes.clear()
+        self.read_notes.clear()
         return means
 
 

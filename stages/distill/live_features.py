@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
@@ -10,15 +10,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from attar.engines.runtimes.torch import call_network
+from attar.engines.runtimes.torch import call_network, send_array
 from attar.models import lengths
 from attar.models.checks import agreement
-from attar.models.task import Arrays, Task
+from attar.models.task import Array, Arrays, Task
 from attar.pipeline.core.errors import StageError, suggest_name
 from attar.stages.artifacts import Model, Weights
 from attar.stages.distill.feature_loss_settings import AttentionRelations, FeatureLoss, HiddenStates
 from attar.stages.distill.layer_hooks import LayerHook, Projections, hook_layer
 from attar.stages.distill.token_losses import check_states
+from attar.stages.learning.lesson import Lesson
 from attar.stages.learning.objective import Autocast
 
 
@@ -53,8 +54,10 @@ class LiveFeatureLoss(nn.Module):
         inputs = task.example(np.random.default_rng(0), batch=2)
         self.call_networks(student, inputs)
         self.regressors = nn.ModuleList(create_regressor(pair) for pair in self.pairs)
+        device = self.pairs[0].student().device
+        masks = {name: send_array(mask, device) for name, mask in self.mask_padding(inputs).items()}
         with torch.no_grad():  # a loss that cannot read its layers raises before the training
-            self.compare_features(inputs)
+            self.compare_features(masks)
 
     def call_networks(self, student: nn.Module, inputs: Arrays) -> None:
         """Call both networks once, so that the shapes of all features are known."""
@@ -65,21 +68,23 @@ class LiveFeatureLoss(nn.Module):
             call_network(self.teacher_list[0], self.task, inputs)
         student.train(training)
 
-    def forward(self, inputs: Arrays, progress: float = 1.0) -> Tensor:
-        """Return the loss for a batch that the student has just answered."""
-        with torch.no_grad(), self.autocast(), keep_padding(self.teacher_list[0]):
-            call_network(self.teacher_list[0], self.task, inputs)
-        return self.compare_features(inputs, progress)
+    def mask_padding(self, inputs: Arrays) -> dict[str, Array]:
+        """Return where the inputs that the losses leave the padding out of hold content."""
+        return {name: lengths.mask_padding(self.task, inputs, name) for name in self.padded}
 
-    def compare_features(self, inputs: Arrays, progress: float = 1.0) -> Tensor:
-        """Return the weighted sum for the last call of both networks, which was on ``inputs``."""
-        masks: dict[str | None, Tensor | None] = {None: None}
-        for name in self.padded:
-            mask = torch.from_numpy(lengths.mask_padding(self.task, inputs, name))
-            masks[name] = mask.to(self.pairs[0].student().device)
+    def forward(self, lesson: Lesson[Tensor], progress: float = 1.0) -> Tensor:
+        """Return the loss for a lesson that the student has just answered."""
+        with torch.no_grad(), self.autocast(), keep_padding(self.teacher_list[0]):
+            call_network(self.teacher_list[0], self.task, lesson.inputs)
+        masks = {name: lesson.parts["padding", name] for name in self.padded}
+        return self.compare_features(masks, progress)
+
+    def compare_features(self, masks: Mapping[str, Tensor], progress: float = 1.0) -> Tensor:
+        """Return the weighted sum for the last call of both networks."""
         terms = []
         for pair, regressor in zip(self.pairs, self.regressors, strict=True):
-            value = pair.loss(regressor(pair.student()), pair.teacher(), masks[pair.padded])
+            mask = None if pair.padded is None else masks[pair.padded]
+            value = pair.loss(regressor(pair.student()), pair.teacher(), mask)
             terms.append(pair.loss.compute_weight(progress) * value)
         return torch.stack(terms).sum()
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 
-import torch
 from torch import Tensor, nn
 
 from attar.engines.runtimes.torch import apply_layout
-from attar.models.task import CLASSIFYING, Output, Split, Task
+from attar.models.task import Array, Output, Split, Task
 from attar.models.views import ViewBatch
 from attar.pipeline.core.errors import StageError, suggest_name
 from attar.stages.artifacts import Answers, Model
@@ -17,6 +16,7 @@ from attar.stages.distill.answers_check import check_answers
 from attar.stages.distill.distiller_loss import DistillerLoss
 from attar.stages.distill.distiller_settings import DistillerSettings
 from attar.stages.distill.feature_loss_settings import AnyLoss, FeatureLossSettings
+from attar.stages.distill.known_answers import read_answers, select_answered, select_labelled
 from attar.stages.distill.live_features import LiveFeatureLoss, require_layers
 from attar.stages.distill.loss_settings import (
     Loss,
@@ -25,7 +25,8 @@ from attar.stages.distill.loss_settings import (
     list_suitable_losses,
 )
 from attar.stages.distill.sequence_loss_settings import SEQUENCE_LOSSES
-from attar.stages.learning.objective import Autocast, LabelObjective, Tensors, read_target
+from attar.stages.learning.lesson import Lesson
+from attar.stages.learning.objective import Autocast, LabelObjective, Parts, Tensors
 
 
 class DistillationObjective:
@@ -141,50 +142,56 @@ class DistillationObjective:
             self.progress = self.distiller_loss.set_progress(progress)
         return self.progress
 
-    def prepare_batch(self, task: Task, batch: ViewBatch, view: int) -> ViewBatch:
-        return batch
+    def read_lesson(self, task: Task, batch: ViewBatch, view: int) -> Lesson[Array]:
+        parts: Parts = {}
+        if self.lambda_kd < 1 and batch.labelled:
+            parts |= self.other.read_labels(task, batch)
+        if self.lambda_kd:
+            for name, output in task.outputs.items():
+                stored = self.views[view][name][batch.indices]
+                parts |= read_answers(name, output, stored, batch)
+        if self.live_features is not None:
+            for name, mask in self.live_features.mask_padding(batch.inputs).items():
+                parts["padding", name] = mask
+        return Lesson(batch.inputs, parts, batch.labelled)
 
-    def __call__(self, task: Task, outputs: Tensors, batch: ViewBatch, view: int) -> Tensor:
+    def __call__(self, task: Task, outputs: Tensors, lesson: Lesson[Tensor]) -> Tensor:
         if self.lambda_kd == 0:
-            return self.other(task, outputs, batch, view)
+            return self.other(task, outputs, lesson)
         if self.distiller_loss is not None:
-            self.distiller_loss.run_copy(batch.inputs)
+            self.distiller_loss.run_copy(lesson.inputs)
             if self.distiller_loss.is_pretraining:
-                return self.pretrain(self.distiller_loss, task, outputs, batch, view)
-        teacher_loss = sum(self.iterate_terms(task, outputs, batch, view), torch.zeros(()))
-        learned = self.lambda_kd * teacher_loss
-        if self.lambda_kd == 1 or not batch.labelled:
+                return self.pretrain(self.distiller_loss, outputs, lesson)
+        terms = list(self.iterate_terms(task, outputs, lesson))
+        learned = self.lambda_kd * sum(terms[1:], terms[0])
+        if self.lambda_kd == 1 or not lesson.labelled:
             return learned
-        return learned + (1 - self.lambda_kd) * self.other(task, outputs, batch, view)
+        return learned + (1 - self.lambda_kd) * self.other(task, outputs, lesson)
 
     def pretrain(
-        self, distiller: DistillerLoss, task: Task, outputs: Tensors, batch: ViewBatch, view: int
+        self, distiller: DistillerLoss, outputs: Tensors, lesson: Lesson[Tensor]
     ) -> Tensor:
         """Return the distiller's own loss, which has no gradient for the student."""
-        if not batch.labelled:
+        if not lesson.labelled:
             return 0 * next(distiller.network.parameters()).sum()
-        student = outputs[distiller.output]
-        stored = self.views[view][distiller.output][batch.indices]
-        teacher = torch.from_numpy(stored).to(student.device)
-        return distiller(*select_labelled(task.outputs[distiller.output], student, teacher, batch))
+        return distiller(*select_labelled(distiller.output, outputs[distiller.output], lesson))
 
     def iterate_terms(
-        self, task: Task, outputs: Tensors, batch: ViewBatch, view: int
+        self, task: Task, outputs: Tensors, lesson: Lesson[Tensor]
     ) -> Iterator[Tensor]:
         """Yield the terms of L_KD: weighted losses, and the distiller's part."""
         for name, output in task.outputs.items():
             student = outputs[name]
-            teacher = torch.from_numpy(self.views[view][name][batch.indices]).to(student.device)
             for loss in (loss for loss in self.losses if reads_output(loss, name, output)):
                 weight = loss.compute_weight(self.progress)
                 if not loss.needs_labels:
-                    yield weight * loss(*select_answered(output, student, teacher, batch))
-                elif batch.labelled:
-                    yield weight * loss(*select_labelled(output, student, teacher, batch))
-            if self.distiller_loss and name == self.distiller_loss.output and batch.labelled:
-                yield self.distiller_loss(*select_labelled(output, student, teacher, batch))
+                    yield weight * loss(*select_answered(name, student, lesson), None)
+                elif lesson.labelled:
+                    yield weight * loss(*select_labelled(name, student, lesson))
+            if self.distiller_loss and name == self.distiller_loss.output and lesson.labelled:
+                yield self.distiller_loss(*select_labelled(name, student, lesson))
         if self.live_features is not None:
-            yield self.live_features(batch.inputs, self.progress)
+            yield self.live_features(lesson, self.progress)
 
 
 def check_output(loss: Loss, outputs: Mapping[str, Output]) -> None:
@@ -212,50 +219,6 @@ def check_labels(loss: Loss, outputs: Mapping[str, Output]) -> None:
                 f"{loss.kind} needs labels, and the output {name!r} has no target; name one in "
                 "Output(target=...), or use kd"
             )
-
-
-def select_labelled(
-    output: Output, student: Tensor, teacher: Tensor, batch: ViewBatch
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Return both outputs for the samples with labels, which come first, and these labels."""
-    count = batch.labelled
-    target = read_target(output, batch, student.device)
-    return select_known(output, student[:count], teacher[:count], target)
-
-
-def select_answered(
-    output: Output, student: Tensor, teacher: Tensor, batch: ViewBatch
-) -> tuple[Tensor, Tensor, None]:
-    """Return both outputs where they count, without labels, which tell what to ignore."""
-    ignores = output.ignore is not None and batch.targets
-    target = read_target(output, batch, student.device) if ignores else None
-    return (*select_known(output, student, teacher, target)[:2], None)
-
-
-def select_known(
-    output: Output, student: Tensor, teacher: Tensor, target: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Return both outputs, and the labels, where they count.
-
-    That is not the padding of ``Rows``, which the teacher did not answer, and not what the labels
-    ignore. ``target`` are the labels of the first samples; the others ignore nothing. Logits become
-    ``(R, classes)``, values ``(R,)``. If all counts they are returned unchanged.
-    """
-    if output.ignore is None and all(isinstance(axis, int) for axis in output.axes[1:]):
-        return student, teacher, target
-    known = ~teacher.isnan()
-    if output.kind in CLASSIFYING:
-        known = known[..., 0]
-    student = student[tuple(slice(size) for size in teacher.shape)]
-    if target is not None:
-        target = target[tuple(slice(size) for size in known.shape)]
-    if output.ignore is None and known.all():
-        return student, teacher, target
-    if target is not None:
-        if output.ignore is not None:
-            known[: len(target)] &= target != output.ignore
-        target = target[known[: len(target)]]
-    return student[known], teacher[known], target
 
 
 def reads_output(loss: Loss, name: str, output: Output) -> bool:

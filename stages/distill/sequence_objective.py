@@ -19,7 +19,14 @@ from attar.stages.distill.distiller_settings import DistillerSettings
 from attar.stages.distill.feature_loss_settings import AnyLoss
 from attar.stages.distill.sequence_loss_settings import SEQUENCE_LOSSES
 from attar.stages.learning import paths
-from attar.stages.learning.objective import Autocast, LabelObjective, Tensors
+from attar.stages.learning.lesson import Lesson, Part, select_places
+from attar.stages.learning.objective import (
+    Autocast,
+    LabelObjective,
+    Parts,
+    Tensors,
+    read_tokens,
+)
 from attar.stages.learning.sequence_losses import StudentRows, TeacherRows
 
 
@@ -89,10 +96,32 @@ class SequenceObjective:
         self.progress = progress
         return progress
 
-    def prepare_batch(self, task: Task, batch: ViewBatch, view: int) -> ViewBatch:
+    def read_lesson(self, task: Task, batch: ViewBatch, view: int) -> Lesson[Array]:
+        """The logits along the second path follow those along the first one."""
         decoding = require_decoding(task)
         read = self.read_paths(task, batch, view, decoding)
-        return paths.add_prefixes(batch, list(read.values()), decoding)
+        parts: Parts = {}
+        if "answers" in read:
+            parts |= self.read_answers(read["answers"], batch, view, decoding)
+        if "labels" in read:
+            start = len(read["answers"]) if "answers" in read else 0
+            parts |= read_tokens(read["labels"], decoding, start)
+        inputs = paths.add_prefixes(batch.inputs, list(read.values()), decoding)
+        return Lesson(inputs, parts, batch.labelled)
+
+    def read_answers(
+        self, path: Integers, batch: ViewBatch, view: int, decoding: Decoding
+    ) -> Parts:
+        """Return the teacher's tokens along the stored path, and the likeliest ones."""
+        name, own = decoding.output, paths.mask_path(path, decoding)
+        top = self.views[view][name + TOP].read_top(batch.indices)
+        return {
+            ("answers", name): path[own],
+            ("answer places", name): paths.list_token_places(path, decoding),
+            ("top values", name): top.values[:, : path.shape[1]][own],
+            ("top tokens", name): top.indices[:, : path.shape[1]][own],
+            ("rest", name): top.rest[:, : path.shape[1]][own],
+        }
 
     def read_paths(
         self, task: Task, batch: ViewBatch, view: int, decoding: Decoding
@@ -106,36 +135,22 @@ class SequenceObjective:
             read["labels"] = self.other.read_path(task, batch, decoding)
         return read
 
-    def __call__(self, task: Task, outputs: Tensors, batch: ViewBatch, view: int) -> Tensor:
-        """Return the loss of the logits along each path, whose rows follow one another."""
-        decoding = require_decoding(task)
-        logits, terms, start = outputs[decoding.output], [], 0
-        for name, path in self.read_paths(task, batch, view, decoding).items():
-            rows, start = logits[start : start + len(path)], start + len(path)
-            if name == "labels":
-                label_loss = self.other(task, {decoding.output: rows}, batch, view)
-                terms.append((1 - self.lambda_kd) * label_loss)
-            else:
-                path_loss = self.compute_path_loss(rows, path, batch, view, decoding)
-                terms.append(self.lambda_kd * path_loss)
+    def __call__(self, task: Task, outputs: Tensors, lesson: Lesson[Tensor]) -> Tensor:
+        name, terms = require_decoding(task).output, []
+        if self.lambda_kd > 0:
+            terms.append(self.lambda_kd * self.compute_path_loss(name, outputs[name], lesson))
+        if lesson.find("labels", name) is not None:
+            terms.append((1 - self.lambda_kd) * self.other(task, outputs, lesson))
         return torch.stack(terms).sum()
 
-    def compute_path_loss(
-        self, logits: Tensor, path: Integers, batch: ViewBatch, view: int, decoding: Decoding
-    ) -> Tensor:
+    def compute_path_loss(self, name: str, logits: Tensor, lesson: Lesson[Tensor]) -> Tensor:
         """Return L_KD along the stored path."""
-        chosen, tokens = paths.select_tokens(logits, path, decoding)
+        tokens = lesson.parts["answers", name]
         if not len(tokens):
             return logits.sum() * 0  # the teacher says nothing of any of these samples
-        top = self.views[view][decoding.output + TOP].read_top(batch.indices)
-        own = paths.mask_path(path, decoding)
-        arrays: dict[str, Array] = {
-            "values": top.values[:, : path.shape[1]][own],
-            "indices": top.indices[:, : path.shape[1]][own],
-            "rest": top.rest[:, : path.shape[1]][own],
-        }
-        teacher = TeacherRows(tokens, **paths.copy_to(chosen.device, arrays))
+        top: tuple[Part, ...] = ("top values", "top tokens", "rest")
+        teacher = TeacherRows(tokens, *(lesson.parts[part, name] for part in top))
+        student = StudentRows(select_places(logits, lesson.find("answer places", name)))
         weighted = ((loss.compute_weight(self.progress), loss) for loss in self.losses)
-        student = StudentRows(chosen)
         terms = [weight * loss(student, teacher) for weight, loss in weighted]
         return torch.stack(terms).sum()

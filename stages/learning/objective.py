@@ -10,18 +10,19 @@ from typing import Protocol
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from attar.models.checks.tokens import check_label_lengths
 from attar.models.generation import Decoding, Integers, find_decoding
 from attar.models.mixing import PARTNER, SHARE
-from attar.models.task import CLASSIFYING, Array, Output, Split, Task
+from attar.models.task import CLASSIFYING, Array, Arrays, Output, Split, Task
 from attar.models.views import ViewBatch
 from attar.pipeline.core.errors import StageError
 from attar.stages.learning import paths
+from attar.stages.learning.lesson import Lesson, Part, list_places, select_places
 from attar.stages.learning.losses import binary_cross_entropy, cross_entropy, mse
 
 Tensors = Mapping[str, Tensor]
+Parts = dict[tuple[Part, str], Array]
 Autocast = Callable[[], AbstractContextManager[None]]
 """Return the context that a network runs in."""
 
@@ -48,11 +49,14 @@ class Objective(Protocol):
         has several parts.
         """
 
-    def prepare_batch(self, task: Task, batch: ViewBatch, view: int) -> ViewBatch:
-        """Return the batch as the network reads it: one that generates also reads prefixes."""
+    def read_lesson(self, task: Task, batch: ViewBatch, view: int) -> Lesson[Array]:
+        """Return what the network and the loss read of ``batch``, which belongs to ``view``.
 
-    def __call__(self, task: Task, outputs: Tensors, batch: ViewBatch, view: int) -> Tensor:
-        """Return the loss of float32 ``outputs`` for ``batch``, which belongs to ``view``."""
+        A network that generates also reads prefixes.
+        """
+
+    def __call__(self, task: Task, outputs: Tensors, lesson: Lesson[Tensor]) -> Tensor:
+        """Return the loss of float32 ``outputs`` for a lesson."""
 
     @property
     def notes(self) -> dict[str, list[float]]:
@@ -92,11 +96,20 @@ class LabelObjective:
     def set_progress(self, progress: float) -> float:
         return progress
 
-    def prepare_batch(self, task: Task, batch: ViewBatch, view: int) -> ViewBatch:
-        decoding = find_decoding(task)
-        if decoding is None:
-            return batch
-        return paths.add_prefixes(batch, [self.read_path(task, batch, decoding)], decoding)
+    def read_lesson(self, task: Task, batch: ViewBatch, view: int) -> Lesson[Array]:
+        if decoding := find_decoding(task):
+            path = self.read_path(task, batch, decoding)
+            inputs = paths.add_prefixes(batch.inputs, [path], decoding)
+            return Lesson(inputs, read_tokens(path, decoding), batch.labelled)
+        return Lesson(batch.inputs, self.read_labels(task, batch), batch.labelled)
+
+    def read_labels(self, task: Task, batch: ViewBatch) -> Parts:
+        """Return the labels of all outputs that have a target."""
+        parts: Parts = {}
+        for name, output in task.outputs.items():
+            if output.target is not None:
+                parts |= read_target(name, output, batch.targets)
+        return parts
 
     def read_path(self, task: Task, batch: ViewBatch, decoding: Decoding) -> Integers:
         """Return the labels of an output of tokens as paths.
@@ -114,22 +127,18 @@ class LabelObjective:
     def pop_means(self) -> dict[str, float]:
         return {}
 
-    def __call__(self, task: Task, outputs: Tensors, batch: ViewBatch, view: int) -> Tensor:
+    def __call__(self, task: Task, outputs: Tensors, lesson: Lesson[Tensor]) -> Tensor:
         if decoding := find_decoding(task):
-            path = self.read_path(task, batch, decoding)
-            logits, tokens = paths.select_tokens(
-                outputs[decoding.output][: len(path)], path, decoding
-            )
-            return self.weight * cross_entropy(logits, tokens, self.smoothing)
+            name = decoding.output
+            logits = select_places(outputs[name], lesson.find("label places", name))
+            return self.weight * cross_entropy(logits, lesson.parts["labels", name], self.smoothing)
         terms = []
         for name, output in task.outputs.items():
-            target = read_target(output, batch, outputs[name].device)
-            if target is not None:
-                got = outputs[name][: len(target)]
-                known = find_labelled(output, target)
-                if known is not None:
-                    got, target = got[known], target[known]
-                terms.append(self.compute_term(output, got, target))
+            labels = mix_labels(name, output, lesson)
+            if labels is not None:
+                places = lesson.find("label places", name)
+                got = outputs[name][: len(labels)] if places is None else outputs[name]
+                terms.append(self.compute_term(output, select_places(got, places), labels))
         return self.weight * torch.stack(terms).sum()
 
     def compute_term(self, output: Output, got: Tensor, target: Tensor) -> Tensor:
@@ -140,31 +149,45 @@ class LabelObjective:
         return mse(got, target)
 
 
-def read_target(output: Output, batch: ViewBatch, device: torch.device) -> Tensor | None:
-    """Return the target: class indices, or float32 numbers for other kinds; None if there is none.
+def read_tokens(path: Integers, decoding: Decoding, start: int = 0) -> Parts:
+    """Return the tokens of a path of labels, and where the logits about them are."""
+    tokens = path[paths.mask_path(path, decoding)]
+    places = paths.list_token_places(path, decoding, start)
+    return {("labels", decoding.output): tokens, ("label places", decoding.output): places}
 
-    Of mixed samples it is float32 for all kinds: both labels in their shares, those of classes as
-    probabilities ``(B, classes)``.
+
+def read_target(name: str, output: Output, targets: Arrays) -> Parts:
+    """Return the labels of an output; of mixed samples also those of the partners and the shares.
+
+    Labels that the output ignores are left out.
     """
-    if output.target is None:
-        return None
-    target = convert_target(output, batch.targets[output.target], device)
-    if SHARE not in batch.targets:
-        return target
-    other = convert_target(output, batch.targets[output.target + PARTNER], device)
-    if output.kind in CLASSIFYING:
-        classes = int(output.axes[-1])
-        target, other = (functional.one_hot(each, classes).float() for each in (target, other))
-    shares = torch.from_numpy(batch.targets[SHARE]).to(device)
-    return other + shares.reshape(-1, *[1] * (target.ndim - 1)) * (target - other)
+    labels = convert_target(output, targets[str(output.target)])
+    if SHARE in targets:
+        partners = convert_target(output, targets[f"{output.target}{PARTNER}"])
+        shares = np.asarray(targets[SHARE])
+        return {("labels", name): labels, ("partners", name): partners, ("shares", name): shares}
+    if output.ignore is None:
+        return {("labels", name): labels}
+    known = labels != output.ignore
+    return {("labels", name): labels[known], ("label places", name): list_places(known)}
 
 
-def convert_target(output: Output, target: Array, device: torch.device) -> Tensor:
+def convert_target(output: Output, target: Array) -> Array:
     """Return class indices as int64, other targets as float32."""
-    tensor = torch.from_numpy(np.asarray(target)).to(device)
-    return tensor.long() if output.kind in CLASSIFYING else tensor.float()
+    return np.asarray(target, np.int64 if output.kind in CLASSIFYING else np.float32)
 
 
-def find_labelled(output: Output, target: Tensor) -> Tensor | None:
-    """Return where positions have a label, a mask of the target's shape; None if all have one."""
-    return None if output.ignore is None else target != output.ignore
+def mix_labels(name: str, output: Output, lesson: Lesson[Tensor]) -> Tensor | None:
+    """Return the labels: class indices, or float32 numbers for other kinds; None if there are none.
+
+    Of mixed samples they are float32 for all kinds: both labels in their shares, those of classes
+    as probabilities ``(B, classes)``.
+    """
+    labels, other = lesson.find("labels", name), lesson.find("partners", name)
+    if labels is None or other is None:
+        return labels
+    if output.kind in CLASSIFYING:
+        classes = torch.arange(int(output.axes[-1]), device=labels.device)
+        labels, other = ((each[..., None] == classes).float() for each in (labels, other))
+    shares = lesson.parts["shares", name].reshape(-1, *[1] * (labels.ndim - 1))
+    return other + shares * (labels - other)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from attar.stages.learning.settings import TrainingSettings
@@ -50,9 +50,30 @@ def find_undecayed(module: nn.Module) -> set[nn.Parameter]:
     return undecayed
 
 
+class MovingAverage(AveragedModel):
+    """``AveragedModel`` without a wait: that copies its number of steps to the GPU in each step."""
+
+    def update_parameters(self, model: nn.Module) -> None:
+        if self.n_averaged == 0 or self.multi_avg_fn is None:
+            super().update_parameters(model)
+            return
+        pairs = zip(list_tensors(self.module), list_tensors(model), strict=True)
+        groups: dict[torch.dtype, list[tuple[Tensor, Tensor]]] = {}
+        for own, new in pairs:
+            groups.setdefault(own.dtype, []).append((own, new))
+        for group in groups.values():
+            averages, tensors = zip(*group, strict=True)
+            self.multi_avg_fn(averages, tensors, self.n_averaged)
+        self.n_averaged += 1
+
+
+def list_tensors(module: nn.Module) -> list[Tensor]:
+    return [tensor.detach() for tensor in (*module.parameters(), *module.buffers())]
+
+
 def create_average(module: nn.Module, decay: float) -> AveragedModel | None:
     """Return a moving average of the weights and the batch statistics; None if ``decay`` is 0."""
     if not decay:
         return None
     average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]  # torch has no types
-    return AveragedModel(module, multi_avg_fn=average, use_buffers=True)
+    return MovingAverage(module, multi_avg_fn=average, use_buffers=True)

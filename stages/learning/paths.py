@@ -6,19 +6,17 @@ and each of its logits is about the next one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
 from attar.engines.runtimes.torch import PREFIX
 from attar.models.generation import Decoding, Integers, measure_lengths, pad_path, shift_path
 from attar.models.rows import Rows
-from attar.models.task import Array
+from attar.models.task import Array, Arrays
 from attar.models.views import ViewBatch
+from attar.stages.learning.lesson import list_places
 
 
 def read_label_path(batch: ViewBatch, target: str, decoding: Decoding) -> Integers:
@@ -36,19 +34,19 @@ def trim_path(path: Integers, decoding: Decoding) -> Integers:
     return path[:, : max(1, int(lengths.max(initial=1)))]
 
 
-def add_prefixes(batch: ViewBatch, paths: list[Integers], decoding: Decoding) -> ViewBatch:
-    """Return the batch with what a network reads to predict these paths.
+def add_prefixes(inputs: Arrays, paths: Sequence[Integers], decoding: Decoding) -> Arrays:
+    """Return the inputs with what a network reads to predict these paths.
 
     The inputs are repeated once for each path; a path of fewer samples is about the first ones.
     """
     words = decoding.vocabulary
     width = max(path.shape[1] for path in paths)
     prefix = np.concatenate([pad_path(shift_path(path, words), words.pad, width) for path in paths])
-    inputs: dict[str, Array] = {
+    repeated: dict[str, Array] = {
         name: np.concatenate([array[: len(path)] for path in paths])
-        for name, array in batch.inputs.items()
+        for name, array in inputs.items()
     }
-    return replace(batch, inputs={**inputs, PREFIX: prefix})
+    return {**repeated, PREFIX: prefix}
 
 
 def mask_path(path: Integers, decoding: Decoding) -> npt.NDArray[np.bool_]:
@@ -58,18 +56,11 @@ def mask_path(path: Integers, decoding: Decoding) -> npt.NDArray[np.bool_]:
     return mask
 
 
-def select_tokens(logits: Tensor, path: Integers, decoding: Decoding) -> tuple[Tensor, Tensor]:
-    """Return the logits ``(R, size)`` about the tokens of a path, and these tokens ``(R,)``.
+def list_token_places(path: Integers, decoding: Decoding, start: int = 0) -> Integers:
+    """Return where the logits about the tokens of a path are, ``[2, R]``.
 
-    ``logits`` ``(N, T or more, size)`` are about paths ``[N, T]``. Padding is left out.
+    The logits ``[N, T or more, size]`` are about all paths of a batch. Those of this one begin at
+    row ``start``. Padding is left out.
     """
-    mask = mask_path(path, decoding)
-    chosen = logits[:, : path.shape[1]][torch.from_numpy(mask).to(logits.device)]
-    return chosen, torch.from_numpy(path[mask]).to(logits.device)
-
-
-def copy_to(device: torch.device, arrays: Mapping[str, Array]) -> dict[str, Tensor]:
-    return {
-        name: torch.from_numpy(np.ascontiguousarray(array)).to(device)
-        for name, array in arrays.items()
-    }
+    places: Integers = list_places(mask_path(path, decoding)) + np.array([[start], [0]])
+    return places

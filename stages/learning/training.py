@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from attar.pipeline.core.progress import report_epoch, report_progress
 from attar.pipeline.core.stage import Facts
 from attar.stages.learning import checkpoint
 from attar.stages.learning.compute import Compute
+from attar.stages.learning.lesson import send_lesson
 from attar.stages.learning.loading import (
     BatchClock,
     BatchPlan,
@@ -30,6 +30,7 @@ from attar.stages.learning.loading import (
     open_source,
     watch_source,
 )
+from attar.stages.learning.loss_watch import LossWatch
 from attar.stages.learning.objective import Objective
 from attar.stages.learning.optimizer import create_average, create_optimizer
 from attar.stages.learning.schedule import compute_rate
@@ -38,10 +39,6 @@ from attar.stages.learning.validation import Validation
 
 CHECKPOINT_SECONDS = 60.0
 """Time between checkpoints within an epoch. Each epoch ends with one, too."""
-
-
-TOLD_SECONDS = 1.0
-"""Time between two notes of progress on a GPU."""
 
 
 @dataclass
@@ -80,9 +77,7 @@ class Training:
         self.plan = BatchPlan(source, self.views, self.settings, self.compute.share)
         self.check_transfer()
         self.steps_per_epoch = max(1, len(source) // self.settings.batch)
-        self.clock, self.reported = BatchClock(), 0.0
-        self.loss_sum = torch.zeros((), dtype=torch.float64, device=self.accelerator.device)
-        """Sum of the losses of the finished steps."""
+        self.clock, self.losses = BatchClock(), LossWatch(self.accelerator.device)
 
     def check_transfer(self) -> None:
         """Raises StageError if a step with unlabelled samples would be split into parts."""
@@ -142,22 +137,11 @@ class Training:
             self.set_rate(self.objective.set_progress((done + step) / total))
             self.train_step(batch, view, epoch, step)
             self.steps_done = step + 1
-            if self.is_due():
+            if self.losses.is_due() or self.steps_done == self.steps_per_epoch:
                 note = self.describe_progress(epoch)
                 report_progress(self.network_name, done + step + 1, total, note)
                 if time.monotonic() - self.saved > CHECKPOINT_SECONDS:
                     self.save_checkpoint(file)
-
-    def is_due(self) -> bool:
-        """Whether the loss is read and told after this step.
-
-        A GPU computes the steps that follow before this one is known, unless its loss is read.
-        """
-        now, is_last = time.monotonic(), self.steps_done == self.steps_per_epoch
-        is_cpu = self.accelerator.device.type == "cpu"
-        is_due = is_cpu or is_last or now > self.reported + TOLD_SECONDS
-        self.reported = now if is_due else self.reported
-        return is_due
 
     def set_rate(self, progress: float) -> None:
         share = compute_rate(self.settings.schedule, self.settings.warmup, progress)
@@ -172,19 +156,19 @@ class Training:
         for part in self.compute.split_batch(batch):
             losses.append(self.compute_loss(part, view))
             self.accelerator.backward(losses[-1])  # it divides the loss by the number of parts
-        self.loss_sum += self.compute.average_gradients(self.parameters.values(), losses).double()
+        self.losses.add(self.compute.average_gradients(self.parameters.values(), losses))
         self.update_weights()
 
     def check_loss(self, epoch: int) -> float:
-        """Return the mean loss of the epoch so far. Raises StageError if it is no number."""
-        loss = float(self.loss_sum) / max(self.steps_done, 1)
-        if not math.isfinite(loss):
+        """Return the mean loss of the epoch so far. Raises StageError if one is no number."""
+        total, ago = self.losses.read()
+        if ago is not None:
             hint = ", or set precision = 'fp32'" if self.compute.precision != "fp32" else ""
             raise StageError(
-                f"the loss of the {self.network_name} is {loss} at step {self.steps_done} of epoch "
-                f"{epoch}; lower learning_rate = {self.settings.learning_rate}{hint}"
+                f"the loss of the {self.network_name} is {total} at step {self.steps_done - ago} "
+                f"of epoch {epoch}; lower learning_rate = {self.settings.learning_rate}{hint}"
             )
-        return loss
+        return total / max(self.steps_done, 1)
 
     def seed_step(self, epoch: int, step: int) -> None:
         """Seed the random numbers of this step and process, such as those of dropout.
@@ -196,11 +180,12 @@ class Training:
         torch.manual_seed(int(state[0]))
 
     def compute_loss(self, batch: ViewBatch, view: int) -> Tensor:
-        batch = self.objective.prepare_batch(self.task, batch, view)
+        read = self.objective.read_lesson(self.task, batch, view)
+        lesson = send_lesson(read, self.accelerator.device)
         with self.accelerator.autocast():
-            outputs = call_network(self.module, self.task, batch.inputs)
+            outputs = call_network(self.module, self.task, lesson.inputs)
         outputs = {name: output.float() for name, output in outputs.items()}
-        return self.objective(self.task, outputs, batch, view)
+        return self.objective(self.task, outputs, lesson)
 
     def update_weights(self) -> None:
         if self.settings.gradient_clip:
@@ -213,7 +198,7 @@ class Training:
     def measure_epoch(self, validation: Validation) -> dict[str, float]:
         """Return the epoch's entry of the history. Rank 0 measures it and shares it."""
         self.compute.broadcast_tensors(list(self.networks.buffers()))
-        metrics = {"loss": round(float(self.loss_sum) / self.steps_per_epoch, 6)}
+        metrics = {"loss": round(float(self.losses.sum) / self.steps_per_epoch, 6)}
         if self.compute.team.leads:
             metrics |= validation(self.evaluated_module) | self.objective.pop_means()
         metrics = json.loads(self.compute.team.broadcast(json.dumps(metrics)))
@@ -229,7 +214,8 @@ class Training:
         """
         better = not self.history or entry["score"] > self.history[self.best_epoch - 1]["score"]
         self.history.append(entry)
-        self.steps_done, self.loss_sum = 0, torch.zeros_like(self.loss_sum)
+        self.steps_done = 0
+        self.losses.restart()
         if better or not self.settings.patience:
             self.best_epoch = len(self.history)
             self.best_weights = checkpoint.copy_tensors(self.evaluated_module.state_dict())
@@ -255,7 +241,7 @@ class Training:
             "history": self.history,
             "best_epoch": self.best_epoch,
             "done": self.steps_done,
-            "total": float(self.loss_sum),
+            "total": float(self.losses.sum),
             "notes": self.objective.notes,
             "compute": self.compute.scaler_state(),
         }
@@ -276,7 +262,7 @@ class Training:
         self.history, self.best_epoch = state["history"], state["best_epoch"]
         self.best_weights = tensors.get("best", {})
         self.steps_done = state["done"]
-        self.loss_sum += state["total"]
+        self.losses.restart(state["total"])
         self.objective.notes.update(state["notes"])
         self.compute.restore_scaler(state["compute"])
         self.module.load_state_dict(tensors["module"])

@@ -13,7 +13,7 @@ from torch.nn import functional
 from torch.nn.utils import parametrizations
 
 from attar.engines import cpu
-from attar.engines.runtimes.torch import apply_layout, choose_layout, make_tensor
+from attar.engines.runtimes.torch import apply_layout, arrange, choose_layout, send_array
 from attar.models.networks.residual import residual
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -47,7 +47,7 @@ def check(module: nn.Module, channels: int) -> None:
     """As images are given to it in training, against float64, which oneDNN does not compute."""
     image = np.random.default_rng(0).standard_normal((64, channels, 8, 8), np.float32)
     exact = gradients(deepcopy(module).double(), torch.from_numpy(image).double())
-    found = gradients(apply_layout(module, CPU), make_tensor(image, choose_layout(module, CPU)))
+    found = gradients(apply_layout(module, CPU), arrange(send_array(image, CPU), choose_layout(module, CPU)))
     assert found.keys() == exact.keys()
     largest = max(float(gradient.abs().max()) for gradient in exact.values())
     for name, gradient in exact.items():
@@ -84,7 +84,7 @@ def test_images_lie_plain_where_gradients_would_be_wrong(
     monkeypatch.setattr(cpu, "cpu_flags", lambda: flags)
     module = nn.Sequential(large := nn.Conv2d(3, 7, 3), nn.Conv2d(7, 10, 1, 2))
     assert choose_layout(module, place) is expected
-    assert make_tensor(np.zeros((2, 3, 4, 4), np.float32), expected).is_contiguous(memory_format=expected)
+    assert arrange(torch.zeros(2, 3, 4, 4), expected).is_contiguous(memory_format=expected)
     apply_layout(module, place)
     assert large.weight.is_contiguous(memory_format=expected)
     for harmless in (nn.Conv2d(8, 10, 1, 2), nn.Conv2d(7, 10, 3, 2), nn.Linear(7, 1)):

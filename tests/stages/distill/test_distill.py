@@ -21,7 +21,7 @@ from attar.stages.label.stage import Label
 from attar.stages.learning.losses import cross_entropy, kd, mse
 from attar.stages.learning.objective import LabelObjective
 from attar.stages.teach.stage import Teach
-from tests.support.stages.training import READER, SENTENCES, InterruptError, interrupt_at, make_out
+from tests.support.stages.training import READER, SENTENCES, InterruptError, interrupt_at, make_out, measure_loss
 from tests.support.tasks.smoke import DIGITS, NOBODY, RESIDUAL, artifact, weights
 
 STUDENT: dict[str, Any] = {"task": DIGITS, "network": RESIDUAL, "options": {"width": 4}, "epochs": 3, "learning_rate": 0.01}
@@ -57,7 +57,7 @@ def test_l_is_the_weighted_sum_of_the_two_parts(answers: Answers, share: float) 
     parts = 2 * kd(student, teacher, 3.0) + 0.5 * mse(student, teacher)
     expected = share * parts + (1 - share) * cross_entropy(student, labels)
     losses = (Kd(temperature=3.0, weight=2.0), Mse(weight=0.5))
-    got = DistillationObjective(share, losses, answers)(task, {"logits": student}, seen, 1)
+    got = measure_loss(DistillationObjective(share, losses, answers), task, {"logits": student}, seen, 1)
     assert got.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
@@ -73,7 +73,7 @@ def test_a_loss_warms_up_and_the_labels_have_a_weight(answers: Answers) -> None:
     for progress, share in ((0.0, 0.0), (0.05, 0.25), (0.2, 1.0), (0.9, 1.0)):
         objective.set_progress(progress)
         expected = share * kd(student, teacher, 3.0) + mse(student, teacher) + cross_entropy(student, labels, 0.1)
-        got = objective(task, {"logits": student}, seen, 1)
+        got = measure_loss(objective, task, {"logits": student}, seen, 1)
         assert got.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
@@ -96,7 +96,7 @@ def test_numbers_are_fitted_by_their_squared_error(values: Answers) -> None:
     teacher = torch.from_numpy(values.open_rows("train", 0)["value"][seen.indices].astype(np.float32))
     target = torch.from_numpy(np.asarray(seen.targets["value"], np.float32))
     expected = 0.9 * mse(student, teacher) + 0.1 * mse(student, target)
-    got = DistillationObjective(0.9, (Mse(),), values)(task, {"value": student}, seen, 0)
+    got = measure_loss(DistillationObjective(0.9, (Mse(),), values), task, {"value": student}, seen, 0)
     assert got.item() == pytest.approx(expected.item(), rel=1e-5)
 
 

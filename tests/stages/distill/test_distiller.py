@@ -133,8 +133,10 @@ def test_what_is_logged_says_where_the_weight_goes() -> None:
     made, found = batch()
     wrong = made["teacher"].argmax(1) != made["labels"]
     weights = compute_weights(made["scores"][:, 0], 0.5)
-    assert found.logged["teacher_attention_on_wrong"] == pytest.approx(weights[wrong].mean().item())
-    assert found.logged["distiller_kdl"] == pytest.approx(compute_divergences(made["logits"], made["student"]).mean().item())
+    assert found.logged["teacher_attention_on_wrong"].item() == pytest.approx(weights[wrong].mean().item())
+    assert found.logged["distiller_kdl"].item() == pytest.approx(
+        compute_divergences(made["logits"], made["student"]).mean().item()
+    )
     assert set(found.logged) == {
         *(f"{who}_attention_{what}" for who in ("teacher", "student") for what in ("entropy", "on_wrong")),
         *("distiller_score", "distiller_kdl"),

@@ -22,7 +22,7 @@ from attar.stages.distill.objective import DistillationObjective
 from attar.stages.distill.stage import Distill
 from attar.stages.label.stage import Label
 from attar.stages.teach.stage import Teach
-from tests.support.stages.training import make_out
+from tests.support.stages.training import ask_features, make_out
 from tests.support.tasks.smoke import DIGITS, NOBODY, RESIDUAL, artifact
 
 STUDENT: dict[str, Any] = {"task": DIGITS, "network": RESIDUAL, "options": {"width": 4}, "epochs": 1, "learning_rate": 0.01}
@@ -58,7 +58,7 @@ def test_the_weighted_sum_of_what_the_two_layers_answer() -> None:
     for module in (student, teacher):
         module.get_submodule("stages.1").register_forward_hook(lambda layer, given, answer: seen.append(answer))
     call_network(student, TASK, inputs)
-    got = found(inputs).item()
+    got = ask_features(found, inputs).item()
     assert got == pytest.approx(2.5 * attention(*seen).item(), rel=1e-5)
 
 
@@ -94,7 +94,7 @@ def test_only_regressors_are_trained_beside_the_student() -> None:
     assert {name for name, _ in found.named_parameters()} == {"regressors.3.weight", "regressors.3.bias"}
     inputs = TASK.example(np.random.default_rng(1), batch=6)
     call_network(student, TASK, inputs)
-    found(inputs).backward()
+    ask_features(found, inputs).backward()  # type: ignore[no-untyped-call]  # torch's own
     assert all(parameter.grad is None for parameter in teacher.parameters())
     assert any(parameter.grad is not None for parameter in student.parameters())
 
@@ -141,7 +141,7 @@ def test_layers_of_an_encoder_with_a_padding_mask_are_compared(layer: str) -> No
     t = np.random.default_rng(0).integers(1, 50, (8, 12))
     t[:, 9:] = 0
     call_network(student.train(), Tokens(), {"t": t})
-    assert np.isfinite(loss({"t": t}).item())
+    assert np.isfinite(ask_features(loss, {"t": t}).item())
 
 
 def test_without_a_teacher_a_loss_of_features_says_what_it_needs(taught: Taught) -> None:

@@ -45,7 +45,7 @@ from attar.stages.distill.objective import DistillationObjective, check_labels, 
 from attar.stages.distill.stage import Distill
 from attar.stages.label.stage import Label
 from attar.stages.learning import losses
-from tests.support.stages.training import make_out
+from tests.support.stages.training import make_out, measure_loss
 from tests.support.tasks.smoke import DIGITS, NOBODY, RESIDUAL, artifact, weights
 
 LOSS: TypeAdapter[Loss] = TypeAdapter(Loss)
@@ -283,14 +283,14 @@ def test_labels_reach_the_losses_that_need_them(answers: Answers) -> None:
     expected = 0.5 * losses.dkd(student, teacher, labels, 1.0, 8.0, 4.0) + 3 * losses.logit_pearson(student, teacher)
     objective = DistillationObjective(1.0, (Dkd(weight=0.5), LogitPearson(weight=3.0)), answers)
     objective.check_task(task)
-    assert objective(task, {"logits": student}, seen, 0).item() == pytest.approx(expected.item(), rel=1e-6)
+    assert measure_loss(objective, task, {"logits": student}, seen, 0).item() == pytest.approx(expected.item(), rel=1e-6)
 
 
 def test_samples_without_labels_are_distilled_by_what_needs_none(answers: Answers) -> None:
     task = load_task(DIGITS)
     seen = replace(views.make_chunk(task, task.split("train"), 0, seed=0, view=0), targets={})
     student = torch.zeros(len(seen.indices), 10)
-    assert DistillationObjective(1.0, (Kd(), Dist()), answers)(task, {"logits": student}, seen, 0).item() > 0
+    assert measure_loss(DistillationObjective(1.0, (Kd(), Dist()), answers), task, {"logits": student}, seen, 0).item() > 0
 
 
 def test_a_loss_without_its_labels_is_refused_before_training(answers: Answers) -> None:

@@ -20,10 +20,11 @@ from attar.stages.distill.loss_settings import Dkd, Kd
 from attar.stages.distill.objective import DistillationObjective
 from attar.stages.distill.stage import Control, Distill
 from attar.stages.label.stage import Label
+from attar.stages.learning.lesson import Lesson, send_lesson
 from attar.stages.learning.losses import cross_entropy, kd
-from attar.stages.learning.objective import read_target
+from attar.stages.learning.objective import mix_labels, read_target
 from attar.stages.measure.stored import take_first_samples
-from tests.support.stages.training import READER, SENTENCES, make_out
+from tests.support.stages.training import READER, SENTENCES, make_out, measure_loss
 from tests.support.tasks.smoke import DIGITS, NOBODY, RESIDUAL, artifact, weights
 
 BOTH = Mixing(("mixup", "cutmix"), 1.0)
@@ -69,7 +70,7 @@ def test_labels_count_in_the_shares_of_their_inputs(answers: Answers, seen: View
     matched = kd(student, torch.from_numpy(answers.open_rows("train", 0)["logits"][seen.indices]), 4.0)
     objective = DistillationObjective(0.25, (Kd(),), answers)
     objective.check_task(task)
-    got = objective(task, {"logits": student}, seen, 0)
+    got = measure_loss(objective, task, {"logits": student}, seen, 0)
     assert got.item() == pytest.approx((0.25 * matched + 0.75 * labels).item(), rel=1e-5)
 
 
@@ -82,8 +83,8 @@ def test_cross_entropy_of_two_labels_by_hand() -> None:
 
 def test_targets_of_numbers_are_mixed() -> None:
     targets = {"y": np.array([[2.0], [4.0]]), "y.partner": np.array([[4.0], [2.0]]), SHARE: np.array([0.25, 1.0], np.float32)}
-    batch = ViewBatch(np.arange(2), {}, targets)
-    mixed = read_target(Output(("batch", 1), "values", "y"), batch, torch.device("cpu"))
+    output = Output(("batch", 1), "values", "y")
+    mixed = mix_labels("y", output, send_lesson(Lesson({}, read_target("y", output, targets), 2), torch.device("cpu")))
     assert mixed is not None
     assert mixed.tolist() == [[3.5], [4.0]]
 

@@ -24,7 +24,7 @@ from attar.stages.learning.objective import LabelObjective
 from attar.stages.learning.validation import Validation
 from attar.stages.optimize.fidelity import correlate_outputs, read_known
 from attar.stages.optimize.tuning import select_losses
-from tests.support.stages.training import make_out
+from tests.support.stages.training import make_out, measure_loss
 from tests.support.tasks.smoke import RESIDUAL, artifact, weights
 
 TASK = "attar.models.tasks.attributes:Attributes"
@@ -44,14 +44,16 @@ def test_labels_and_answers_reach_their_losses(answers: Answers) -> None:
     teacher = torch.from_numpy(answers.open_rows("train", 0)["attributes"][seen.indices].astype(np.float32))
     labels = torch.from_numpy(np.asarray(seen.targets["attributes"], np.float32))
     own = losses.binary_cross_entropy(student, labels)
-    assert LabelObjective()(task, {"attributes": student}, seen, 0).item() == pytest.approx(own.item(), rel=1e-6)
+    assert measure_loss(LabelObjective(), task, {"attributes": student}, seen, 0).item() == pytest.approx(own.item(), rel=1e-6)
     smooth = losses.binary_cross_entropy(student, labels, 0.1)
-    assert LabelObjective(0.1)(task, {"attributes": student}, seen, 0).item() == pytest.approx(smooth.item(), rel=1e-6)
+    assert measure_loss(LabelObjective(0.1), task, {"attributes": student}, seen, 0).item() == pytest.approx(
+        smooth.item(), rel=1e-6
+    )
     of_teacher = losses.binary_kd(student, teacher, 2.0) + 3 * losses.label_pearson(student, teacher)
     objective = DistillationObjective(0.25, (BinaryKd(temperature=2.0), LabelPearson(weight=3.0)), answers)
     objective.check_task(task)
     expected = 0.25 * of_teacher + 0.75 * own
-    assert objective(task, {"attributes": student}, seen, 0).item() == pytest.approx(expected.item(), rel=1e-6)
+    assert measure_loss(objective, task, {"attributes": student}, seen, 0).item() == pytest.approx(expected.item(), rel=1e-6)
 
 
 @pytest.mark.parametrize("loss", [Kd(output="attributes"), Cosine(output="attributes")])
@@ -118,14 +120,14 @@ def test_a_loss_reads_the_known_positions_alone(pixel_answers: Answers, seen: Vi
     objective.check_task(task)
     of_teacher = loss(student[known], teacher[known], labels[known])
     of_labels = losses.cross_entropy(student[known], labels[known])
-    got = objective(task, {"logits": student}, seen, 0).item()
+    got = measure_loss(objective, task, {"logits": student}, seen, 0).item()
     assert got == pytest.approx((0.5 * of_teacher + 0.5 * of_labels).item(), rel=1e-5)
 
 
 def test_an_ignored_position_has_no_gradient(pixel_answers: Answers, seen: ViewBatch) -> None:
     student = draw_student().requires_grad_()
     objective = DistillationObjective(0.5, (Kd(), LogitPearson()), pixel_answers)
-    objective(Pixels(), {"logits": student}, seen, 0).backward()  # type: ignore[no-untyped-call]  # torch's own
+    measure_loss(objective, Pixels(), {"logits": student}, seen, 0).backward()  # type: ignore[no-untyped-call]  # torch's own
     assert student.grad is not None
     known = torch.from_numpy(np.asarray(seen.targets["label"])) != 255
     assert not student.grad[~known].any()
@@ -139,7 +141,7 @@ def test_samples_without_labels_ignore_nothing(pixel_answers: Answers, seen: Vie
     known = np.concatenate([labels != 255, np.ones((4, 12, 20), bool)])
     student = draw_student()
     teacher = torch.from_numpy(pixel_answers.open_rows("train", 0)["logits"][seen.indices].astype(np.float32))
-    got = DistillationObjective(1.0, (Kd(),), pixel_answers)(Pixels(), {"logits": student}, mixed, 0)
+    got = measure_loss(DistillationObjective(1.0, (Kd(),), pixel_answers), Pixels(), {"logits": student}, mixed, 0)
     mask = torch.from_numpy(known)
     assert got.item() == pytest.approx(losses.kd(student[mask], teacher[mask], 4.0).item(), rel=1e-5)
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from attar.engines.runtimes.torch import PREFIX
 from attar.models.epoch import Epoch, Source
 from attar.models.generation import Integers, generate, measure_lengths, shift_path
-from attar.models.task import Output, Task
+from attar.models.task import Array, Output, Task
 from attar.models.views import ViewBatch
 from attar.pipeline.core.errors import StageError
 from attar.stages.artifacts import Answers, Weights
@@ -20,8 +20,9 @@ from attar.stages.distill.distiller_settings import DistillerSettings
 from attar.stages.distill.loss_settings import Kd, Mse
 from attar.stages.distill.sequence_loss_settings import SequenceLoss, WordLoss
 from attar.stages.distill.sequence_objective import SequenceObjective
+from attar.stages.learning.lesson import Lesson
 from tests.support.stages.labelling import label_with
-from tests.support.stages.training import make_out
+from tests.support.stages.training import make_out, measure_loss
 from tests.support.tasks.sequences import (
     LONGEST,
     SAMPLES,
@@ -66,14 +67,14 @@ def make_batch(task: Task = TASK) -> ViewBatch:
     return next(epoch)
 
 
-def compute(objective: SequenceObjective, batch: ViewBatch, task: Task = TASK) -> tuple[float, ViewBatch, Tensor]:
+def compute(objective: SequenceObjective, batch: ViewBatch, task: Task = TASK) -> tuple[float, Lesson[Array], Tensor]:
     """Return the loss of random logits, what the network read, and the logits."""
     objective.check_task(task)
-    read = objective.prepare_batch(task, batch, 0)
+    read = objective.read_lesson(task, batch, 0)
     rows, places = read.inputs[PREFIX].shape
     generator = torch.Generator().manual_seed(1)
     logits = torch.randn(rows, places, SIZE, generator=generator)
-    return objective(task, {"words": logits}, batch, 0).item(), read, logits
+    return measure_loss(objective, task, {"words": logits}, batch, 0).item(), read, logits
 
 
 def average(logits: Tensor, path: Integers, weigh: Any) -> float:
@@ -168,9 +169,9 @@ def test_along_labels_the_teacher_is_followed_where_the_label_leads(along_labels
 
 def test_padding_has_no_gradient(answers: Answers) -> None:
     batch, objective = make_batch(), SequenceObjective(0.5, LOSSES, answers)
-    rows, places = objective.prepare_batch(TASK, batch, 0).inputs[PREFIX].shape
+    rows, places = objective.read_lesson(TASK, batch, 0).inputs[PREFIX].shape
     logits = torch.zeros(rows, places + 2, SIZE, requires_grad=True)
-    (gradient,) = torch.autograd.grad(objective(TASK, {"words": logits}, batch, 0), logits)
+    (gradient,) = torch.autograd.grad(measure_loss(objective, TASK, {"words": logits}, batch, 0), logits)
     read = objective.read_paths(TASK, batch, 0, DECODING)
     lengths = np.concatenate([measure_lengths(path, WORDS) for path in read.values()])
     assert (gradient.abs().sum(2) > 0).sum(1).tolist() == lengths.tolist()

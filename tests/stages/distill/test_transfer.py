@@ -21,7 +21,7 @@ from attar.stages.distill.objective import DistillationObjective
 from attar.stages.distill.stage import Control, Distill
 from attar.stages.label.stage import Label
 from attar.stages.learning.losses import cross_entropy, dkd, kd, mse
-from tests.support.stages.training import make_out
+from tests.support.stages.training import make_out, measure_loss
 from tests.support.tasks.smoke import NOBODY, RESIDUAL, artifact, digits_weights
 
 LABELLED = 200
@@ -76,7 +76,7 @@ def test_each_loss_reads_the_samples_that_it_can(answers: Answers) -> None:
     labels, count = torch.from_numpy(np.asarray(seen.targets["label"], np.int64)), seen.labelled
     learned = kd(student, teacher, 4.0) + dkd(student[:count], teacher[:count], labels, 1.0, 8.0, 4.0)
     expected = 0.9 * learned + 0.1 * cross_entropy(student[:count], labels)
-    got = DistillationObjective(0.9, (Kd(), Dkd()), answers)(task, {"logits": student}, seen, 0)
+    got = measure_loss(DistillationObjective(0.9, (Kd(), Dkd()), answers), task, {"logits": student}, seen, 0)
     assert got.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
@@ -87,7 +87,7 @@ def test_a_batch_without_any_label(answers: Answers) -> None:
     assert seen.labelled == 0
     student = torch.randn(len(seen.indices), 10, generator=torch.Generator().manual_seed(0))
     teacher = torch.from_numpy(answers.open_learned_rows(0)["logits"][seen.indices])
-    got = DistillationObjective(0.9, (Kd(), Dkd()), answers)(task, {"logits": student}, seen, 0)
+    got = measure_loss(DistillationObjective(0.9, (Kd(), Dkd()), answers), task, {"logits": student}, seen, 0)
     assert got.item() == pytest.approx(0.9 * kd(student, teacher, 4.0).item(), rel=1e-5)
 
 
@@ -152,7 +152,7 @@ def test_what_was_padded_is_learned_by_no_loss() -> None:
     student = {"logits": torch.randn(2, 3, 3), "size": torch.randn(2, 3)}
     seen = ViewBatch(np.array([0, 1]), {}, {})
     answered: Any = Ragged()
-    got = DistillationObjective(1.0, (Kd(), Mse(output="size")), answered)(Lengths(), student, seen, 0)
+    got = measure_loss(DistillationObjective(1.0, (Kd(), Mse(output="size")), answered), Lengths(), student, seen, 0)
     teacher = {name: torch.from_numpy(array) for name, array in answered.open_learned_rows(0).items()}
     rows = {name: torch.stack([made[0, 0], made[1, 0], made[1, 1]]) for name, made in student.items()}
     answers = {name: torch.stack([made[0, 0], made[1, 0], made[1, 1]]) for name, made in teacher.items()}

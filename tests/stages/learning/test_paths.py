@@ -15,7 +15,7 @@ from attar.models.views import ViewBatch
 from attar.pipeline.core.errors import StageError
 from attar.stages.label.sequence_labels import read_labels
 from attar.stages.learning import paths
-from attar.stages.learning.objective import LabelObjective
+from attar.stages.learning.objective import LabelObjective, read_tokens
 from tests.support.tasks.sequences import LONGEST, SIZE, WORDS, Reversal, make_decoding
 
 patient = settings(deadline=None, max_examples=40)
@@ -54,18 +54,16 @@ def test_a_path_has_at_least_one_place() -> None:
 
 
 def test_one_path_is_read_behind_the_begin_token() -> None:
-    batch = paths.add_prefixes(make_batch(2), [np.array([[3, 4, 2], [3, 2, 0]])], DECODING)
-    assert batch.inputs[PREFIX].tolist() == [[1, 3, 4], [1, 3, 2]]
-    assert batch.inputs["source"].tolist() == [[3, 4], [5, 6]]
+    inputs = paths.add_prefixes(make_batch(2).inputs, [np.array([[3, 4, 2], [3, 2, 0]])], DECODING)
+    assert inputs[PREFIX].tolist() == [[1, 3, 4], [1, 3, 2]]
+    assert inputs["source"].tolist() == [[3, 4], [5, 6]]
 
 
 def test_two_paths_repeat_the_inputs_of_those_that_have_them() -> None:
     answers, labels = np.array([[3, 2], [4, 2], [5, 2]]), np.array([[3, 4, 2], [3, 2, 0]])
-    batch = paths.add_prefixes(make_batch(), [answers, labels], DECODING)
-    assert batch.inputs["source"].tolist() == [[3, 4], [5, 6], [7, 8], [3, 4], [5, 6]]
-    assert batch.inputs[PREFIX].tolist() == [[1, 3, 0], [1, 4, 0], [1, 5, 0], [1, 3, 4], [1, 3, 2]]
-    assert batch.indices.tolist() == [0, 1, 2]
-    assert batch.targets["words"].tolist() == LABELS.tolist()
+    inputs = paths.add_prefixes(make_batch().inputs, [answers, labels], DECODING)
+    assert inputs["source"].tolist() == [[3, 4], [5, 6], [7, 8], [3, 4], [5, 6]]
+    assert inputs[PREFIX].tolist() == [[1, 3, 0], [1, 4, 0], [1, 5, 0], [1, 3, 4], [1, 3, 2]]
 
 
 def test_the_end_token_counts_and_padding_does_not() -> None:
@@ -78,15 +76,11 @@ def test_the_end_token_counts_and_padding_does_not() -> None:
 def test_logits_are_about_the_tokens_that_follow(lengths: list[int], more: int) -> None:
     path = paths.trim_path(make_paths(lengths), DECODING)
     logits = torch.randn(len(path), path.shape[1] + more, SIZE)
-    chosen, tokens = paths.select_tokens(logits, path, DECODING)
+    parts = read_tokens(path, DECODING)
+    tokens, chosen = parts["labels", "words"], logits[tuple(parts["label places", "words"])]
     places = [(row, place) for row, length in enumerate(lengths) for place in range(length)]
     assert tokens.tolist() == [path[place] for place in places]
     assert torch.equal(chosen, torch.stack([logits[place] for place in places]))
-
-
-def test_arrays_become_tensors() -> None:
-    found = paths.copy_to(torch.device("cpu"), {"a": np.arange(6).reshape(2, 3)[:, ::2]})
-    assert found["a"].tolist() == [[0, 2], [3, 5]]
 
 
 def test_a_label_beyond_its_source_is_found_in_whichever_batch_it_is() -> None:
@@ -94,6 +88,6 @@ def test_a_label_beyond_its_source_is_found_in_whichever_batch_it_is() -> None:
     labels = np.array([[3, 4, 2, 0, 0, 0], [3, 4, 3, 4, 2, 0]])
     batch = ViewBatch(np.array([70, 71]), {"source": np.array([[3, 4], [4, 3]])}, {"words": labels})
     with pytest.raises(StageError, match="sample 71 with 5 tokens, at most 3"):
-        LabelObjective().prepare_batch(Reversal(), batch, 0)
+        LabelObjective().read_lesson(Reversal(), batch, 0)
     with pytest.raises(StageError, match="sample 71 with 5 tokens, at most 3"):
         read_labels(Reversal(), DECODING, batch)

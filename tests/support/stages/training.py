@@ -6,6 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from attar.models.task import Arrays, Task
+from attar.models.views import ViewBatch
+from attar.stages.distill.live_features import LiveFeatureLoss
+from attar.stages.learning.lesson import Lesson, send_lesson
+from attar.stages.learning.objective import Objective, Parts, Tensors
 from tests.support.tasks import smoke
 
 SENTENCES, READER = "tests.support.tasks.token_task:Sentences", "tests.support.tasks.token_task:teacher"
@@ -39,3 +46,16 @@ LEARN_SETTINGS: dict[str, Any] = {
     "batch": 64,
     "epochs": 2,
 }
+
+
+def measure_loss(objective: Objective, task: Task, outputs: Tensors, batch: ViewBatch, view: int) -> torch.Tensor:
+    """Return the loss of these outputs for a batch of a view, as a step of training computes it on the CPU."""
+    lesson = send_lesson(objective.read_lesson(task, batch, view), torch.device("cpu"))
+    return objective(task, outputs, lesson)
+
+
+def ask_features(loss: LiveFeatureLoss, inputs: Arrays) -> torch.Tensor:
+    """Return the loss for inputs that the student has just answered."""
+    masks: Parts = {("padding", name): mask for name, mask in loss.mask_padding(inputs).items()}
+    asked: torch.Tensor = loss(send_lesson(Lesson(inputs, masks, 0), torch.device("cpu")))
+    return asked
