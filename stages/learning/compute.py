@@ -1,15 +1,15 @@
 """Compute: the device, the precision and the processes of one training, by accelerate.
 
-No module is wrapped for several processes. A wrapper averages the gradients of the module that is
-called through it, but the distiller and the regressors are called on their own. Instead all
-gradients are averaged at once, before they are clipped.
+Several processes average their gradients by torch's ``DistributedDataParallel``, while the backward
+pass still computes those of earlier layers. It averages those of the module that is called through
+it, so what it wraps is the loss: the distiller and the regressors of losses are in it, too.
 """
 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import cast
 
@@ -19,6 +19,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import GradientAccumulationPlugin, broadcast
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from attar.engines.host_memory import keep_freed_memory
 from attar.engines.runtimes.torch import select_device, use_ieee_float32
@@ -34,6 +35,19 @@ ACCELERATE_PRECISIONS = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
 FEW_SAMPLES = 16
 """With fewer samples, batch normalization trains worse (Wu and He 2018, arXiv:1803.08494, figure
 1)."""
+
+
+class StepLoss(nn.Module):
+    """The loss of a part of a step, as a module of all that is trained."""
+
+    def __init__(
+        self, networks: nn.Module, compute_loss: Callable[[ViewBatch, int], Tensor]
+    ) -> None:
+        super().__init__()
+        self.networks, self.compute_loss = networks, compute_loss
+
+    def forward(self, batch: ViewBatch, view: int) -> Tensor:
+        return self.compute_loss(batch, view)
 
 
 class Compute:
@@ -87,20 +101,46 @@ class Compute:
         for number in range(self.accumulate):
             yield batch.take(np.arange(number, len(batch.indices), self.accumulate))
 
-    def average_gradients(
-        self, parameters: Iterable[nn.Parameter], losses: Sequence[Tensor]
-    ) -> Tensor:
-        """Average the gradients over the processes, and return the mean loss of the step."""
-        loss = torch.stack([part.detach() for part in losses]).mean()
+    def distribute(
+        self, networks: nn.Module, compute_loss: Callable[[ViewBatch, int], Tensor]
+    ) -> nn.Module:
+        """Return the loss as a module that averages its gradients over the processes.
+
+        A step may leave out parameters, such as those of a loss that none of its samples has labels
+        for; without gradients in all processes they keep none.
+        """
+        step_loss = StepLoss(networks, compute_loss)
         if self.team.world == 1:
-            return loss
-        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        flat = torch.cat([*(gradient.reshape(-1) for gradient in gradients), loss.reshape(1)])
-        mean: Tensor = self.accelerator.reduce(flat, "mean")
-        pieces = torch.split(mean[:-1], [gradient.numel() for gradient in gradients])
-        for gradient, piece in zip(gradients, pieces, strict=True):
-            gradient.copy_(piece.view(gradient.shape))
-        return mean[-1]
+            return step_loss
+        return DistributedDataParallel(
+            step_loss,
+            broadcast_buffers=False,
+            init_sync=False,
+            find_unused_parameters=True,
+            gradient_as_bucket_view=True,
+        )
+
+    def run_backward(self, step_loss: nn.Module, parts: Iterable[ViewBatch], view: int) -> Tensor:
+        """Run the backward passes of one step, and return its mean loss over all processes.
+
+        ``step_loss(part, view)`` is what ``distribute`` returned. Gradients are averaged in the
+        last pass of a step.
+        """
+        losses = []
+        for number, part in enumerate(parts, 1):
+            with self.sharing(step_loss, is_last=number == self.accumulate):
+                losses.append(step_loss(part, view))
+                self.accelerator.backward(losses[-1])  # it divides the loss by the number of parts
+        loss = torch.stack([part.detach() for part in losses]).mean()
+        mean: Tensor = self.accelerator.reduce(loss, "mean")
+        return mean
+
+    @staticmethod
+    def sharing(step_loss: nn.Module, *, is_last: bool) -> AbstractContextManager[None]:
+        """Return the context of a pass, which averages gradients if it is the last of its step."""
+        if isinstance(step_loss, DistributedDataParallel) and not is_last:
+            return step_loss.no_sync()
+        return nullcontext()
 
     def broadcast_tensors(self, tensors: Sequence[Tensor]) -> None:
         """Give all processes the values of rank 0.

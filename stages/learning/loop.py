@@ -21,6 +21,7 @@ from attar.stages.learning import checkpoint
 from attar.stages.learning.compute import open_compute
 from attar.stages.learning.loading import ViewSchedule
 from attar.stages.learning.objective import Objective
+from attar.stages.learning.recomputation import recompute_blocks
 from attar.stages.learning.settings import TrainingSettings
 from attar.stages.learning.training import Training
 from attar.stages.learning.validation import Validation
@@ -82,6 +83,8 @@ def train_network(
         with open_compute(settings, built, network_name, batch) as compute:
             built = compute.synchronize_norms(built).to(compute.accelerator.device)
             check_network(built, task)
+            if settings.checkpointing:
+                recompute_blocks(built)
             auxiliary = objective.build_auxiliary(task, built, compute.accelerator.autocast)
             parts = (task, built, objective, views, network_name, auxiliary, compute)
             training = Training(settings, *parts)

@@ -31,6 +31,11 @@ class TrainingSettings(BaseModel):
     generates tokens, steps hold about equally many tokens, and this is their mean of samples."""
     accumulate: int = Field(1, ge=1)
     """Number of parts into which each process splits its samples of a step, to need less memory."""
+    checkpointing: Annotated[bool, SettingMark("undecided")] = False
+    """Whether repeated blocks keep their inputs alone and are computed again in the backward pass:
+    less memory, about a third more time, and the same gradients."""
+    compile: bool = False
+    """Whether the training calls the network through torch.compile. It changes rounding."""
     learning_rate: float = Field(3e-3, gt=0)
     """The largest learning rate of the schedule."""
     optimizer: Literal["adamw", "sgd"] = "adamw"
@@ -70,6 +75,15 @@ class TrainingSettings(BaseModel):
     enough to be worth it."""
     tensorboard: Annotated[Path | None, SettingMark("undecided")] = None
     """Folder for TensorBoard's event files, relative to the working directory."""
+
+    @model_validator(mode="after")
+    def _check_compile(self) -> Self:
+        if self.compile and self.checkpointing:
+            raise ValueError(
+                "torch.compile chooses by itself what it computes again; set either compile or "
+                "checkpointing"
+            )
+        return self
 
     @model_validator(mode="after")
     def _check_momentum(self) -> Self:

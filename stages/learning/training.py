@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from attar.pipeline.core.observation import observe
 from attar.pipeline.core.progress import report_epoch, report_progress
 from attar.pipeline.core.stage import Facts
 from attar.stages.learning import checkpoint
+from attar.stages.learning.compilation import compile_network, compiling
 from attar.stages.learning.compute import Compute
 from attar.stages.learning.lesson import send_lesson
 from attar.stages.learning.loading import (
@@ -72,6 +74,9 @@ class Training:
         self.base_optimizer = create_optimizer(self.settings, self.networks)
         self.optimizer = self.accelerator.prepare_optimizer(self.base_optimizer)
         self.average = create_average(self.module, self.settings.ema)
+        self.called = compile_network(self.module) if self.settings.compile else self.module
+        """The module as a step calls it."""
+        self.step_loss = self.compute.distribute(self.networks, self.compute_loss)
         transfer = self.objective.find_transfer(self.task)
         source = open_source(self.task, transfer, self.views)
         self.plan = BatchPlan(source, self.views, self.settings, self.compute.share)
@@ -101,7 +106,8 @@ class Training:
         first, workers = len(self.history) + 1, self.plan.choose_workers()
         requests = self.plan.iterate_requests(first, self.steps_done)
         source, watches = self.plan.source, watch_source(self.plan.source)
-        with open_loader(source, requests, workers) as chunks:
+        compilation = compiling(self.network_name) if self.settings.compile else nullcontext()
+        with compilation, open_loader(source, requests, workers) as chunks:
             while len(self.history) < self.settings.epochs and not self.has_stopped_improving():
                 self.train_epoch(len(self.history) + 1, chunks, file)
                 for watch in watches:
@@ -152,11 +158,8 @@ class Training:
         """Update the weights once, and add the loss to the sum."""
         self.seed_step(epoch, step)
         self.optimizer.zero_grad(set_to_none=True)
-        losses = []
-        for part in self.compute.split_batch(batch):
-            losses.append(self.compute_loss(part, view))
-            self.accelerator.backward(losses[-1])  # it divides the loss by the number of parts
-        self.losses.add(self.compute.average_gradients(self.parameters.values(), losses))
+        parts = self.compute.split_batch(batch)
+        self.losses.add(self.compute.run_backward(self.step_loss, parts, view))
         self.update_weights()
 
     def check_loss(self, epoch: int) -> float:
@@ -183,7 +186,7 @@ class Training:
         read = self.objective.read_lesson(self.task, batch, view)
         lesson = send_lesson(read, self.accelerator.device)
         with self.accelerator.autocast():
-            outputs = call_network(self.module, self.task, lesson.inputs)
+            outputs = call_network(self.called, self.task, lesson.inputs)
         outputs = {name: output.float() for name, output in outputs.items()}
         return self.objective(self.task, outputs, lesson)
 

@@ -102,14 +102,14 @@ def test_accumulation_is_the_big_batch(tmp_path: Path) -> None:
 
 
 def test_the_mean_of_losses_by_hand() -> None:
+    weight = nn.Parameter(torch.tensor([3.0]))
+    factors = iter((2, 4))  # losses of 6 and 12, gradients of 2 and 4
+    nothing = ViewBatch(np.arange(0), {}, {})
     with open_compute(settings(accumulate=2), LINEAR, "teacher", 8) as found:
-        weight = nn.Parameter(torch.tensor([3.0]))
-        losses = [(weight * 2).sum(), (weight * 4).sum()]  # 6 and 12; gradients 2 and 4
-        for loss in losses:
-            found.accelerator.backward(loss)
-        assert found.average_gradients([weight], losses) == 9
-        assert weight.grad is not None
-        assert weight.grad.item() == 3
+        step_loss = found.distribute(nn.ParameterList([weight]), lambda part, view: (weight * next(factors)).sum())
+        assert found.run_backward(step_loss, [nothing, nothing], 0) == 9
+    assert weight.grad is not None
+    assert weight.grad.item() == 3
 
 
 def test_tensorboard_that_is_not_installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -14,9 +14,17 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
 from torch.utils._pytree import tree_leaves, tree_map_only
-from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
+from torch.utils.backend_registration import _DummyBackendModule, _setup_privateuseone_for_python_backend
 
-_setup_privateuseone_for_python_backend("played")
+
+class PlayedBackend(_DummyBackendModule):
+    """What torch asks of a backend, in tests that run after this one is there too."""
+
+    def get_amp_supported_dtype(self) -> list[torch.dtype]:
+        return [torch.float16, torch.bfloat16]
+
+
+_setup_privateuseone_for_python_backend("played", backend_module=PlayedBackend())
 PLAYED = torch.device("played:0")
 CPU = torch.device("cpu")
 aten = torch.ops.aten
