@@ -15,18 +15,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from math import gcd
 
 import numpy as np
 
-from attar.models import lengths
+from attar.models import lengths, preprocess
 from attar.models.batches import drop_labels, join_batches
 from attar.models.checks.failures import describe_samples, name_failed_sample
 from attar.models.mixing import Mixing
 from attar.models.sample_order import CHUNK, Integers, list_blocks, mix_chunks
 from attar.models.task import Split, SplitName, Task
-from attar.models.views import ViewBatch, count_chunks, list_chunk, make_chunk, trim_padding
+from attar.models.views import Steps, ViewBatch, count_chunks, list_chunk, make_chunk, trim_padding
 
 POOL_CHUNKS = 32
 """Chunks that are shuffled together where samples differ in length: 16,384 samples to choose those
@@ -47,6 +47,8 @@ class Source:
     """Seed of the views."""
     mixing: Mixing | None = None
     """How the samples of views are mixed."""
+    leaves_steps: bool = False
+    """Whether the last steps of preprocessing are left to a GPU, if it can compute them."""
 
     def __len__(self) -> int:
         return len(self.split) + len(self.transfer or ())
@@ -62,9 +64,18 @@ class Source:
         """Return a chunk as a network reads it. Raises StageError that names the sample that cannot
         be prepared."""
         name, split, own = self.find_chunk(number)
+        host, moved = self.split_steps()
+        read = partial(make_chunk, self.task, split, own, seed=self.seed, view=view)
         with name_failed_sample(self.task, split, list_chunk(split, own, view), name):
-            chunk = make_chunk(self.task, split, own, seed=self.seed, view=view, mixing=self.mixing)
+            chunk = read(mixing=self.mixing, steps=host)
+            first = {key: array[:1] for key, array in chunk.inputs.items()}
+            preprocess.apply(moved, first)  # a GPU has no words for what a step does not read
         return chunk if name == "train" else drop_labels(self.split, chunk, self.mixing)
+
+    def split_steps(self) -> tuple[Steps, Steps]:
+        """Return the steps that are done here, and those that are left to a GPU."""
+        steps = self.task.preprocess
+        return preprocess.split_steps(steps) if self.leaves_steps else (steps, {})
 
     def find_chunk(self, number: int) -> tuple[SplitName, Split, int]:
         """Return the split that a chunk belongs to, and its number there."""

@@ -9,7 +9,7 @@ prepared alone, but calling ``augment`` for one sample at a time takes 10 to 60 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -24,6 +24,7 @@ from attar.models.task import Array, Arrays, Split, Task
 # Samples of a chunk in one call of a network: few enough that a slow one shows progress, and many
 # enough to keep a fast one busy.
 PIECE_SAMPLES = 128
+Steps = Mapping[str, Sequence[preprocess.Step]]
 MIXING_STREAM = 1
 """The end of the seed that mixes a chunk, so that its numbers are not those that augment it."""
 
@@ -62,15 +63,18 @@ def make_chunk(
     seed: int = 0,
     view: int | None = None,
     mixing: Mixing | None = None,
+    steps: Steps | None = None,
 ) -> ViewBatch:
     """Return chunk ``number`` of a view. If ``view`` is None, chunks are consecutive samples of the
-    split, and are neither augmented nor mixed."""
+    split, and are neither augmented nor mixed. ``steps`` are those of the task, or the first of
+    them."""
+    steps = task.preprocess if steps is None else steps
     indices = list_chunk(split, number, view)
     batch = split.take(indices)
     if view is None:
-        inputs = preprocess.apply(task.preprocess, batch.inputs)
+        inputs = preprocess.apply(steps, batch.inputs)
         return ViewBatch(indices, inputs, batch.targets)
-    inputs = make_view(task, batch.inputs, np.random.default_rng((seed, view, number)))
+    inputs = make_view(task, batch.inputs, np.random.default_rng((seed, view, number)), steps)
     if mixing is None:
         return ViewBatch(indices, inputs, batch.targets)
     generator = np.random.default_rng((seed, view, number, MIXING_STREAM))
@@ -84,11 +88,13 @@ def list_chunk(split: Split, number: int, view: int | None = None) -> npt.NDArra
     return shuffle_samples(len(split))[number * CHUNK : (number + 1) * CHUNK]
 
 
-def make_view(task: Task, raw: Arrays, generator: np.random.Generator) -> dict[str, Array]:
+def make_view(
+    task: Task, raw: Arrays, generator: np.random.Generator, steps: Steps
+) -> dict[str, Array]:
     """Return raw inputs as a network reads one view of them: decoded, augmented, and then
     preprocessed by the other steps."""
-    view = task.augment(preprocess.decode(task.preprocess, raw), generator)
-    return preprocess.apply(preprocess.list_later_steps(task.preprocess), view)
+    view = task.augment(preprocess.decode(steps, raw), generator)
+    return preprocess.apply(preprocess.list_later_steps(steps), view)
 
 
 def split_chunk(chunk: ViewBatch, size: int = PIECE_SAMPLES) -> Iterator[ViewBatch]:

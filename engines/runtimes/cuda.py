@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import math
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from ctypes import byref, c_char_p, c_int, c_size_t, c_uint, c_uint64, c_void_p
 from functools import cache
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from attar.engines.runtimes import child
 from attar.models.task import Array
@@ -131,22 +135,13 @@ class CudaDriver:
         }
 
 
-class GpuMemory:
-    """Memory on one GPU, and a stream that copies and computes in order.
+class NamedMemory:
+    """Memory of one kind, by the tensor that lies there."""
 
-    Use it from any thread, one at a time.
-    """
-
-    def __init__(self, driver: CudaDriver, context: c_void_p) -> None:
-        self.driver, self.context = driver, context
+    def __init__(self, allocate: Callable[[int], int], release: Callable[[int], None]) -> None:
+        self.allocate, self.release = allocate, release
         self.held: dict[str, tuple[int, int]] = {}
-        created = c_void_p()
-        driver.call("cuStreamCreate", byref(created), c_uint(NON_BLOCKING))
-        self.stream = created.value or 0
-
-    def make_current(self) -> None:
-        """Make the GPU the current one of the calling thread."""
-        self.driver.call("cuCtxSetCurrent", self.context)
+        """Addresses and numbers of bytes."""
 
     def reserve(self, name: str, size: int) -> int:
         """Return the address of at least ``size`` bytes for a tensor of this name.
@@ -156,37 +151,90 @@ class GpuMemory:
         address, held = self.held.get(name, (0, 0))
         if held < max(size, 1):
             self.free(name)
-            made = c_uint64()
-            self.driver.call("cuMemAlloc_v2", byref(made), c_size_t(max(size, 1)))
-            address = made.value
+            address = self.allocate(max(size, 1))
             self.held[name] = (address, max(size, 1))
         return address
 
-    def copy_to_gpu(self, address: int, array: Array) -> None:
-        """Start to copy a C-contiguous array, which must live until ``wait``, to the GPU."""
-        source, size = c_void_p(array.ctypes.data), c_size_t(array.nbytes)
+    def free(self, name: str) -> None:
+        if name in self.held:
+            self.release(self.held.pop(name)[0])
+
+    def close(self) -> None:
+        for name in list(self.held):
+            self.free(name)
+
+
+class GpuMemory:
+    """Memory on one GPU, and a stream that copies and computes in order.
+
+    Copies go through pinned memory of the host, so that they run beside the host, and what they
+    read and write lives as long as this object. Use it from any thread, one at a time.
+    """
+
+    def __init__(self, driver: CudaDriver, context: c_void_p) -> None:
+        self.driver, self.context = driver, context
+        self.on_gpu = NamedMemory(self.allocate, self.release)
+        self.pinned = NamedMemory(self.allocate_pinned, self.release_pinned)
+        created = c_void_p()
+        driver.call("cuStreamCreate", byref(created), c_uint(NON_BLOCKING))
+        self.stream = created.value or 0
+
+    def allocate(self, size: int) -> int:
+        made = c_uint64()
+        self.driver.call("cuMemAlloc_v2", byref(made), c_size_t(size))
+        return made.value
+
+    def release(self, address: int) -> None:
+        self.driver.call("cuMemFree_v2", c_uint64(address))
+
+    def allocate_pinned(self, size: int) -> int:
+        made = c_void_p()
+        self.driver.call("cuMemHostAlloc", byref(made), c_size_t(size), c_uint(0))
+        return made.value or 0
+
+    def release_pinned(self, address: int) -> None:
+        self.driver.call("cuMemFreeHost", c_void_p(address))
+
+    def make_current(self) -> None:
+        """Make the GPU the current one of the calling thread."""
+        self.driver.call("cuCtxSetCurrent", self.context)
+
+    def reserve(self, name: str, size: int) -> int:
+        """Return the address of at least ``size`` bytes on the GPU."""
+        return self.on_gpu.reserve(name, size)
+
+    def stage(self, name: str, shape: Sequence[int], dtype: npt.DTypeLike) -> Array:
+        """Return an array in pinned memory; its values are those of the last call."""
+        size = math.prod(shape) * np.dtype(dtype).itemsize
+        room = (ctypes.c_char * size).from_address(self.pinned.reserve(name, size))
+        return np.ndarray(tuple(shape), dtype, memoryview(room))
+
+    def copy_to_gpu(self, name: str, array: Array) -> int:
+        """Start to copy an array to the GPU, and return its address there."""
+        staged = self.stage(name, array.shape, array.dtype)
+        np.copyto(staged, array)
+        address = self.reserve(name, staged.nbytes)
+        source, size = c_void_p(staged.ctypes.data), c_size_t(staged.nbytes)
         self.driver.call(
             "cuMemcpyHtoDAsync_v2", c_uint64(address), source, size, c_void_p(self.stream)
         )
+        return address
 
-    def copy_from_gpu(self, array: Array, address: int) -> None:
-        """Start to copy into a C-contiguous array, which is complete after ``wait``."""
-        target, size = c_void_p(array.ctypes.data), c_size_t(array.nbytes)
-        self.driver.call(
-            "cuMemcpyDtoHAsync_v2", target, c_uint64(address), size, c_void_p(self.stream)
-        )
+    def copy_from_gpu(self, name: str, shape: Sequence[int], dtype: npt.DTypeLike) -> Array:
+        """Start to copy a tensor into pinned memory; it is there from ``wait`` to the next call."""
+        staged = self.stage(name, shape, dtype)
+        target, size = c_void_p(staged.ctypes.data), c_size_t(staged.nbytes)
+        source = c_uint64(self.reserve(name, staged.nbytes))
+        self.driver.call("cuMemcpyDtoHAsync_v2", target, source, size, c_void_p(self.stream))
+        return staged
 
     def wait(self) -> None:
         self.driver.call("cuStreamSynchronize", c_void_p(self.stream))
 
-    def free(self, name: str) -> None:
-        if name in self.held:
-            self.driver.call("cuMemFree_v2", c_uint64(self.held.pop(name)[0]))
-
     def close(self) -> None:
         self.make_current()
-        for name in list(self.held):
-            self.free(name)
+        self.on_gpu.close()
+        self.pinned.close()
         self.driver.call("cuStreamDestroy_v2", c_void_p(self.stream))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -141,14 +142,14 @@ def read_tensor(trt: Any, engine: Any, name: str) -> TensorSpec:
     return TensorSpec(dtype, axes, high=None, name=name)
 
 
-def allocate_output(spec: TensorSpec, shape: Sequence[int]) -> Array:
-    """Return room for an output. Raises StageError for a shape that only the data decide."""
+def check_output_shape(spec: TensorSpec, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the shape. Raises StageError for one that only the data decide."""
     if any(size < 0 for size in shape):
         raise StageError(
             f"the size of output {spec.name!r} depends on the data, {list(shape)}; such outputs "
             "are not supported"
         )
-    return np.empty(tuple(shape), spec.dtype)
+    return shape
 
 
 def numpy_name(trt: Any, name: str, dtype: Any) -> str:
@@ -202,39 +203,37 @@ class EngineSession:
         self.check_inputs(inputs)
         with self.lock:
             self.memory.make_current()
-            held = [
-                self.copy_input(spec, np.ascontiguousarray(inputs[spec.name]))
-                for spec in self.tensors.inputs
-            ]
-            outputs = {spec.name: self.prepare_output(spec) for spec in self.tensors.outputs}
+            for spec in self.tensors.inputs:
+                self.copy_input(spec, inputs[spec.name])
+            shapes = {spec: self.prepare_output(spec) for spec in self.tensors.outputs}
             if not self.context.execute_async_v3(self.memory.stream):
                 self.refuse("did not start the engine")
-            for name, array in outputs.items():
-                self.memory.copy_from_gpu(array, self.memory.reserve(name, array.nbytes))
+            staged = {
+                spec.name: self.memory.copy_from_gpu(spec.name, shape, spec.dtype)
+                for spec, shape in shapes.items()
+            }
             self.memory.wait()
-            del held  # copied from until now
-        return outputs
+            return {name: array.copy() for name, array in staged.items()}
 
     def check_inputs(self, inputs: Arrays) -> None:
         if mismatch := find_input_mismatch(self.tensors.inputs, inputs, self.tensors.ranges):
             raise StageError(mismatch)
 
-    def copy_input(self, spec: TensorSpec, array: Array) -> Array:
-        """Start to copy an input to the GPU. The returned array must live until the call ends."""
+    def copy_input(self, spec: TensorSpec, array: Array) -> None:
+        """Start to copy an input to the GPU."""
         name, context = spec.name, self.context
-        address = self.memory.reserve(name, array.nbytes)
-        self.memory.copy_to_gpu(address, array)
+        address = self.memory.copy_to_gpu(name, array)
         if not context.set_input_shape(name, array.shape) or not context.set_tensor_address(
             name, address
         ):
             self.refuse(f"refuses {list(array.shape)} for input {name!r}")
-        return array
 
-    def prepare_output(self, spec: TensorSpec) -> Array:
-        """Return room for an output, whose shape all inputs decide: they must be set."""
-        array = allocate_output(spec, tuple(self.context.get_tensor_shape(spec.name)))
-        self.context.set_tensor_address(spec.name, self.memory.reserve(spec.name, array.nbytes))
-        return array
+    def prepare_output(self, spec: TensorSpec) -> tuple[int, ...]:
+        """Return the shape of an output, which all inputs decide: they must be set."""
+        shape = check_output_shape(spec, tuple(self.context.get_tensor_shape(spec.name)))
+        size = math.prod(shape) * np.dtype(spec.dtype).itemsize
+        self.context.set_tensor_address(spec.name, self.memory.reserve(spec.name, size))
+        return shape
 
     def close(self) -> None:
         """While the memory that the engine was told of and the GPU's context, made that of this

@@ -16,6 +16,7 @@ from attar.models.preprocess.step import (
     decode,
     describe_steps,
     list_later_steps,
+    split_steps,
 )
 from attar.models.preprocess.text import Tokenize
 
@@ -33,4 +34,5 @@ __all__ = [
     "decode",
     "describe_steps",
     "list_later_steps",
+    "split_steps",
 ]

@@ -199,6 +199,7 @@ class CenterCrop(ImageStep):
 class ChannelsFirst(Step):
     """Transpose ``[N, H, W, C]`` to ``[N, C, H, W]``."""
 
+    moves: ClassVar[bool] = True
     step: Literal["channels_first"] = "channels_first"
 
     def __call__(self, x: Array) -> Array:

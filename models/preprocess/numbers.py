@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,7 @@ from attar.models.preprocess.step import Array, Step, describe_array
 class Scale(Step):
     """Return ``x * by`` as float32."""
 
+    moves: ClassVar[bool] = True
     step: Literal["scale"] = "scale"
     by: float
 
@@ -23,6 +24,7 @@ class Scale(Step):
 class Normalize(Step):
     """Return ``(x - mean) / std`` as float32, with one number for each channel (axis 1)."""
 
+    moves: ClassVar[bool] = True
     step: Literal["normalize"] = "normalize"
     mean: tuple[float, ...]
     std: tuple[float, ...]

@@ -25,6 +25,8 @@ class Step(BaseModel, ABC):
 
     decodes: ClassVar[bool] = False
     """Whether it decodes the bytes of files. ``Task.augment`` comes after such a first step."""
+    moves: ClassVar[bool] = False
+    """Whether a GPU can compute it on a tensor of numbers, and gets the same bits."""
 
     @abstractmethod
     def __call__(self, x: Array) -> Array:
@@ -90,6 +92,18 @@ def decode(steps: Mapping[str, Sequence[Step]], inputs: Mapping[str, Array]) -> 
 def list_later_steps(steps: Mapping[str, Sequence[Step]]) -> dict[str, Sequence[Step]]:
     """Return the steps that come after ``Task.augment``: all but those of `decode`."""
     return {name: own[1:] if own and own[0].decodes else own for name, own in steps.items()}
+
+
+def split_steps(
+    steps: Mapping[str, Sequence[Step]],
+) -> tuple[dict[str, Sequence[Step]], dict[str, Sequence[Step]]]:
+    """Return the steps that the host computes, and the last ones, which a GPU can compute."""
+    host: dict[str, Sequence[Step]] = {}
+    moved: dict[str, Sequence[Step]] = {}
+    for name, own in steps.items():
+        stays = [place for place, step in enumerate(own, 1) if not step.moves]
+        host[name], moved[name] = own[: max(stays, default=0)], own[max(stays, default=0) :]
+    return host, moved
 
 
 def describe_steps(steps: Mapping[str, Sequence[Step]]) -> dict[str, list[dict[str, Any]]]:

@@ -232,11 +232,18 @@ def count_spare_cores() -> int:
     return max(0, count_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) - 1)
 
 
-def open_source(task: Task, transfer: Split | None, views: ViewSchedule) -> Source:
-    """Return the samples to learn from. Every batch that a split returns is checked."""
+def open_source(
+    task: Task, transfer: Split | None, views: ViewSchedule, device: torch.device
+) -> Source:
+    """Return the samples to learn from. Every batch that a split returns is checked.
+
+    Steps of preprocessing are left to a GPU, unless samples are mixed after them.
+    """
     where = format_place(task, "split('transfer')")
     checked = None if transfer is None else CheckedSplit(where, transfer)
-    return Source(task, open_split(task, "train"), checked, views.seed, views.mixing)
+    leaves_steps = device.type != "cpu" and views.mixing is None
+    split = open_split(task, "train")
+    return Source(task, split, checked, views.seed, views.mixing, leaves_steps)
 
 
 def watch_source(source: Source) -> list[SplitWatch]:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from attar.engines.runtimes.torch import apply_layout, call_network
+from attar.engines.runtimes.torch import apply_layout, call_network, choose_convolutions
 from attar.models.task import Task
 from attar.models.views import ViewBatch
 from attar.pipeline.core.errors import StageError
@@ -23,6 +23,7 @@ from attar.pipeline.core.stage import Facts
 from attar.stages.learning import checkpoint
 from attar.stages.learning.compilation import compile_network, compiling
 from attar.stages.learning.compute import Compute
+from attar.stages.learning.device_steps import DeviceSteps
 from attar.stages.learning.lesson import send_lesson
 from attar.stages.learning.loading import (
     BatchClock,
@@ -68,6 +69,7 @@ class Training:
 
     def __post_init__(self) -> None:
         self.accelerator = self.compute.accelerator
+        choose_convolutions(self.task)
         apply_layout(self.module, self.accelerator.device)
         self.networks = nn.ModuleDict({"module": self.module, "auxiliary": self.auxiliary})
         self.parameters = dict(self.networks.named_parameters())
@@ -78,7 +80,8 @@ class Training:
         """The module as a step calls it."""
         self.step_loss = self.compute.distribute(self.networks, self.compute_loss)
         transfer = self.objective.find_transfer(self.task)
-        source = open_source(self.task, transfer, self.views)
+        source = open_source(self.task, transfer, self.views, self.accelerator.device)
+        self.device_steps = DeviceSteps(source.split_steps()[1], self.accelerator.device)
         self.plan = BatchPlan(source, self.views, self.settings, self.compute.share)
         self.check_transfer()
         self.steps_per_epoch = max(1, len(source) // self.settings.batch)
@@ -184,7 +187,7 @@ class Training:
 
     def compute_loss(self, batch: ViewBatch, view: int) -> Tensor:
         read = self.objective.read_lesson(self.task, batch, view)
-        lesson = send_lesson(read, self.accelerator.device)
+        lesson = self.device_steps.apply(send_lesson(read, self.accelerator.device))
         with self.accelerator.autocast():
             outputs = call_network(self.called, self.task, lesson.inputs)
         outputs = {name: output.float() for name, output in outputs.items()}

@@ -54,14 +54,16 @@ def test_memory_is_kept_while_it_is_large_enough_and_all_of_it_is_given_back() -
     driver = cuda.CudaDriver(host)
     with cuda.open_context(driver) as context:
         memory = cuda.GpuMemory(driver, context)
-        sent, got = np.arange(6, dtype=np.float32), np.zeros(6, np.float32)
-        address = memory.reserve("x", sent.nbytes)
-        memory.copy_to_gpu(address, sent)
-        memory.copy_from_gpu(got, address)
-        assert not got.any()
+        sent = np.arange(1, 7, dtype=np.float32)
+        address = memory.copy_to_gpu("x", sent)
+        sent[:] = 0  # the caller may go on with it
+        got = memory.copy_from_gpu("x", [2, 3], np.float32)
         memory.wait()
-        np.testing.assert_array_equal(got, sent)
+        assert got.tolist() == [[1, 2, 3], [4, 5, 6]]
         assert memory.reserve("x", 4) == address
+        memory.stage("x", [7], np.float32)  # larger than before
+        assert host.calls.count("cuMemFreeHost") == 1
+        assert memory.stage("empty", [0, 3], np.int64).shape == (0, 3)
         assert memory.reserve("y", 0) != address  # an empty tensor has an address of its own
         memory.reserve("x", 25)
         assert host.calls.count("cuMemFree_v2") == 1

@@ -7,6 +7,7 @@ import importlib.metadata
 import struct
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,7 +25,7 @@ from attar.engines.runtimes.tensorrt_header import COMPUTE, EngineHeader, check_
 from attar.models.tensors import TensorSpec
 from attar.pipeline.core.errors import StageError
 from tests.support.engines.child_calls import segfaulting
-from tests.support.engines.cuda_host import HostDriver
+from tests.support.engines.cuda_host import STREAMS, HostDriver
 from tests.support.tasks import smoke
 
 L4 = {"name": "NVIDIA L4", "compute": "8.9"}
@@ -142,10 +143,12 @@ class DoublingEngine:
 
     def execute_async_v3(self, stream: int) -> bool:
         if self.starts:
-            count = int(np.prod(self.shape))
-            x, y = (np.ctypeslib.as_array((ctypes.c_float * count).from_address(self.addresses[name])) for name in "xy")
-            y[:] = 2 * x
+            STREAMS[stream].pending.append(partial(self.compute, int(np.prod(self.shape))))
         return self.starts
+
+    def compute(self, count: int) -> None:
+        x, y = (np.ctypeslib.as_array((ctypes.c_float * count).from_address(self.addresses[name])) for name in "xy")
+        y[:] = 2 * x
 
 
 def numpy_type(dtype: Any) -> Any:
@@ -167,12 +170,23 @@ def session(engine: DoublingEngine) -> tuple[EngineSession, HostDriver]:
 
 def test_a_session_answers_whatever_the_batch_and_gives_everything_back() -> None:
     predict, host = session(DoublingEngine())
+    answers = []
     for batch in (4, 8, 1):
         x = np.arange(3 * batch, dtype=np.float32).reshape(3, batch).T  # not contiguous
-        np.testing.assert_array_equal(smoke.floats(predict({"x": x})["y"]), 2 * smoke.floats(x))
+        answers.append((predict({"x": x})["y"], 2 * smoke.floats(x)))
+    for answer, expected in answers:  # a later call writes to the same memory
+        np.testing.assert_array_equal(smoke.floats(answer), expected)
     predict.close()
     predict.memory.close()
     assert host.given == {}
+
+
+def test_a_missing_wait_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards the test above: nothing that was started is done before the stream is waited for."""
+    predict, _ = session(DoublingEngine())
+    monkeypatch.setattr(cuda.GpuMemory, "wait", lambda self: None)
+    answer = predict({"x": np.ones((2, 3), np.float32)})["y"]
+    assert not smoke.floats(answer).any()
 
 
 @pytest.mark.parametrize(
@@ -257,11 +271,6 @@ def test_tensors_of_an_engine() -> None:
     assert tensors.ranges == {"x axis 0": (1, 8)}
     with pytest.raises(StageError, match="'x' is BF16"):
         read_tensors(LIBRARY, DoublingEngine("BF16"))
-
-
-def test_room_for_an_output() -> None:
-    made = tensorrt_engine.allocate_output(TensorSpec("int64", ("y axis 0", 3)), (5, 3))
-    assert (made.shape, made.dtype.name, made.nbytes) == ((5, 3), "int64", 120)
 
 
 class Library:

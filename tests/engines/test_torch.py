@@ -13,8 +13,11 @@ from torch.nn import functional
 from torch.nn.utils import parametrizations
 
 from attar.engines import cpu
-from attar.engines.runtimes.torch import apply_layout, arrange, choose_layout, send_array
+from attar.engines.runtimes.torch import apply_layout, arrange, choose_convolutions, choose_layout, send_array
 from attar.models.networks.residual import residual
+from attar.models.task import Task
+from attar.models.tasks.digits import Digits
+from tests.support.tasks.smoke import Images
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -89,3 +92,10 @@ def test_images_lie_plain_where_gradients_would_be_wrong(
     assert large.weight.is_contiguous(memory_format=expected)
     for harmless in (nn.Conv2d(8, 10, 1, 2), nn.Conv2d(7, 10, 3, 2), nn.Linear(7, 1)):
         assert choose_layout(harmless, place) is torch.channels_last
+
+
+@pytest.mark.parametrize(("task", "timed"), [(Digits(), True), (Images(), False)])
+def test_convolutions_are_timed_where_samples_have_one_size(task: Task, timed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", not timed)
+    choose_convolutions(task)
+    assert torch.backends.cudnn.benchmark is timed

@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
+from functools import partial
+from itertools import count
 from typing import Any
+
+NUMBERS = count(99)
+STREAMS: dict[int, HostDriver] = {}
+"""The driver of each stream, to which whatever computes there adds its work."""
 
 
 class HostDriver:
@@ -11,10 +18,10 @@ class HostDriver:
 
     def __init__(self, **fails: int) -> None:
         self.fails = fails
-        self.given: dict[int, Any] = {}
+        self.given: dict[int, Any] = {}  # on the GPU, and pinned
         self.calls: list[str] = []
-        self.pending: list[tuple[Any, int, int]] = []
-        """Copies to the host, which are not there before the stream is waited for."""
+        self.pending: list[Callable[[], object]] = []
+        """Copies and computations, in order. None of them is done before the stream is waited for."""
 
     def __getattribute__(self, name: str) -> Any:
         found = object.__getattribute__(self, name)
@@ -62,12 +69,13 @@ class HostDriver:
         return 0
 
     def cuStreamCreate(self, stream: Any, flags: Any) -> int:  # noqa: N802
-        stream._obj.value = 99
+        stream._obj.value = next(NUMBERS)
+        STREAMS[stream._obj.value] = self
         return 0
 
     def cuStreamSynchronize(self, stream: Any) -> int:  # noqa: N802
-        for copy in self.pending:
-            ctypes.memmove(*copy)
+        for work in self.pending:
+            work()
         self.pending.clear()
         return 0
 
@@ -75,6 +83,12 @@ class HostDriver:
         return 0
 
     def cuMemAlloc_v2(self, address: Any, size: Any) -> int:  # noqa: N802
+        return self.give(address, size)
+
+    def cuMemHostAlloc(self, address: Any, size: Any, flags: Any) -> int:  # noqa: N802
+        return self.give(address, size)
+
+    def give(self, address: Any, size: Any) -> int:
         room = ctypes.create_string_buffer(size.value)
         address._obj.value = ctypes.addressof(room)
         self.given[address._obj.value] = room
@@ -84,10 +98,14 @@ class HostDriver:
         del self.given[address.value]
         return 0
 
+    def cuMemFreeHost(self, address: Any) -> int:  # noqa: N802
+        del self.given[address.value]
+        return 0
+
     def cuMemcpyHtoDAsync_v2(self, target: Any, source: Any, size: Any, stream: Any) -> int:  # noqa: N802
-        ctypes.memmove(target.value, source, size.value)
+        self.pending.append(partial(ctypes.memmove, target.value, source.value, size.value))
         return 0
 
     def cuMemcpyDtoHAsync_v2(self, target: Any, source: Any, size: Any, stream: Any) -> int:  # noqa: N802
-        self.pending.append((target, source.value, size.value))
+        self.pending.append(partial(ctypes.memmove, target.value, source.value, size.value))
         return 0
