@@ -29,6 +29,17 @@ def list_length_axes(task: Task) -> tuple[str, ...]:
     return tuple(axis for axis in named if axis not in answered)
 
 
+def list_padded_inputs(task: Task) -> dict[str, str]:
+    """Return the axis of the tokens of each input that declares padding; of a fixed size its own
+    name."""
+    padded = {}
+    for name, tensor in task.inputs.items():
+        if tensor.pad is not None and len(tensor.axes) > 1:
+            axis = tensor.axes[1]
+            padded[name] = axis if isinstance(axis, str) else name
+    return padded
+
+
 def measure_samples(task: Task, inputs: Arrays) -> Integers:
     """Return each sample's length along each of ``list_length_axes(task)``, at least the smallest
     size of the axis: ``[N, axes]``."""

@@ -223,17 +223,24 @@ def create_step_command(step: str) -> click.Command:
 @recipe_options
 def plan(as_json: bool, **options: Any) -> None:
     """Show which slots would run, and why. It imports none of your code."""
+    from attar.cli.plan_notes import describe_plan
+
     gc.disable()  # the states of many files stay in memory until the end
     try:
-        plans = list(open_command_workspace(options).run.plan())
+        workspace = open_command_workspace(options)
+        plans = list(workspace.run.plan())
     finally:
         gc.enable()
+    bound = workspace.recipe.pipeline.slots
+    slots = [
+        {"slot": p.slot, "action": p.action, "reason": describe_plan(p, bound[p.slot].stage)}
+        for p in plans
+    ]
     if as_json:
-        slots = [{"slot": p.slot, "action": p.action, "reason": p.reason} for p in plans]
         click.echo(json.dumps({"slots": slots}, indent=1))
         return
-    for p in plans:
-        click.echo(f"{p.action:<7} {p.slot:<18} {p.reason}")
+    for each in slots:
+        click.echo(f"{each['action']:<7} {each['slot']:<18} {each['reason']}")
 
 
 @click.command()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from filecmp import cmp
@@ -82,9 +83,10 @@ class Weights(Model):
     Facts: ``task``, ``network``, ``options``, ``parameters`` (count), ``score`` (on validation),
     ``history`` (a list of ``{"epoch", "loss", "score"}``), ``best_epoch``, ``device``; of an
     average of networks ``member``, the network that each is; of a student also ``correlation``,
-    ``kdl``, ``oacc`` (its teacher's score on validation), what its distiller noted and, where it
-    started warm, ``started_from`` (see ``stages.distill.warm_start``). A control that is switched
-    off has ``{"off": true}``.
+    ``kdl``, ``oacc`` (its teacher's score on validation), what its distiller noted, where it
+    started warm ``started_from`` (see ``stages.distill.warm_start``), and of losses of features
+    ``features``, the kinds that read stored ones and those that ran the teacher (``live``). A
+    control that is switched off has ``{"off": true}``.
     """
 
     marker: ClassVar[str] = "network"
@@ -98,12 +100,19 @@ class Weights(Model):
         return load_network(file, self.facts["network"], self.facts["options"])
 
     def open(
-        self, threads: int | None = None, device: Device = "cpu", precision: FloatPrecision = "fp32"
+        self,
+        threads: int | None = None,
+        device: Device = "cpu",
+        precision: FloatPrecision = "fp32",
+        layers: Sequence[str] = (),
     ) -> Opened:
-        from attar.engines.runtimes import torch
+        """Open the network. It answers the features of ``layers``, too (``models.features``)."""
+        from attar.engines.runtimes import torch, torch_features
 
-        task = self.facts["task"]
-        return torch.open_network(self.load(), task, threads, device, precision)
+        module, task, how = self.load(), self.facts["task"], (threads, device, precision)
+        if layers:
+            return torch_features.open_with_layers(module, task, layers, *how)
+        return torch.open_network(module, task, *how)
 
     def find_device(self, device: Device) -> str:
         from attar.engines.runtimes import torch
@@ -155,8 +164,9 @@ class Answers(Artifact):
 
     VIEW is ``clean`` if the samples are not augmented. Facts: ``task`` (the teacher's), ``views``
     (count), ``seed`` (of the views), ``samples`` (a split's count), ``outputs`` (names), ``orders``
-    (a learned split's ``digest_order``), ``device``, ``precision``, and, where samples of views are
-    mixed, ``mix`` (``kinds``, ``alpha``).
+    (a learned split's ``digest_order``), ``device``, ``precision``; where samples of views are
+    mixed ``mix`` (``kinds``, ``alpha``); where features are stored ``features`` (their width, by
+    layer) and ``feature_bytes``, of all views together.
     """
 
     code: ClassVar[tuple[str, ...]] = ("task",)
@@ -165,6 +175,12 @@ class Answers(Artifact):
     def mixing(self) -> Mixing | None:
         """How the samples of its views are mixed; None if they are not."""
         return Mixing.from_facts(self.facts.get("mix"))
+
+    @property
+    def features(self) -> Mapping[str, int]:
+        """The width of the stored features, by the teacher's layer."""
+        widths: Mapping[str, int] = self.facts.get("features", {})
+        return widths
 
     def open_rows(self, split: str, view: int | None = None) -> dict[str, Rows]:
         """Map the outputs of one split in the order of its samples; logarithms of probabilities.

@@ -13,12 +13,16 @@ import torch
 from torch import Tensor, nn
 
 from attar.engines.runtimes.torch import Given, call_network
+from attar.engines.runtimes.torch_layers import (
+    LayerHook,
+    find_last_linear,
+    hook_layer,
+    keep_padding,
+)
 from attar.models.task import CLASSIFYING, Task
 from attar.pipeline.core.errors import StageError, suggest_name
 from attar.stages.distill.distiller import Distiller, compute_accuracy, compute_terms
 from attar.stages.distill.distiller_settings import DistillerSettings
-from attar.stages.distill.layer_hooks import LayerHook, find_last_linear, hook_layer
-from attar.stages.distill.live_features import keep_padding
 from attar.stages.learning.losses import cross_entropy
 from attar.stages.learning.objective import Autocast
 

@@ -46,6 +46,11 @@ class FeatureLossSettings(LossSettings):
     student: ProjectionLayers
     teacher: ProjectionLayers
 
+    @property
+    def compares_rows(self) -> bool:
+        """Whether it compares features, the means over positions, which can be stored."""
+        return False
+
 
 class LayerLossSettings(FeatureLossSettings):
     student: LayerName
@@ -54,7 +59,25 @@ class LayerLossSettings(FeatureLossSettings):
     """The teacher's layer that it is compared with, by its name in ``named_modules``."""
 
 
-class Rkd(LayerLossSettings):
+class PoolableLossSettings(LayerLossSettings):
+    pooled: bool = False
+    """Whether the means of both layers over their positions are compared, padding aside. Then the
+    teacher's are read from the stored answers, if ``features`` in [answers] names its layer."""
+
+    @property
+    def compares_rows(self) -> bool:
+        return self.pooled
+
+
+class RowLossSettings(LayerLossSettings):
+    """A loss of features alone, the means of both layers over their positions."""
+
+    @property
+    def compares_rows(self) -> bool:
+        return True
+
+
+class Rkd(PoolableLossSettings):
     """``distance * feature_losses.rkd_distance + angle * feature_losses.rkd_angle``.
 
     The default shares, 1 to 2, are those of the authors' code.
@@ -75,7 +98,7 @@ class Rkd(LayerLossSettings):
         return sum(terms[1:], terms[0])
 
 
-class Similarity(LayerLossSettings):
+class Similarity(PoolableLossSettings):
     """``feature_losses.similarity``."""
 
     kind: Literal["similarity"] = "similarity"
@@ -97,7 +120,7 @@ class Attention(LayerLossSettings):
         return attention(student, teacher)
 
 
-class Hint(LayerLossSettings):
+class Hint(PoolableLossSettings):
     """``feature_losses.hint``; ``student`` is the regressor's output for the student's features."""
 
     needs_regressor = True
@@ -107,6 +130,35 @@ class Hint(LayerLossSettings):
         from attar.stages.distill.feature_losses import hint
 
         return hint(student, teacher)
+
+
+class SimKd(RowLossSettings):
+    """``feature_losses.simkd``; ``student`` names the projector, a layer of the student's own."""
+
+    kind: Literal["simkd"] = "simkd"
+
+    def __call__(self, student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> Tensor:
+        from attar.stages.distill.feature_losses import simkd
+
+        return simkd(student, teacher)
+
+
+class VkD(RowLossSettings):
+    """``feature_losses.vkd``; ``student`` is the orthogonal projection of the student's
+    features."""
+
+    needs_regressor = True
+    kind: Literal["vkd"] = "vkd"
+    normalize: Literal["standardize", "whiten"] = "standardize"
+    """How the teacher's features are normalised: each sample over its own numbers, or the samples
+    of a batch to uncorrelated numbers of variance 1, as the paper has it for networks that generate
+    images."""
+
+    def __call__(self, student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> Tensor:
+        from attar.stages.distill.feature_losses import standardize_features, vkd, whiten_features
+
+        normalize = whiten_features if self.normalize == "whiten" else standardize_features
+        return vkd(student, normalize(teacher))
 
 
 class HiddenStates(LayerLossSettings):
@@ -154,10 +206,11 @@ class AttentionRelations(FeatureLossSettings):
 
 
 FeatureLoss = Annotated[
-    Rkd | Similarity | Attention | Hint | HiddenStates | AttentionRelations,
+    Rkd | Similarity | Attention | Hint | SimKd | VkD | HiddenStates | AttentionRelations,
     Field(discriminator="kind"),
 ]
-"""Every loss of features, by ``kind``. The teacher runs together with the student."""
+"""Every loss of features, by ``kind``. Unless features are stored, the teacher runs together with
+the student."""
 
 AnyLoss = Annotated[
     Kd
@@ -176,6 +229,8 @@ AnyLoss = Annotated[
     | Similarity
     | Attention
     | Hint
+    | SimKd
+    | VkD
     | HiddenStates
     | AttentionRelations,
     Field(discriminator="kind"),

@@ -1,8 +1,8 @@
 """Losses of features: pure functions of the outputs of a student's and a teacher's layer.
 
-Both layers read the same samples. Features are ``(B, ...)``; all losses but ``hint`` compare
-networks of any width. Gradients reach both arguments: a caller that trains only the student passes
-the teacher's features without a gradient.
+Both layers read the same samples. Features are ``(B, ...)``; ``rkd``, ``similarity`` and
+``attention`` compare networks of any width. Gradients reach both arguments: a caller that trains
+only the student passes the teacher's features without a gradient.
 """
 
 from __future__ import annotations
@@ -128,3 +128,59 @@ def hint(regressed: Tensor, teacher: Tensor) -> Tensor:
             f"{tuple(regressed.shape)} after the regressor, the teacher's {tuple(teacher.shape)}"
         )
     return mse(regressed, teacher)
+
+
+def simkd(student: Tensor, teacher: Tensor) -> Tensor:
+    """Return the mean squared difference of features ``(B, width)``.
+
+    Chen et al. 2022, "Knowledge Distillation with the Reused Teacher Classifier", arXiv:2203.14001,
+    eq. 3, of means over positions (the authors' code compares the maps before). The student's are
+    those of its own projector, behind which the teacher's classifier stands. Raises StageError for
+    another width: the classifier would not fit.
+    """
+    if student.shape != teacher.shape:
+        raise StageError(
+            f"simkd: the student's projector answers {student.shape[1]} numbers a sample, and the "
+            f"teacher's layer {teacher.shape[1]}, which its head reads; give the student's network "
+            f"a projector of {teacher.shape[1]}, or use vkd or hint, which project themselves"
+        )
+    return mse(student, teacher)
+
+
+def vkd(projected: Tensor, normalized: Tensor) -> Tensor:
+    """Return the smooth L1 distance of projected and normalised features ``(B, width)``.
+
+    It is the mean over numbers of ``d^2 / 2`` if ``|d| <= 1``, else of ``|d| - 1/2``. Miles et al.
+    2024, "VkD: Improving Knowledge Distillation using Orthogonal Projections", arXiv:2403.06213, as
+    the authors' code has it for classification: the student's features are projected orthogonally
+    and not normalised, the teacher's are normalised.
+    """
+    return functional.smooth_l1_loss(projected, normalized)
+
+
+def standardize_features(features: Tensor) -> Tensor:
+    """Return features ``(B, width)`` of which each row has the mean 0 and the variance 1."""
+    return functional.layer_norm(features, features.shape[1:])
+
+
+SHRINKAGE = 1e-3
+"""The share of the mean variance in a covariance that is inverted: of fewer samples than numbers it
+has no inverse."""
+
+
+def whiten_features(features: Tensor) -> Tensor:
+    """Return features ``(B, width)`` whose numbers are uncorrelated and have the variance 1.
+
+    The covariance of the batch is shrunk to ``(1 - s) C + s tr(C) / width I`` and inverted by
+    Cholesky's decomposition (Ermolov et al. 2021, arXiv:2007.06346, section 3.2). Without any
+    variance all are 0. Per process: the samples are those of this process's batch, of which there
+    should be several times as many as numbers.
+    """
+    centered = features - features.mean(0)
+    covariance = centered.T @ centered / max(1, len(features) - 1)
+    mean = covariance.diagonal().mean().clamp(min=min_divisor(features.dtype))
+    identity = torch.eye(len(covariance), dtype=features.dtype, device=features.device)
+    shrunk = (1 - SHRINKAGE) * covariance + SHRINKAGE * mean * identity
+    factor = torch.linalg.cholesky(shrunk)
+    whitened: Tensor = torch.linalg.solve_triangular(factor, centered.T, upper=False).T
+    return whitened

@@ -1,9 +1,9 @@
-"""Losses of features. The teacher runs with the student, because answers have no features."""
+"""Losses of features that are not stored. The teacher runs with the student."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,14 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from attar.engines.runtimes.torch import call_network, send_array
+from attar.engines.runtimes.torch_features import list_token_inputs, pool_features
+from attar.engines.runtimes.torch_layers import LayerHook, Projections, hook_layer, keep_padding
 from attar.models import lengths
 from attar.models.checks import agreement
 from attar.models.task import Array, Arrays, Task
 from attar.pipeline.core.errors import StageError, suggest_name
 from attar.stages.artifacts import Model, Weights
 from attar.stages.distill.feature_loss_settings import AttentionRelations, FeatureLoss, HiddenStates
-from attar.stages.distill.layer_hooks import LayerHook, Projections, hook_layer
-from attar.stages.distill.token_losses import check_states
+from attar.stages.distill.regressors import create_regressor
 from attar.stages.learning.lesson import Lesson
 from attar.stages.learning.objective import Autocast
 
@@ -50,23 +51,19 @@ class LiveFeatureLoss(nn.Module):
         # In a list: the teacher must be no submodule, or it would be trained and saved.
         self.task, self.teacher_list = task, [teacher.eval().requires_grad_(False)]
         self.pairs = [pair_layers(loss, task, student, teacher) for loss in losses]
-        self.padded = {pair.padded for pair in self.pairs if pair.padded is not None}
+        are_pooled = any(loss.compares_rows for loss in losses)
+        self.tokens = list_token_inputs(task) if are_pooled else []
+        self.padded = {*self.tokens, *(pair.padded for pair in self.pairs if pair.padded)}
         inputs = task.example(np.random.default_rng(0), batch=2)
-        self.call_networks(student, inputs)
-        self.regressors = nn.ModuleList(create_regressor(pair) for pair in self.pairs)
+        call_once(student, task, inputs)
+        call_once(teacher, task, inputs)
         device = self.pairs[0].student().device
         masks = {name: send_array(mask, device) for name, mask in self.mask_padding(inputs).items()}
+        self.regressors = nn.ModuleList(
+            create_regressor(pair.loss, *self.read_pair(pair, masks)) for pair in self.pairs
+        )
         with torch.no_grad():  # a loss that cannot read its layers raises before the training
             self.compare_features(masks)
-
-    def call_networks(self, student: nn.Module, inputs: Arrays) -> None:
-        """Call both networks once, so that the shapes of all features are known."""
-        training = student.training
-        student.eval()
-        with torch.no_grad(), keep_padding(student), keep_padding(self.teacher_list[0]):
-            call_network(student, self.task, inputs)
-            call_network(self.teacher_list[0], self.task, inputs)
-        student.train(training)
 
     def mask_padding(self, inputs: Arrays) -> dict[str, Array]:
         """Return where the inputs that the losses leave the padding out of hold content."""
@@ -79,32 +76,33 @@ class LiveFeatureLoss(nn.Module):
         masks = {name: lesson.parts["padding", name] for name in self.padded}
         return self.compare_features(masks, progress)
 
+    def read_pair(self, pair: LayerPair, masks: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Return what the loss compares, of the last call of both networks."""
+        student, teacher = pair.student(), pair.teacher()
+        if not pair.loss.compares_rows:
+            return student, teacher
+        tokens = {name: masks[name] for name in self.tokens}
+        names = f"the student's layer {pair.loss.student!r}", f"the teacher's {pair.loss.teacher!r}"
+        return pool_features(student, tokens, names[0]), pool_features(teacher, tokens, names[1])
+
     def compare_features(self, masks: Mapping[str, Tensor], progress: float = 1.0) -> Tensor:
         """Return the weighted sum for the last call of both networks."""
         terms = []
         for pair, regressor in zip(self.pairs, self.regressors, strict=True):
             mask = None if pair.padded is None else masks[pair.padded]
-            value = pair.loss(regressor(pair.student()), pair.teacher(), mask)
+            student, expected = self.read_pair(pair, masks)
+            value = pair.loss(regressor(student), expected, mask)
             terms.append(pair.loss.compute_weight(progress) * value)
         return torch.stack(terms).sum()
 
 
-@contextmanager
-def keep_padding(module: nn.Module) -> Iterator[None]:
-    """Let the layers of its encoders return padded tensors.
-
-    In evaluation mode an encoder with a padding mask gives its layers nested tensors, which have no
-    padding and cannot be compared with others.
-    """
-    encoders = [layer for layer in module.modules() if isinstance(layer, nn.TransformerEncoder)]
-    nesting = [encoder for encoder in encoders if encoder.use_nested_tensor]
-    for encoder in nesting:
-        encoder.use_nested_tensor = False
-    try:
-        yield
-    finally:
-        for encoder in nesting:
-            encoder.use_nested_tensor = True
+def call_once(network: nn.Module, task: Task, inputs: Arrays) -> None:
+    """Call a network in evaluation mode, so that the shapes of its features are known."""
+    training = network.training
+    network.eval()
+    with torch.no_grad(), keep_padding(network):
+        call_network(network, task, inputs)
+    network.train(training)
 
 
 def pair_layers(loss: FeatureLoss, task: Task, student: nn.Module, teacher: nn.Module) -> LayerPair:
@@ -123,11 +121,7 @@ def choose_padded(loss: AttentionRelations | HiddenStates, task: Task) -> str | 
 
     Raises StageError if it cannot be told because several inputs do.
     """
-    declared = {}
-    for name, tensor in task.inputs.items():
-        if tensor.pad is not None and len(tensor.axes) > 1:
-            axis = tensor.axes[1]
-            declared[name] = axis if isinstance(axis, str) else name
+    declared = lengths.list_padded_inputs(task)
     if loss.input is not None and loss.input not in declared:
         raise StageError(
             f"{loss.kind}: no input {loss.input!r} of {type(task).__name__} declares its padding "
@@ -152,38 +146,7 @@ def require_layers(task: Task, teacher: Model) -> Weights:
         raise StageError(
             "a loss of features runs the teacher on the student's own batch, but the teacher "
             f"reads the inputs of {teacher.facts['task']}, the student those of "
-            f"{type(task).__name__}; use losses of answers (kd, mse, dist, ...), which are stored"
+            f"{type(task).__name__}; use losses of answers (kd, mse, dist, ...), which are stored, "
+            "or store its features too: features in [answers], and pooled = true"
         )
     return teacher
-
-
-def create_regressor(pair: LayerPair) -> nn.Module:
-    """Return the layer that maps the student's features to the teacher's shape.
-
-    It changes nothing if the loss needs none. Raises StageError if no such layer exists.
-    """
-    if not pair.loss.needs_regressor:
-        return nn.Identity()
-    got, wanted = pair.student(), pair.teacher()
-    if isinstance(pair.loss, HiddenStates):
-        check_states(pair.loss.kind, got, wanted, None)
-        return nn.Linear(got.shape[2], wanted.shape[2], bias=False).to(got.device)
-    return create_channel_regressor(got, wanted)
-
-
-def create_channel_regressor(got: Tensor, wanted: Tensor) -> nn.Module:
-    """Return a 1x1 convolution for images ``(B, C, H, W)`` or a linear layer for rows ``(B, C)``.
-
-    Raises StageError for other shapes.
-    """
-    if got.ndim == wanted.ndim == 4 and got.shape[2:] == wanted.shape[2:]:
-        return nn.Conv2d(got.shape[1], wanted.shape[1], 1).to(got.device)
-    if got.ndim == wanted.ndim == 2:
-        return nn.Linear(got.shape[1], wanted.shape[1]).to(got.device)
-    advice = "name layers of the same height and width, or use attention, for maps of any size"
-    if got.ndim == wanted.ndim == 3:
-        advice = "use hidden_states for states (sequence, hidden)"
-    raise StageError(
-        f"hint: the student's features are {list(got.shape[1:])} and the teacher's "
-        f"{list(wanted.shape[1:])}; {advice}"
-    )

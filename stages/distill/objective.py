@@ -8,9 +8,11 @@ from contextlib import nullcontext
 from torch import Tensor, nn
 
 from attar.engines.runtimes.torch import apply_layout
+from attar.models.features import name_features
 from attar.models.task import Array, Output, Split, Task
 from attar.models.views import ViewBatch
 from attar.pipeline.core.errors import StageError, suggest_name
+from attar.pipeline.core.stage import Facts
 from attar.stages.artifacts import Answers, Model
 from attar.stages.distill.answers_check import check_answers
 from attar.stages.distill.distiller_loss import DistillerLoss
@@ -25,6 +27,7 @@ from attar.stages.distill.loss_settings import (
     list_suitable_losses,
 )
 from attar.stages.distill.sequence_loss_settings import SEQUENCE_LOSSES
+from attar.stages.distill.stored_features import StoredFeatureLoss, is_stored
 from attar.stages.learning.lesson import Lesson
 from attar.stages.learning.objective import Autocast, LabelObjective, Parts, Tensors
 
@@ -45,15 +48,20 @@ class DistillationObjective:
         other: LabelObjective = LabelObjective(),  # noqa: B008  # it is frozen
         teacher: Model | None = None,
     ) -> None:
-        """``other`` is L_other. ``teacher`` is opened only for losses of features."""
+        """``other`` is L_other. ``teacher`` is opened only for features that are not stored."""
         self.lambda_kd, self.teacher = lambda_kd, teacher
         self.losses = [loss for loss in losses if isinstance(loss, OutputLoss)]
         self.sequence_losses = [loss for loss in losses if isinstance(loss, SEQUENCE_LOSSES)]
-        self.feature_losses = [loss for loss in losses if isinstance(loss, FeatureLossSettings)]
+        features = [loss for loss in losses if isinstance(loss, FeatureLossSettings)]
+        self.widths = answers.features
+        self.stored_losses = [loss for loss in features if is_stored(loss, self.widths)]
+        self.live_losses = [loss for loss in features if not is_stored(loss, self.widths)]
+        self.feature_losses = (self.stored_losses, self.live_losses)
         self.other, self.facts, self.distiller = other, answers.facts, distiller
         self.progress = 0.0
         self.views = [answers.open_learned_rows(view) for view in range(answers.facts["views"])]
         self.live_features: LiveFeatureLoss | None = None
+        self.stored_features: StoredFeatureLoss | None = None
         self.distiller_loss: DistillerLoss | None = None
 
     def check_task(self, task: Task) -> None:
@@ -62,7 +70,7 @@ class DistillationObjective:
         check_answers(self.facts, task)
         if "mix" in self.facts:
             self.check_labels_of_mixed()
-        if self.feature_losses and self.teacher is not None:
+        if self.live_losses and self.teacher is not None:
             require_layers(task, self.teacher)
         if self.sequence_losses:
             raise StageError(
@@ -72,7 +80,7 @@ class DistillationObjective:
         for loss in self.losses:
             check_output(loss, task.outputs)
             check_labels(loss, task.outputs)
-        if not self.feature_losses:
+        if not any(self.feature_losses):
             self.check_all_learned(task)
 
     def check_labels_of_mixed(self) -> None:
@@ -111,22 +119,34 @@ class DistillationObjective:
         """Return the distiller, and the regressors of losses of features."""
         modules = nn.ModuleDict()
         device = next(module.parameters()).device
-        if self.feature_losses and self.lambda_kd:
-            if self.teacher is None:
-                raise StageError(
-                    f"{self.feature_losses[0].kind} is a loss of features, which needs the teacher "
-                    "itself"
-                )
-            teacher = apply_layout(require_layers(task, self.teacher).load(), device).to(device)
-            losses = self.feature_losses
+        if self.live_losses and self.lambda_kd:
+            teacher = apply_layout(self.load_teacher(task), device).to(device)
+            losses = self.live_losses
             self.live_features = LiveFeatureLoss(task, module, teacher, losses, autocast)
             modules["features"] = self.live_features
+        if self.stored_losses and self.lambda_kd:
+            self.stored_features = StoredFeatureLoss(task, module, self.stored_losses, self.widths)
+            modules["stored_features"] = self.stored_features
         if self.distiller and self.lambda_kd:
             self.distiller_loss = DistillerLoss(self.distiller, task, module, autocast)
             modules["distiller"] = self.distiller_loss.network.to(device)
             if self.distiller_loss.copy is not None:
                 modules["copy"] = apply_layout(self.distiller_loss.copy, device)
         return modules
+
+    def describe_features(self) -> Facts:
+        """Return, if there are losses of features, the kinds of those that read stored ones, and of
+        those that ran the teacher beside the student."""
+        stored, live = ([loss.kind for loss in each] for each in self.feature_losses)
+        return {"features": {"stored": stored, "live": live}} if stored + live else {}
+
+    def load_teacher(self, task: Task) -> nn.Module:
+        """Raises StageError if there is none whose layers can be read on the student's batch."""
+        if self.teacher is None:
+            raise StageError(
+                f"{self.live_losses[0].kind} is a loss of features, which needs the teacher itself"
+            )
+        return require_layers(task, self.teacher).load()
 
     @property
     def notes(self) -> dict[str, list[float]]:
@@ -150,9 +170,11 @@ class DistillationObjective:
             for name, output in task.outputs.items():
                 stored = self.views[view][name][batch.indices]
                 parts |= read_answers(name, output, stored, batch)
-        if self.live_features is not None:
-            for name, mask in self.live_features.mask_padding(batch.inputs).items():
-                parts["padding", name] = mask
+        for features in (self.live_features, self.stored_features):
+            masks = {} if features is None else features.mask_padding(batch.inputs)
+            parts |= {("padding", name): mask for name, mask in masks.items()}
+        for layer in {} if self.stored_features is None else self.stored_features.layers:
+            parts["features", layer] = self.views[view][name_features(layer)][batch.indices]
         return Lesson(batch.inputs, parts, batch.labelled)
 
     def __call__(self, task: Task, outputs: Tensors, lesson: Lesson[Tensor]) -> Tensor:
@@ -192,6 +214,8 @@ class DistillationObjective:
                 yield self.distiller_loss(*select_labelled(name, student, lesson))
         if self.live_features is not None:
             yield self.live_features(lesson, self.progress)
+        if self.stored_features is not None:
+            yield self.stored_features(lesson, self.progress)
 
 
 def check_output(loss: Loss, outputs: Mapping[str, Output]) -> None:

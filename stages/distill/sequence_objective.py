@@ -13,6 +13,7 @@ from attar.models.task import Array, Split, Task
 from attar.models.top_answers import TOP
 from attar.models.views import ViewBatch
 from attar.pipeline.core.errors import StageError
+from attar.pipeline.core.stage import Facts
 from attar.stages.artifacts import Answers
 from attar.stages.distill.answers_check import check_answers
 from attar.stages.distill.distiller_settings import DistillerSettings
@@ -84,6 +85,10 @@ class SequenceObjective:
         self, task: Task, module: nn.Module, autocast: Autocast = nullcontext
     ) -> nn.Module:
         return nn.Module()
+
+    def describe_features(self) -> Facts:
+        """Return nothing: losses of features are refused."""
+        return {}
 
     @property
     def notes(self) -> dict[str, list[float]]:

@@ -35,8 +35,8 @@ class Distill(TrainingSettings, Stage[Weights]):
     lambda_kd: float = Field(0.9, ge=0, le=1)
     """The share of L_KD; L_other has the rest."""
     losses: tuple[AnyLoss, ...] = Field((Kd(),), min_length=1)
-    """L_KD is their weighted sum. Losses of features run the teacher with the student; the others
-    read the stored answers."""
+    """L_KD is their weighted sum. They read the stored answers; losses of features read stored
+    features, or run the teacher with the student."""
     label_weight: float = Field(1.0, gt=0)
     """Weight of the labels' loss in L_other, as each loss of L_KD has a ``weight``."""
     distiller: DistillerSettings | None = None
@@ -71,10 +71,21 @@ class Distill(TrainingSettings, Stage[Weights]):
             )
         return self
 
+    @model_validator(mode="after")
+    def _check_reused_head(self) -> Self:
+        has_origin = self.inherit or self.start is not None
+        is_alone = self.lambda_kd == 1 and all(loss.kind == "simkd" for loss in self.losses)
+        if is_alone and not has_origin:
+            raise ValueError(
+                "simkd teaches what is before the head, and with lambda_kd = 1 nothing teaches the "
+                "head: set inherit = true, which takes the teacher's where name and shape are equal"
+            )
+        return self
+
     def run(
         self, out: Path, *, teacher: Model, answers: Answers, start: Weights | None = None
     ) -> Facts:
-        """Train the student. The teacher is called only for losses of features.
+        """Train the student. The teacher is called only for features that are not stored.
 
         Raises StageError for a teacher that is no network of layers, if they are to be inherited.
         """
@@ -101,7 +112,8 @@ class Distill(TrainingSettings, Stage[Weights]):
         layers = self.layers if self.inherit else None
         warm_start = WarmStart(self, origin, layers) if isinstance(origin, Weights) else None
         facts = train_network(self, out, "student", objective, views, answers, warm_start)
-        return facts if warm_start is None else {**facts, "started_from": warm_start.facts}
+        started = {} if warm_start is None else {"started_from": warm_start.facts}
+        return {**facts, **objective.describe_features(), **started}
 
 
 class Control(TrainingSettings, Stage[Weights]):

@@ -17,6 +17,7 @@ from attar.models.task import Array, Arrays, Predictor, Split, SplitName, Task
 from attar.models.views import PIECE_SAMPLES, ViewBatch
 from attar.pipeline.core.errors import StageError
 from attar.pipeline.core.file_cache import FileCache
+from attar.stages.label.features import FeatureLabels
 from attar.stages.label.sequence_labels import SequenceLabels
 from attar.stages.label.shards import CHUNKS_PER_SHARD, Shard, ShardBuilder, save_shard
 
@@ -48,6 +49,8 @@ class ShardLabeller:
     """How the samples of views are mixed."""
     batch: int | None = None
     """Samples that the teacher is run on at once; None: 128, or 64 that differ in length."""
+    features: FeatureLabels = field(default_factory=FeatureLabels)
+    """The features that are stored beside the answers to views."""
 
     def label_shard(self, shard: Shard, on_rows: Callable[[int], None]) -> Path:
         """Return the shard's file, and write it if it is not cached.
@@ -140,7 +143,7 @@ class ShardLabeller:
         return [
             ShardBuilder(name, output, shard.dtype, top)
             for name, output in self.task.outputs.items()
-        ]
+        ] + self.features.make_builders(shard)
 
     def check_rows(self, part: ViewBatch, answer: Mapping[str, Array]) -> None:
         """Raises StageError unless each output has one row for each sample."""
@@ -172,7 +175,7 @@ class ShardLabeller:
     def answer_part(self, shard: Shard, part: ViewBatch) -> dict[str, Array]:
         if find_decoding(self.task):
             return self.sequences.answer(self.task, self.predict.graphs, part, shard)
-        return self.task.answer(self.predict.graphs, part.inputs)
+        return self.features.answer(self.task, self.predict.graphs, part.inputs)
 
     def digest_inputs(self, shard: Shard, chunks: Iterable[ViewBatch]) -> str:
         """Return the digest that a shard with these chunks has."""
@@ -197,6 +200,7 @@ class ShardLabeller:
         may_read_data = type(self.task).answer is not Task.answer
         data_digest = self.data_digest if may_read_data else ""
         settings = f"{shard.dtype.__name__} {top} {self.device} {data_digest}"
+        settings += self.features.describe(shard)
         if find_decoding(self.task):
             settings += f" {self.sequences if shard.view is not None else self.sequences.top}"
         return settings

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from errno import EMLINK, ENOTSUP, EPERM, EXDEV
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from attar.engines.host_memory import keep_freed_memory
 from attar.models.checks import agreement
@@ -35,6 +35,7 @@ from attar.pipeline.core.stage import (
 from attar.pipeline.keys import data
 from attar.pipeline.keys import deciders as keys
 from attar.stages.artifacts import Answers, Model, Weights
+from attar.stages.label.features import check_features, measure_features
 from attar.stages.label.sequence_labels import SEQUENCE_TOP, SequenceLabels
 from attar.stages.label.shard_labeller import ShardLabeller
 from attar.stages.label.shards import Shard, list_shards
@@ -60,6 +61,7 @@ class Label(Stage[Answers]):
         "top",
         "mix",
         "mix_alpha",
+        "features",
         "data",
     )
 
@@ -77,6 +79,10 @@ class Label(Stage[Answers]):
     top: int = Field(0, ge=0)
     """Number of a view's largest logits to store, with the others' common share; 0: all. Of an
     output of tokens every split is stored so; 0: 32."""
+    features: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    """Layers of the teacher, by their names in ``named_modules``, whose outputs are stored beside
+    the answers to views: one row a sample, the mean over its positions, for losses of features
+    that are ``pooled``."""
     along: Literal["teacher", "labels"] = "teacher"
     """Of an output of tokens: whose tokens the teacher's distributions of views are about."""
     beam: int = Field(1, ge=1)
@@ -90,6 +96,13 @@ class Label(Stage[Answers]):
     changes answers by rounding alone, and does not count in the key."""
     device: Device = "auto"
 
+    @field_validator("features")
+    @classmethod
+    def _check_features(cls, layers: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(layers)) < len(layers):
+            raise ValueError(f"features = {list(layers)} names a layer twice; name each once")
+        return layers
+
     def run(self, out: Path, *, teacher: Model) -> Facts:
         task = load_task(self.task)
         task_check.check_task_once(task)
@@ -98,6 +111,7 @@ class Label(Stage[Answers]):
         shards, work = list_shards(samples, self.views), open_scratch(out)
         cache, member = open_file_cache(out), team.get_team()
         check_teacher_inputs(task, teacher)
+        check_features(task, teacher, self.features)
         mixing = Mixing(self.mix, self.mix_alpha) if self.mix else None
         if mixing is not None:
             check_mixing(task, mixing)
@@ -106,8 +120,9 @@ class Label(Stage[Answers]):
             data_digest = member.broadcast(digest_task_data(task) if member.leads else "")
             settings = (self.view_seed, self.top, device, data_digest)
             sequences = self.describe_sequences() if find_decoding(task) else SequenceLabels()
+            features = measure_features(task, predict, self.features)
             labeller = ShardLabeller(
-                task, splits, predict, cache, *settings, sequences, mixing, self.batch
+                task, splits, predict, cache, *settings, sequences, mixing, self.batch, features
             )
             progress = LabelProgress(shards, samples, work)
             own_shards = shards[member.rank :: member.world]
@@ -126,15 +141,20 @@ class Label(Stage[Answers]):
             "samples": samples,
             "orders": {name: digest_order(samples[name]) for name in learned},
             "outputs": list(task.outputs),
-            **(
-                {}
-                if mixing is None
-                else {"mix": {"kinds": list(self.mix), "alpha": self.mix_alpha}}
-            ),
-            **({"along": self.along, "beam": self.beam} if find_decoding(task) else {}),
+            **self.describe_choices(task),
+            **features.build_facts(samples, self.views),
             "device": device,
             "precision": self.precision,
         }
+
+    def describe_choices(self, task: Task) -> Facts:
+        """Return the facts that answers have of mixed samples, and of tokens."""
+        facts: dict[str, Any] = {}
+        if self.mix:
+            facts["mix"] = {"kinds": list(self.mix), "alpha": self.mix_alpha}
+        if find_decoding(task):
+            facts |= {"along": self.along, "beam": self.beam}
+        return facts
 
     def describe_sequences(self) -> SequenceLabels:
         """Return how a teacher that generates answers. Raises StageError for ``top = 1``."""
@@ -146,7 +166,7 @@ class Label(Stage[Answers]):
         Raises StageError for a graph that is to be computed in another precision than its own.
         """
         if isinstance(teacher, Weights):
-            return teacher.open(device=self.device, precision=self.precision)
+            return teacher.open(device=self.device, precision=self.precision, layers=self.features)
         if self.precision != "fp32":
             raise StageError(
                 f"[answers] has precision = {self.precision!r}, and the teacher is an ONNX graph, "

@@ -28,8 +28,10 @@ Part = Literal[
     "top tokens",
     "rest",
     "padding",
+    "features",
 ]
-"""What a loss reads of an output, or of an input: ``padding``. Places ``[axes, R]`` are indices of
+"""What a loss reads of an output, of an input (``padding``) or of a layer of the teacher
+(``features``). Places ``[axes, R]`` are indices of
 the positions that count, if not all do."""
 
 
@@ -40,7 +42,7 @@ class Lesson(Generic[T]):
     inputs: Mapping[str, T]
     """What the network reads."""
     parts: Mapping[tuple[Part, str], T]
-    """What the loss reads, by the name of the output that it belongs to."""
+    """What the loss reads, by the name of the output, input or layer that it belongs to."""
     labelled: int
     """The number of samples with labels, which come first."""
 

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 import numpy as np
 
 from attar.models import views
+from attar.models.features import answer_with_features, name_features
 from attar.models.generation import Decoding, Integers, find_decoding
 from attar.models.probabilities import to_logits
 from attar.models.task import Predict, Predictor, SplitName, Task
@@ -46,10 +47,11 @@ def check_answers(task: Task, teacher: Model, answers: Answers, device: Device =
 def open_teacher(
     teacher: Model, answers: Answers, device: Device
 ) -> AbstractContextManager[Predictor]:
-    """Open the teacher in the precision in which it answered."""
+    """Open the teacher in the precision in which it answered, with the layers that are stored."""
     if not isinstance(teacher, Weights):
         return teacher.open(device=device)
-    return teacher.open(device=device, precision=answers.facts.get("precision", "fp32"))
+    precision = answers.facts.get("precision", "fp32")
+    return teacher.open(device=device, precision=precision, layers=list(answers.features))
 
 
 def compare_view(
@@ -64,7 +66,8 @@ def compare_view(
         return
     stored = answers.open_rows(split, view)
     seen = take_first_samples(task, answers, split, view)
-    live = task.answer(graphs, seen.inputs)
+    live = answer_with_features(task, graphs, seen.inputs, list(answers.features))
+    tolerance = find_tolerance(answers)
     for name, output in task.outputs.items():
         kept, of = stored[name][seen.indices], to_logits(output.kind, live[name])
         if stored[name].partial:
@@ -72,7 +75,10 @@ def compare_view(
                 kept > kept.min(-1, keepdims=True), of, kept
             )  # the others share one value, the least
         apart = compute_difference(kept, of) if kept.shape == of.shape else np.inf
-        check_difference(apart, name, split, view, find_tolerance(answers))
+        check_difference(apart, name, split, view, tolerance)
+    for name in map(name_features, answers.features if view is not None else ()):
+        apart = compute_difference(stored[name][seen.indices], live[name])
+        check_difference(apart, name, split, view, tolerance)
 
 
 def find_tolerance(answers: Answers) -> float:

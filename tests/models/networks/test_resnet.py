@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from attar.engines.runtimes.torch import build_network
+from attar.engines.runtimes.torch_layers import LayerHook, find_layer
 from attar.models.networks.resnet import ResNet, resnet
 from attar.pipeline.core.errors import StageError
-from attar.stages.distill.layer_hooks import LayerHook, find_layer
 
 
 def parameters(module: nn.Module) -> int:

@@ -13,7 +13,19 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from attar.pipeline.core.errors import StageError
-from attar.stages.distill.feature_losses import attention, compute_angle_cosines, hint, rkd_angle, rkd_distance, similarity
+from attar.stages.distill.feature_losses import (
+    SHRINKAGE,
+    attention,
+    compute_angle_cosines,
+    hint,
+    rkd_angle,
+    rkd_distance,
+    similarity,
+    simkd,
+    standardize_features,
+    vkd,
+    whiten_features,
+)
 from attar.stages.learning.losses import mse
 
 Compare = Callable[[Tensor, Tensor], Tensor]
@@ -119,6 +131,52 @@ def test_hint_by_hand() -> None:
     assert hint(torch.tensor([[1.0, 2.0]]), torch.tensor([[0.0, 4.0]])).item() == 2.5
 
 
+def test_simkd_by_hand() -> None:
+    """Differences 1, -2, 0 and 3: the mean of their squares is 14 / 4."""
+    assert simkd(points((1, 0), (2, 3)), points((0, 2), (2, 0))).item() == 3.5
+    with pytest.raises(StageError, match="answers 2 numbers a sample, and the teacher's layer 3"):
+        simkd(torch.zeros(4, 2), torch.zeros(4, 3))
+
+
+def test_vkd_by_hand() -> None:
+    """Differences 1/2, 3, 1 and 0: 1/8, 5/2, 1/2 and 0, of which the mean is 25/32."""
+    assert vkd(points((0.5, 3), (1, 0)), points((0, 0), (0, 0))).item() == pytest.approx(25 / 32, rel=1e-9)
+
+
+def test_a_row_is_standardized_over_its_own_numbers() -> None:
+    """1, 3, 5, 7 have the mean 4 and the variance 5; a row of equal numbers becomes 0."""
+    expected = [[number / math.sqrt(5) for number in (-3, -1, 1, 3)], [0.0] * 4]
+    assert standardize_features(points((1, 3, 5, 7), (2, 2, 2, 2))) == pytest.approx(torch.tensor(expected).numpy(), rel=1e-5)
+
+
+def test_whitening_by_hand() -> None:
+    """Independent numbers of the variances 4 and 1/4 (with n - 1 = 3: sums of squares 12 and 3/4)."""
+    root, small = math.sqrt(3), math.sqrt(3) / 4
+    features = points((root, small), (root, -small), (-root, small), (-root, -small)) + 7
+    expected = features - 7
+    expected /= torch.tensor(
+        [math.sqrt(4 * (1 - SHRINKAGE) + 2.125 * SHRINKAGE), math.sqrt((1 - SHRINKAGE) / 4 + 2.125 * SHRINKAGE)]
+    )
+    assert torch.allclose(whiten_features(features), expected)
+
+
+@patient
+@given(seeds, st.integers(1, 6))
+def test_whitened_numbers_are_uncorrelated(seed: int, width: int) -> None:
+    features, mixing = drawn(seed, (400, width), (width, width))
+    mixed = features @ (mixing + 3 * torch.eye(width, dtype=mixing.dtype)) + 5
+    whitened = whiten_features(mixed)
+    assert torch.allclose(whitened.mean(0), torch.zeros(width, dtype=mixed.dtype), atol=1e-9)
+    variances = torch.linalg.eigvalsh(whitened.T @ whitened / 399)
+    assert variances.max() <= 1 + 2 * SHRINKAGE
+    assert torch.allclose(whiten_features(100 * mixed), whitened, atol=1e-9)
+
+
+@pytest.mark.parametrize("features", [torch.zeros(3, 4), torch.ones(1, 4), torch.eye(2, 8)], ids=["none", "one", "few"])
+def test_whitening_of_too_few_samples_is_finite(features: Tensor) -> None:
+    assert whiten_features(features).isfinite().all()
+
+
 def test_a_hint_teaches_the_regressor_too() -> None:
     student, teacher = drawn(0, (4, 3), (4, 5))
     regressor = torch.nn.Linear(3, 5, dtype=torch.float64)
@@ -130,6 +188,12 @@ def test_a_hint_teaches_the_regressor_too() -> None:
 
 
 # ---- gradients
+
+
+@pytest.mark.parametrize("loss", [simkd, vkd])
+def test_gradients_of_rows(loss: Compare) -> None:
+    student, teacher = drawn(1, (3, 4), (3, 4))
+    assert torch.autograd.gradcheck(lambda s: loss(s, teacher), (student.requires_grad_(),))
 
 
 @each_loss

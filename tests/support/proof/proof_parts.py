@@ -70,7 +70,7 @@ class Linear(Weights):
         matrix = np.load(self.root / "matrix.npy")
         yield Predictor({"model": lambda inputs: {"logits": np.asarray(inputs["x"] @ matrix)}})
 
-    def open(self, threads: int | None = None, device: str = "cpu", precision: str = "fp32") -> Any:
+    def open(self, threads: int | None = None, device: str = "cpu", precision: str = "fp32", layers: Any = ()) -> Any:
         return self._opened()
 
 

@@ -13,8 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydantic import field_validator
+from safetensors import safe_open
+from safetensors.numpy import save_file
 
 from attar.bundle.manifest import Manifest
+from attar.models.features import FEATURES
 from attar.models.postprocess.known import OutputSteps
 from attar.models.preprocess import Scale
 from attar.models.preprocess.known import Steps
@@ -66,20 +69,34 @@ class RowsLate(Label):
         return facts
 
 
+class FeaturesLate(Label):
+    """The features of every view stand one row late beside its answers."""
+
+    def run(self, out: Path, *, teacher: Model) -> Facts:
+        facts = super().run(out, teacher=teacher)
+        for path in out.glob("train.*"):
+            with safe_open(path, "np") as file:
+                tensors, notes = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118  # no mapping
+            path.unlink()  # the name alone: the teacher's own features are kept under another
+            late = {name: np.roll(array, 1, 0) for name, array in tensors.items() if name.endswith(FEATURES)}
+            save_file(tensors | late, path, notes)
+        return facts
+
+
 class SpoiltStudent(Distill):
     """The student, then a function of its ``state_dict``."""
 
     spoil: CodeName
 
     def run(self, out: Path, *, teacher: Model, answers: Answers, start: Weights | None = None) -> Facts:
-        from safetensors.torch import load_file, save_file
+        from safetensors import torch
 
         from attar.pipeline.core import names
 
         facts = super().run(out, teacher=teacher, answers=answers, start=start)
-        tensors = load_file(out / "weights.safetensors")
+        tensors = torch.load_file(out / "weights.safetensors")
         names.load_object(self.spoil)(tensors)
-        save_file(tensors, out / "weights.safetensors")
+        torch.save_file(tensors, out / "weights.safetensors")
         return facts
 
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from attar.engines.runtimes.torch_layers import LayerHook, find_last_linear, find_layer, hook_layer
 from attar.pipeline.core.errors import StageError
-from attar.stages.distill.layer_hooks import LayerHook, find_last_linear, find_layer, hook_layer
 
 
 def network() -> nn.Sequential:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -128,3 +129,26 @@ def find_last_linear(module: nn.Module) -> nn.Linear:
             "distiller.features"
         )
     return layers[-1]
+
+
+def list_nesting_encoders(module: nn.Module) -> list[nn.TransformerEncoder]:
+    """Return the encoders that give their layers nested tensors in evaluation mode."""
+    encoders = [layer for layer in module.modules() if isinstance(layer, nn.TransformerEncoder)]
+    return [encoder for encoder in encoders if encoder.use_nested_tensor]
+
+
+@contextmanager
+def keep_padding(module: nn.Module) -> Iterator[None]:
+    """Let the layers of its encoders return padded tensors.
+
+    In evaluation mode an encoder with a padding mask gives its layers nested tensors, which have no
+    padding and cannot be compared with others.
+    """
+    nesting = list_nesting_encoders(module)
+    for encoder in nesting:
+        encoder.use_nested_tensor = False
+    try:
+        yield
+    finally:
+        for encoder in nesting:
+            encoder.use_nested_tensor = True

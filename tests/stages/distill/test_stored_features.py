@@ -1,0 +1,163 @@
+"""Losses of stored features: what the teacher beside the student would say, without a teacher."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from attar.engines.runtimes.torch import build_network, call_network
+from attar.models import views
+from attar.models.task import load_task
+from attar.pipeline.core.errors import StageError
+from attar.pipeline.core.progress import listen_to_progress
+from attar.stages.artifacts import Answers, Weights
+from attar.stages.distill.feature_loss_settings import Attention, FeatureLoss, Hint, Rkd, Similarity, SimKd, VkD
+from attar.stages.distill.loss_settings import Kd
+from attar.stages.distill.objective import DistillationObjective
+from attar.stages.distill.stage import Distill
+from attar.stages.learning.lesson import send_lesson
+from tests.support.stages.labelling import label_with
+from tests.support.stages.training import READER, SENTENCES, InterruptError, interrupt_at, make_out
+from tests.support.tasks.smoke import NOBODY, weights
+
+RING, LAYERS = "tests.support.tasks.ring_task:Ring", "tests.support.tasks.ring_task:layers"
+HERE = "tests.stages.distill.test_stored_features"
+STUDENT: dict[str, Any] = {"task": RING, "network": LAYERS, "epochs": 2, "batch": 64, "learning_rate": 0.01}
+LOSSES: list[FeatureLoss] = [
+    Rkd(student="5", teacher="5", pooled=True),
+    Similarity(student="0", teacher="0", pooled=True),
+    Hint(student="5", teacher="5", pooled=True),
+    VkD(student="5", teacher="5", weight=2.0),
+    VkD(student="5", teacher="0", normalize="whiten", warmup=0.5),
+]
+Taught = tuple[Weights, Answers]
+
+
+@pytest.fixture(scope="module")
+def taught(tmp_path_factory: pytest.TempPathFactory) -> Taught:
+    folder = tmp_path_factory.mktemp("stored")
+    teacher = weights(folder / "teacher", LAYERS, RING, width=16)
+    return teacher, label_with(teacher, make_out(folder), features=("0", "5"))
+
+
+def build(answers: Answers, teacher: Weights | None, *losses: FeatureLoss, **student: Any) -> tuple[Any, nn.Module]:
+    """An objective of these losses and its student."""
+    torch.manual_seed(0)
+    network = build_network(student.get("network", LAYERS), student.get("options", {}))
+    objective = DistillationObjective(1.0, losses, answers, teacher=teacher)
+    torch.manual_seed(1)
+    objective.build_auxiliary(load_task(answers.facts["task"]), network)
+    return objective, network
+
+
+def without_features(answers: Answers) -> Answers:
+    facts = {name: value for name, value in answers.facts.items() if name != "features"}
+    return Answers(answers.key, answers.digest, answers.root, facts)
+
+
+def compute(objective: Any, network: nn.Module, answers: Answers, view: int) -> float:
+    task = load_task(answers.facts["task"])
+    seen = views.make_chunk(task, task.split("train"), 1, seed=0, view=view).take(np.arange(40, 80))
+    objective.set_progress(0.25)
+    lesson = send_lesson(objective.read_lesson(task, seen, view), torch.device("cpu"))
+    value: Tensor = objective(task, call_network(network, task, lesson.inputs), lesson)
+    return value.item()
+
+
+def compare_sources(teacher: Weights, answers: Answers, loss: FeatureLoss, view: int = 1, **student: Any) -> tuple[float, float]:
+    """The loss of stored features, and of a teacher beside the student, with the same regressor."""
+    stored, live = build(answers, None, loss, **student), build(without_features(answers), teacher, loss, **student)
+    live[0].live_features.regressors.load_state_dict(stored[0].stored_features.regressors.state_dict())
+    return compute(*stored, answers, view), compute(*live, answers, view)
+
+
+@pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: str(loss.kind))
+def test_stored_features_say_what_the_teacher_says(taught: Taught, loss: FeatureLoss) -> None:
+    teacher, answers = taught
+    stored, live = compare_sources(teacher, answers, loss)
+    assert stored == pytest.approx(live, rel=5e-3)  # half precision
+    assert stored != live
+    assert stored != pytest.approx(compute(*build(answers, None, loss), answers, view=0), rel=1e-6)
+
+
+def test_states_are_compared_without_their_padding(tmp_path: Path) -> None:
+    teacher = weights(tmp_path / "teacher", READER, SENTENCES)
+    answers = label_with(teacher, make_out(tmp_path), features=("pair",), views=1)
+    network = {"network": "tests.support.tasks.token_task:student"}
+    loss = VkD(student="pair", teacher="pair")
+    stored, live = compare_sources(teacher, answers, loss, view=0, **network)
+    assert stored == pytest.approx(live, rel=5e-3)
+
+
+def test_the_teacher_may_be_gone(taught: Taught, tmp_path: Path) -> None:
+    """Every loss at once; two trainings end in the same bytes, one of which is interrupted."""
+    settings, out = STUDENT | {"losses": (Kd(), *LOSSES)}, make_out(tmp_path)
+    facts = Distill(**settings).run(out, teacher=NOBODY, answers=taught[1])
+    assert facts["features"] == {"stored": ["rkd", "similarity", "hint", "vkd", "vkd"], "live": []}
+    assert np.isfinite(facts["history"][-1]["loss"])
+    broken = make_out(tmp_path, "broken")
+    with pytest.raises(InterruptError), listen_to_progress(interrupt_at(15)):  # in the second epoch
+        Distill(**settings).run(broken, teacher=NOBODY, answers=taught[1])
+    Distill(**settings).run(broken, teacher=NOBODY, answers=taught[1])
+    assert (broken / "weights.safetensors").read_bytes() == (out / "weights.safetensors").read_bytes()
+    names = set(load_file(out / "weights.safetensors"))
+    assert names == set(build_network(LAYERS, {}).state_dict())  # no projection is part of the student
+
+
+def test_what_is_not_pooled_runs_the_teacher(taught: Taught, tmp_path: Path) -> None:
+    teacher, answers = taught
+    losses = (Rkd(student="5", teacher="5"), VkD(student="5", teacher="5"))
+    facts = Distill(**STUDENT | {"losses": losses, "epochs": 1}).run(make_out(tmp_path), teacher=teacher, answers=answers)
+    assert facts["features"] == {"stored": ["vkd"], "live": ["rkd"]}
+
+
+@pytest.mark.parametrize(
+    ("loss", "told"),
+    [
+        (VkD(student="6x", teacher="5"), r"the student has no layer '6x'"),
+        (SimKd(student="5", teacher="5"), "projector of 16"),
+        (Attention(student="5", teacher="5"), "needs the teacher itself"),
+    ],
+)
+def test_a_loss_that_cannot_read_its_layers_is_refused(taught: Taught, loss: FeatureLoss, told: str) -> None:
+    with pytest.raises(StageError, match=told):
+        build(taught[1], None, loss)
+
+
+class Reuser(nn.Module):
+    """A trunk of its own, a projector to the teacher's width, and the teacher's head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trunk = nn.Sequential(nn.Linear(2, 8), nn.ReLU())
+        self.projector = nn.Sequential(nn.Linear(8, 16), nn.ReLU())
+        self.add_module("6", nn.Linear(16, 2))
+
+    def forward(self, point: Tensor) -> Tensor:
+        made: Tensor = self.get_submodule("6")(self.projector(self.trunk(point)))
+        return made
+
+
+def test_simkd_keeps_the_head_that_it_inherits(taught: Taught, tmp_path: Path) -> None:
+    """Chen et al. 2022: the features are learned, and the teacher's classifier is used as it is."""
+    teacher, answers = taught
+    settings = STUDENT | {"network": f"{HERE}:Reuser", "inherit": True, "lambda_kd": 1.0, "epochs": 12, "learning_rate": 0.03}
+    out = make_out(tmp_path)
+    facts = Distill(**settings, losses=(SimKd(student="projector", teacher="5"),)).run(out, teacher=teacher, answers=answers)
+    trained, known = load_file(out / "weights.safetensors"), load_file(teacher.root / "weights.safetensors")
+    assert torch.equal(trained["6.weight"], known["6.weight"])
+    assert torch.equal(trained["6.bias"], known["6.bias"])
+    assert facts["history"][-1]["loss"] < facts["history"][0]["loss"] / 5
+    assert facts["correlation"] > 0.95
+
+
+def test_simkd_without_a_head_to_reuse_is_refused() -> None:
+    with pytest.raises(ValidationError, match="inherit = true"):
+        Distill(**STUDENT | {"losses": (SimKd(student="5", teacher="5"),), "lambda_kd": 1.0})
