@@ -33,6 +33,7 @@ weights = "teacher.safetensors"
 
 [answers]
 views = 2
+features = ["5"]
 
 [student]
 network = "NETS"
@@ -40,7 +41,7 @@ epochs = 4
 learning_rate = 0.02
 accumulate = 2
 lambda_kd = 1.0
-losses = [{ kind = "kd", temperature = 2.0 }]
+losses = [{ kind = "kd", temperature = 2.0 }, { kind = "vkd", student = "5", teacher = "5" }]
 distiller = { teacher_attention = false, student_attention = false }
 
 [control]
@@ -72,7 +73,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_file(layers(width=32).state_dict(), folder / "teacher.safetensors")
     shutil.copy(Path(ring_task.__file__), folder)
     (folder / "recipe.toml").write_text(RECIPE.replace("NETS", "ring_task.py:layers"))
-    (folder / "breaks.toml").write_text(RECIPE.replace("NETS", "breaks.py:Breaks"))
+    breaks = RECIPE.replace("NETS", "breaks.py:Breaks").replace('student = "5"', 'student = "inner.5"')
+    (folder / "breaks.toml").write_text(breaks)
     (folder / "breaks.py").write_text(BREAKS)
     return folder
 
