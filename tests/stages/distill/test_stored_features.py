@@ -22,9 +22,8 @@ from attar.stages.distill.feature_loss_settings import Attention, FeatureLoss, H
 from attar.stages.distill.loss_settings import Kd
 from attar.stages.distill.objective import DistillationObjective
 from attar.stages.distill.stage import Distill
-from attar.stages.learning.lesson import send_lesson
 from tests.support.stages.labelling import label_with
-from tests.support.stages.training import READER, SENTENCES, InterruptError, interrupt_at, make_out
+from tests.support.stages.training import READER, SENTENCES, InterruptError, interrupt_at, make_out, measure_loss
 from tests.support.tasks.smoke import NOBODY, weights
 
 RING, LAYERS = "tests.support.tasks.ring_task:Ring", "tests.support.tasks.ring_task:layers"
@@ -66,9 +65,7 @@ def compute(objective: Any, network: nn.Module, answers: Answers, view: int) -> 
     task = load_task(answers.facts["task"])
     seen = views.make_chunk(task, task.split("train"), 1, seed=0, view=view).take(np.arange(40, 80))
     objective.set_progress(0.25)
-    lesson = send_lesson(objective.read_lesson(task, seen, view), torch.device("cpu"))
-    value: Tensor = objective(task, call_network(network, task, lesson.inputs), lesson)
-    return value.item()
+    return measure_loss(objective, task, call_network(network, task, seen.inputs), seen, view).item()
 
 
 def compare_sources(teacher: Weights, answers: Answers, loss: FeatureLoss, view: int = 1, **student: Any) -> tuple[float, float]:
