@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
-from contextlib import redirect_stdout
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +19,7 @@ from attar.pipeline.core.errors import MissingDependencyError, RecipeError
 if TYPE_CHECKING:
     from attar.pipeline.run import Record
     from attar.search.result import SearchResult, VariantResult
+    from attar.search.runner import Runner
     from attar.search.variant import Search
 
 NOT_FOUND = 3
@@ -33,7 +36,20 @@ NOT_FOUND = 3
     show_default="latest/RECIPE-search in the store",
     help="Folder for the page of the search, search.html, and search.json.",
 )
-def search(output: Path | None, against: Path | None, trusted: Path | None, **options: Any) -> None:
+@click.option(
+    "--ray",
+    "address",
+    metavar="ADDRESS",
+    help="Ray cluster that trains and times: HOST:PORT, or auto for the one of this machine. It "
+    "needs a store at a URL.",
+)
+def search(
+    output: Path | None,
+    address: str | None,
+    against: Path | None,
+    trusted: Path | None,
+    **options: Any,
+) -> None:
     """Find the best student that keeps the recipe's promises.
 
     The recipe's section [search] names the settings that may change. All variants are built
@@ -47,12 +63,48 @@ def search(output: Path | None, against: Path | None, trusted: Path | None, **op
         raise RecipeError("a search compares with no bundle in production; run the found recipe")
     if team.is_started_in_team():
         raise RecipeError("a search trains one student after the other; start it without torchrun")
-    opened, result = find_best(options)
-    from attar.proof.ledger.ledger_json import to_json
+    opened = open_search(options)
+    with open_runner(opened, address) as runner:
+        records = run(opened, runner, output, options)
     from attar.recipes.workspace import choose_exit_code
-    from attar.search.report import write_search_report
-    from attar.search.winner import write_winner
 
+    sys.exit(choose_exit_code(records))
+
+
+def open_search(options: dict[str, Any]) -> Search:
+    """Raises MissingDependencyError if the extra is not installed."""
+    try:
+        from attar.search.variant import Search
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError(
+            f"a search needs {error.name}: pip install 'attar[search]'"
+        ) from error
+    names = ("recipe", "store", "overrides", "targets", "device")
+    return Search.create(**{name: options[name] for name in names})
+
+
+@contextmanager
+def open_runner(opened: Search, address: str | None) -> Iterator[Runner]:
+    """Yield what trains and times: the cluster at ``address``, or this machine."""
+    if address is None:
+        from attar.search.runner import LocalRunner
+
+        yield LocalRunner()
+        return
+    from attar.search.cluster.runner import open_cluster
+
+    with open_cluster(opened, address) as runner:
+        yield runner
+
+
+def run(
+    opened: Search, runner: Runner, output: Path | None, options: dict[str, Any]
+) -> list[Record]:
+    """Search, run the winner, and show both."""
+    from attar.search.report import write_search_report
+    from attar.search.winner import judge_winner, write_winner
+
+    result = find_best(opened, runner)
     folder = output or opened.store.root / "latest" / f"{result.recipe}-search"
     page = write_search_report(result, folder)
     winner = result.get_winner()
@@ -60,59 +112,53 @@ def search(output: Path | None, against: Path | None, trusted: Path | None, **op
         print_failure(result, page, options["as_json"])
         sys.exit(NOT_FOUND)
     file = write_winner(opened, winner)
-    records, report = run_winner(opened, file)
+    records, report = run_winner(opened, file, runner)
+    result = replace(result, test=judge_winner(records))
+    write_search_report(result, folder)
     if not options["as_json"]:
         print_winner(winner, result, page, file)
-    show_results(records, report, options, {"search": to_json(result), "page": str(page)})
-    sys.exit(choose_exit_code(records))
+    show_results(records, report, options, describe_search(result, page))
+    return records
 
 
-def find_best(options: dict[str, Any]) -> tuple[Search, SearchResult]:
-    """Raises MissingDependencyError if the extra is not installed."""
-    try:
-        from attar.search.run import run_search
-        from attar.search.variant import Search
-    except ModuleNotFoundError as error:
-        raise MissingDependencyError(
-            f"a search needs {error.name}: pip install 'attar[search]'"
-        ) from error
+def find_best(opened: Search, runner: Runner) -> SearchResult:
     from attar.cli.console import open_console
+    from attar.search.run import run_search
 
-    names = ("recipe", "store", "overrides", "targets", "device")
-    opened = Search.create(**{name: options[name] for name in names})
     with open_console() as view, redirect_stdout(sys.stderr):
-        return opened, run_search(opened, view.done)
+        return run_search(opened, view.done, runner)
 
 
-def run_winner(opened: Search, file: Path) -> tuple[list[Record], Path]:
+def run_winner(opened: Search, file: Path, runner: Runner) -> tuple[list[Record], Path]:
     """Run the found recipe, which makes what the search did not, and write its report."""
     from attar.cli.console import open_console
     from attar.cli.deliver import deliver_results
-    from attar.recipes.workspace import open_workspace
-    from attar.stages.slots import SLOTS
 
-    workspace = open_workspace(str(file), SLOTS, opened.store, device=opened.device)
-    records: list[Record] = []
     with open_console() as view, redirect_stdout(sys.stderr):
-        for record in workspace.run.walk():
-            view.done(record)
-            records.append(record)
-    report = deliver_results(records, workspace.output, workspace.recipe.title, workspace.store)
-    return records, report
+        records = runner.run_winner(opened, file, view.done)
+    output = opened.store.root / "latest" / file.stem
+    return records, deliver_results(records, output, file.stem, opened.store)
+
+
+def describe_search(result: SearchResult, page: Path) -> dict[str, Any]:
+    """Return the search for ``--json``."""
+    from attar.proof.ledger.ledger_json import to_json
+
+    return {"search": to_json(result), "page": str(page)}
 
 
 def print_winner(winner: VariantResult, result: SearchResult, page: Path, file: Path) -> None:
     click.echo(f"winner  {winner.title}")
     for note in result.notes:
         click.echo(f"        {note}")
+    if result.test and result.test.verdict != "passed":
+        click.echo(f"test    {result.test.verdict}: {'; '.join(result.test.reasons)}")
     click.echo(f"recipe  {file}\nsearch  {page}")
 
 
 def print_failure(result: SearchResult, page: Path, as_json: bool) -> None:
-    from attar.proof.ledger.ledger_json import to_json
-
     if as_json:
-        click.echo(json.dumps({"search": to_json(result), "page": str(page)}, indent=1))
+        click.echo(json.dumps(describe_search(result, page), indent=1))
         return
     click.echo("no variant keeps all promises on validation; the closest:")
     for each in result.list_closest():

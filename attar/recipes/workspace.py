@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from attar.pipeline.core.errors import GateError, RecipeError, suggest_name
@@ -79,14 +79,19 @@ def open_workspace(
     device: str = "auto",
     against: Path | None = None,
     trusted: Path | None = None,
+    name: str | None = None,
 ) -> Workspace:
-    """Load the recipe and put its folder first on the import path. Writes nothing. Raises
-    RecipeError."""
+    """Load the recipe and put its folder first on the import path. Writes nothing.
+
+    ``name`` is the one under which the store remembers it, if not by its path. Raises RecipeError.
+    """
     path = find_recipe(recipe)
     put_first_on_path(path.parent)
     stored = store if isinstance(store, Store) else Store(store)
     code = Fingerprint(path.parent, stored.root / "code.json")
     loaded = recipes.load_recipe(path, table, overrides, targets, device, code, against, trusted)
+    if name is not None:
+        loaded = replace(loaded, name=name)
     return Workspace(loaded, stored, Run(loaded.pipeline, stored, code, loaded.name), table)
 
 

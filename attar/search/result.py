@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from attar.proof.estimates.bounds import ConfidenceBounds
+from attar.proof.gate import GateVerdict
 from attar.search.variant import Variant
 
 Status = Literal[
@@ -47,6 +48,15 @@ class VariantResult:
 
 
 @dataclass(frozen=True)
+class WinnerTest:
+    """The one look of the winner at the test split."""
+
+    verdict: GateVerdict | Literal["no verdict"]
+    reasons: tuple[str, ...] = ()
+    """The promises that it broke or left open, and what ended its run."""
+
+
+@dataclass(frozen=True)
 class SearchResult:
     """All variants in the order of their speed, and how they were chosen."""
 
@@ -62,9 +72,11 @@ class SearchResult:
     reference_p50: float | None
     """The teacher's own graph at the batch size that decides, in microseconds."""
     epochs_each: int
-    """Of a whole training."""
+    """Of a whole training, unless the variant sets its own."""
     notes: tuple[str, ...] = field(default=())
     """What the search saved, and what the next promise would cost, in sentences."""
+    test: WinnerTest | None = None
+    """What the test split said of the winner; None before it was asked."""
 
     def get_winner(self) -> VariantResult | None:
         return next((each for each in self.variants if each.name == self.winner), None)

@@ -6,23 +6,26 @@ from collections.abc import Sequence
 
 from attar.proof.report.formatting import format_score
 from attar.search.result import SearchResult, VariantResult, count_epochs
-from attar.search.speeds import Show, time_variants
+from attar.search.runner import LocalRunner, Runner
+from attar.search.speeds import Show
 from attar.search.study import VariantStudy
-from attar.search.variant import Search
+from attar.search.variant import Search, Variant
 
 UNTRAINED = ("too slow", "cannot win", "refused")
 """What a search knows without a training."""
 
 
-def run_search(search: Search, show: Show) -> SearchResult:
+def run_search(search: Search, show: Show, runner: Runner | None = None) -> SearchResult:
     """Return what was found of all variants. What the store has is made no second time.
+
+    Everything is run here unless there is a ``runner``.
 
     Raises StageError if the teacher, the timing or a trial breaks.
     """
-    student = search.student
-    timing = time_variants(search, show)
+    student, runner = search.student, runner or LocalRunner()
+    timing = runner.time_variants(search, show)
     study = VariantStudy(search, timing.variants, student.epochs, student.seed)
-    variants = tuple(study.run(show))
+    variants = tuple(study.run(runner, show))
     winner = study.find_winner()
     limits = search.limits.model_dump(exclude={"hops", "regression"}, exclude_none=True)
     return SearchResult(
@@ -40,15 +43,21 @@ def run_search(search: Search, show: Show) -> SearchResult:
 
 
 def describe_savings(variants: Sequence[VariantResult], epochs_each: int) -> str:
-    """Return how many trainings and epochs the search did without."""
+    """Return how many trainings and epochs the search did without. ``epochs_each`` are those of
+    a student whose settings do not name them."""
     counts = {status: count_status(variants, status) for status in (*UNTRAINED, "stopped")}
     epochs = count_epochs(variants)
+    whole = {each.student: each.get_epochs(epochs_each) for each in map(restore, variants)}
     return (
         f"Of {len(variants)} variants {counts['too slow']} were timed too slow and never trained, "
         f"{counts['cannot win']} could not win against one that keeps all promises, and "
         f"{counts['stopped']} were stopped early. Trained were "
-        f"{sum(epochs.values())} of the {len(epochs) * epochs_each} epochs of all students."
+        f"{sum(epochs.values())} of the {sum(whole.values())} epochs of all students."
     )
+
+
+def restore(result: VariantResult) -> Variant:
+    return Variant(0, result.settings)
 
 
 def count_status(variants: Sequence[VariantResult], status: str) -> int:

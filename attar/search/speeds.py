@@ -45,6 +45,11 @@ class VariantSpeeds:
         return max(self.timed.items(), key=lambda item: item[1].speedup, default=None)
 
     @property
+    def speed(self) -> float:
+        """The speedup of the fastest candidate; 0 if none was timed."""
+        return self.best[1].speedup if self.best else 0.0
+
+    @property
     def why(self) -> str:
         """Why none of its candidates was timed."""
         reasons = dict.fromkeys(engine.why for engine in self.engines.values() if engine.why)
@@ -57,6 +62,13 @@ class Timing:
     reference_p50: float | None
     """The teacher's own graph at the batch size that decides, in microseconds; None if no engine
     was timed."""
+
+
+def make_shared(search: Search, show: Show) -> None:
+    """Make what all variants have in common. Raises StageError."""
+    base = search.open([])
+    slots = {name: base.recipe.pipeline.slots[name] for name in SHARED}
+    check_shared({record.slot: record for record in walk(base, slots, list(slots), show)})
 
 
 def time_variants(search: Search, show: Show) -> Timing:

@@ -1,4 +1,4 @@
-"""The study: which variant is trained next, and which training is not worth its end.
+"""The study: which variants are trained next, and what is known of all.
 
 Optuna's tree-structured Parzen estimator samples (Akiba et al. 2019, arXiv:1907.10902; Watanabe
 2023, arXiv:2304.11127), with the broken promises as its constraints.
@@ -6,62 +6,44 @@ Optuna's tree-structured Parzen estimator samples (Akiba et al. 2019, arXiv:1907
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
-from optuna.pruners import BasePruner
 from optuna.samplers import TPESampler
-from optuna.study import Study
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.trial import Trial, TrialState
 
-from attar.pipeline.core.errors import RecipeError, StageError, StoppedError
+from attar.pipeline.core.errors import RecipeError, StageError
 from attar.pipeline.recipe.search_space import SearchSpace
 from attar.proof.ledger.speeds import EngineSpeed
+from attar.search.descriptions import describe, describe_trained
 from attar.search.result import VariantResult
 from attar.search.speeds import Show, VariantSpeeds
-from attar.search.trial import CandidateOutcome, TrialOutcome, run_trial
+from attar.search.stopping import Rival, create_rule
+from attar.search.trial import TrialOutcome, TrialPlan
 from attar.search.variant import Search, Variant
+
+if TYPE_CHECKING:
+    from attar.search.runner import Runner, TrialEnd
 
 ASKS = 20
 """Suggestions of the sampler that may be known already, before the middle of the rest is taken."""
-SPEED, NOISE = "speed", "noise"
-"""Attributes of a trial: its speedup, and how uncertain its score on validation is."""
-BREAKS_ANSWERS = "breaks_answers"
-"""An attribute of a trial: whether all its engines break a promise about the answers."""
 SHORTFALL = "shortfall"
 """The constraint of a trial: how far its worst promise is broken."""
+STOPPED = (
+    "at the same share of its training it was behind one that keeps all promises and is no "
+    "worse otherwise, or whose answers broke a promise in the end"
+)
 
 
-def suggest_rungs(epochs: int) -> frozenset[int]:
-    """Return the epochs after which a training may be stopped: a third and two thirds."""
-    return frozenset({math.ceil(epochs / 3), math.ceil(2 * epochs / 3)})
+@dataclass(frozen=True)
+class AskedVariant:
+    """A variant that the sampler asks for."""
 
-
-class PromisePruner(BasePruner):
-    """Stops a training at a rung if a whole one had the better score at the same epoch, by more
-    than its score is uncertain, and is faster or broke a promise about the answers.
-
-    A rung compares all trainings at equal cost, as successive halving does (Jamieson and Talwalkar
-    2016, arXiv:1502.07943). It keeps no fixed share, since the fastest variant is sought and not
-    that of the best score.
-    """
-
-    def __init__(self, rungs: frozenset[int]) -> None:
-        self.rungs = rungs
-
-    def prune(self, study: Study, trial: FrozenTrial) -> bool:
-        epoch = trial.last_step
-        if epoch is None or epoch not in self.rungs:
-            return False
-        own, speed = trial.intermediate_values[epoch], trial.user_attrs[SPEED]
-        return any(
-            other.intermediate_values[epoch] > own + other.user_attrs[NOISE]
-            and (other.user_attrs[SPEED] >= speed or other.user_attrs[BREAKS_ANSWERS])
-            for other in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        )
+    speeds: VariantSpeeds
+    trial: Trial
 
 
 @dataclass
@@ -71,11 +53,12 @@ class VariantStudy:
     search: Search
     speeds: Sequence[VariantSpeeds]
     epochs: int
-    """Of a whole training."""
+    """Of a whole training, unless the variant says otherwise."""
     seed: int = 0
     results: dict[str, VariantResult] = field(default_factory=dict)
     students: set[str] = field(default_factory=set)
     """The settings of the students that were trained. Targets of one student share it."""
+    rivals: list[Rival] = field(default_factory=list)
     tried: int = 0
     errors: list[StageError] = field(default_factory=list)
     """Of the variants that failed."""
@@ -84,25 +67,28 @@ class VariantStudy:
 
     def __post_init__(self) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
+        space = self.search.space
         sampler = TPESampler(
             seed=self.seed,
-            n_startup_trials=max(2, self.search.space.trials // 3),
+            n_startup_trials=max(2, space.trials // 3),
+            constant_liar=space.parallel > 1,
         )
-        pruner = PromisePruner(suggest_rungs(self.epochs))
-        self.study = optuna.create_study(sampler=sampler, pruner=pruner, direction="maximize")
-        self.distributions = list_distributions(self.search.space)
+        self.study = optuna.create_study(sampler=sampler, direction="maximize")
+        self.distributions = list_distributions(space)
 
-    def run(self, show: Show) -> list[VariantResult]:
-        """Train variants until none is left that may win, or all trials are used.
+    def run(self, runner: Runner, show: Show) -> list[VariantResult]:
+        """Train variants until none is left that may win, or all trials are used. What is asked
+        next depends on whole batches alone, so it is the same wherever they run.
 
         Raises StageError if every training failed.
         """
         for speeds in self.speeds:
             self.sort_out(speeds)
-        while left := self.list_left():
-            speeds, trial = self.ask(left)
-            self.results[speeds.variant.name] = self.train(speeds, trial, show)
-            self.tried += 1
+        while batch := self.ask_batch():
+            plans = [self.plan(each.speeds) for each in batch]
+            for each, end in zip(batch, runner.run_trials(self.search, plans, show), strict=True):
+                self.results[each.speeds.variant.name] = self.tell(each, end)
+                self.tried += 1
         if self.errors and len(self.errors) == self.tried:
             raise self.errors[0]
         for speeds in self.speeds:
@@ -132,7 +118,7 @@ class VariantStudy:
             and self.can_win(each)
             and not (is_full and each.variant.student not in self.students)
         ]
-        return sorted(left, key=lambda each: -get_speed(each))
+        return sorted(left, key=lambda each: -each.speed)
 
     def can_win(self, speeds: VariantSpeeds) -> bool:
         """Whether a variant may be better than all that keep the promises. A measure on validation
@@ -166,7 +152,19 @@ class VariantStudy:
             )
         return float(value)
 
-    def ask(self, left: Sequence[VariantSpeeds]) -> tuple[VariantSpeeds, Trial]:
+    def ask_batch(self) -> list[AskedVariant]:
+        """Return the variants to train at once, of different students: those of one student share
+        its training."""
+        batch: list[AskedVariant] = []
+        left = self.list_left()
+        while left and len(batch) < self.search.space.parallel:
+            batch.append(self.ask(left))
+            students = {each.speeds.variant.student for each in batch}
+            self.students |= students
+            left = [each for each in self.list_left() if each.variant.student not in students]
+        return batch
+
+    def ask(self, left: Sequence[VariantSpeeds]) -> AskedVariant:
         """Return the next variant to train: the sampler's choice, first the middle by speed."""
         known = {encode(self.search.space, s.variant): s for s in left}
         middle = encode(self.search.space, left[len(left) // 2].variant)
@@ -176,37 +174,51 @@ class VariantStudy:
             trial = self.study.ask(self.distributions)
             speeds = known.get(tuple(sorted(trial.params.items())))
             if speeds is not None:
-                trial.set_user_attr(SPEED, get_speed(speeds))
-                return speeds, trial
-            trial.set_user_attr(SPEED, 0.0)
+                return AskedVariant(speeds, trial)
             self.study.tell(trial, state=TrialState.FAIL)
         raise AssertionError("an enqueued trial is always one that is left")
 
-    def train(self, speeds: VariantSpeeds, trial: Trial, show: Show) -> VariantResult:
-        def listen(epoch: int, score: float) -> None:
-            trial.report(score, epoch)
-            if trial.should_prune():
-                raise StoppedError("another variant is ahead")
+    def plan(self, speeds: VariantSpeeds) -> TrialPlan:
+        variant = speeds.variant
+        epochs, prior = variant.get_epochs(self.epochs), self.compute_best_prior(speeds)
+        return TrialPlan(variant, create_rule(epochs, prior, variant.conversion, self.rivals))
 
-        self.students.add(speeds.variant.student)
-        try:
-            outcome = run_trial(self.search, speeds.variant, self.search.limits, listen, show)
-        except StageError as error:  # a diverged loss says nothing of other variants
+    def compute_best_prior(self, speeds: VariantSpeeds) -> float:
+        """Return the objective of a variant before its training; its speed if that decides it."""
+        values = [self.compute_prior(engine) for engine in speeds.timed.values()]
+        return max((value for value in values if value is not None), default=speeds.speed)
+
+    def tell(self, asked: AskedVariant, end: TrialEnd) -> VariantResult:
+        """Return the row of a trial that has ended, and tell the sampler of it."""
+        speeds, trial = asked.speeds, asked.trial
+        if isinstance(end, StageError):
             self.study.tell(trial, state=TrialState.FAIL)
-            self.errors.append(error)
-            return describe(speeds, "failed", str(error))
-        if not outcome.candidates:
+            self.errors.append(end)
+            return describe(speeds, "failed", str(end))
+        for epoch, score in end.scores.items():
+            trial.report(score, epoch)
+        if not end.candidates:
             trial.set_constraint(SHORTFALL, 1.0)
             self.study.tell(trial, state=TrialState.PRUNED)
-            reason = "at the same epoch it was behind one that is faster, or that broke a promise"
-            return replace(describe(speeds, "stopped", reason), epochs=outcome.epochs)
-        result = self.judge(speeds, outcome)
+            return replace(describe(speeds, "stopped", STOPPED), epochs=end.epochs)
+        result = self.judge(speeds, end)
         trial.set_constraint(SHORTFALL, result.shortfall)
-        trial.set_user_attr(NOISE, outcome.noise)
-        breaks = all(each.breaks_answers for each in outcome.candidates)
-        trial.set_user_attr(BREAKS_ANSWERS, breaks)
         self.study.tell(trial, self.compute_value(result))
+        self.rivals.append(self.create_rival(speeds, end, result))
         return result
+
+    def create_rival(
+        self, speeds: VariantSpeeds, outcome: TrialOutcome, result: VariantResult
+    ) -> Rival:
+        return Rival(
+            epochs=speeds.variant.get_epochs(self.epochs),
+            scores=outcome.scores,
+            noise=outcome.noise,
+            prior=self.compute_best_prior(speeds),
+            conversion=speeds.variant.conversion,
+            keeps_promises=result.status == "kept",
+            breaks_answers=all(each.breaks_answers for each in outcome.candidates),
+        )
 
     def judge(self, speeds: VariantSpeeds, outcome: TrialOutcome) -> VariantResult:
         """Return the best candidate of a trained variant."""
@@ -257,43 +269,3 @@ def encode(space: SearchSpace, variant: Variant) -> tuple[tuple[str, int], ...]:
     """Return the place of the variant's value in each dimension."""
     places = {name: space.dimensions[name].index(value) for name, value in variant.settings.items()}
     return tuple(sorted(places.items()))
-
-
-def get_speed(speeds: VariantSpeeds) -> float:
-    return speeds.best[1].speedup if speeds.best else 0.0
-
-
-def describe(
-    speeds: VariantSpeeds, status: str, reason: str, engine: EngineSpeed | None = None
-) -> VariantResult:
-    """Return what is known of a variant before its training."""
-    variant = speeds.variant
-    result = VariantResult(variant.name, variant.title, variant.settings, status, reason)  # type: ignore[arg-type]  # one of Status
-    fastest = engine or (speeds.best and speeds.best[1])
-    if not fastest:
-        return result
-    return replace(
-        result,
-        p50=fastest.p50[speeds.batch],
-        speedup=fastest.speedup,
-        bounds=fastest.bounds,
-        size_bytes=fastest.size_bytes,
-    )
-
-
-def describe_trained(
-    speeds: VariantSpeeds, candidate: CandidateOutcome, epochs: int
-) -> VariantResult:
-    reason = "; ".join(candidate.broken) or "keeps all promises on validation"
-    status = "broke" if candidate.broken else "kept"
-    return replace(
-        describe(speeds, status, reason, speeds.engines[candidate.name]),
-        engine=candidate.title,
-        epochs=epochs,
-        score=candidate.score,
-        correlation=candidate.correlation,
-        agreement=candidate.agreement,
-        size_bytes=candidate.size_bytes,
-        shortfall=candidate.shortfall,
-        broken=candidate.broken,
-    )

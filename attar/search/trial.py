@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from attar.pipeline.core.errors import StageError, StoppedError
 from attar.pipeline.core.progress import listen_to_epochs
+from attar.pipeline.core.stage import Facts
 from attar.pipeline.run import Record
 from attar.proof.gate import Gate
 from attar.proof.ledger.candidates import CandidateMeasurement
 from attar.proof.ledger.candidates_json import measurements_from_json
 from attar.proof.ledger.ledger import Hop
 from attar.proof.verdicts.gate_evaluation import evaluate_candidate_gates
-from attar.proof.verdicts.limits import GateLimits
+from attar.search.speeds import Show
+from attar.search.stopping import StoppingRule
 from attar.search.variant import QUALITY, Search, Variant
 from attar.stages.choose.stage import format_open_gate
 
-ScoreListener = Callable[[int, float], None]
-"""Called with an epoch and the student's score on validation. It may raise StoppedError."""
 STUDENT = "student"
 
 
@@ -41,50 +40,84 @@ class CandidateOutcome:
 
 
 @dataclass(frozen=True)
+class TrialPlan:
+    """What a trial is asked to do."""
+
+    variant: Variant
+    rule: StoppingRule
+
+
+@dataclass(frozen=True)
 class TrialOutcome:
-    epochs: int
-    candidates: Sequence[CandidateOutcome]
+    scores: Mapping[int, float]
+    """Of the student on validation, by epoch."""
+    candidates: Sequence[CandidateOutcome] = ()
     """Empty if the training was stopped early."""
     teacher_score: float | None = None
     noise: float = 0.0
     """How far the teacher's score on validation is from its lower bound."""
     score_name: str = "score"
 
+    @property
+    def epochs(self) -> int:
+        return max(self.scores, default=0)
 
-def run_trial(
-    search: Search,
-    variant: Variant,
-    limits: GateLimits,
-    listen: ScoreListener,
-    show: Callable[[Record], None],
-) -> TrialOutcome:
+
+@dataclass(frozen=True)
+class Training:
+    """A student of a trial, or what was trained of it until it was stopped."""
+
+    scores: Mapping[int, float]
+    stopped: bool
+
+
+def run_trial(search: Search, plan: TrialPlan, show: Show) -> TrialOutcome:
     """Train a variant and measure its engines, or reuse what the store has of it.
 
     Raises StageError if a slot breaks.
     """
-    workspace = search.open_trial(variant)
-    slots = workspace.recipe.pipeline.up_to({f"{search.target}.trials"})
-    epochs = 0
+    training = train_student(search, plan, show)
+    if training.stopped:
+        return TrialOutcome(training.scores)
+    return measure_engines(search, plan.variant, training, show)
+
+
+def train_student(search: Search, plan: TrialPlan, show: Show) -> Training:
+    """Train the student of a variant until its rule stops it. One that is whole is not stopped:
+    none of its epochs can be saved.
+
+    Raises StageError if a slot breaks.
+    """
+    scores: dict[int, float] = {}
 
     def hear(network: str, entry: Mapping[str, float]) -> None:
-        nonlocal epochs
         if network == STUDENT:
-            epochs = int(entry["epoch"])
-            listen(epochs, entry["score"])
+            epoch = int(entry["epoch"])
+            scores[epoch] = entry["score"]
+            if plan.rule.stops(epoch, entry["score"]):
+                raise StoppedError("another variant is ahead")
 
-    facts: Mapping[str, Any] = {}
+    facts: Facts = {}
     with listen_to_epochs(hear):
-        for record in workspace.run.walk(slots):
+        for record in walk_trial(search, plan.variant, STUDENT, show):
             if isinstance(record.cause, StoppedError):
-                return TrialOutcome(epochs, ())
-            if record.status != "reused":
-                show(replace(record, slot=f"{variant.name} {record.slot}"))
-            if record.error:
-                raise StageError(f"{variant.title}: {record.error}") from record.cause
-            if record.slot == STUDENT and record.status == "reused":
-                epochs = replay_history(record, listen)
-            facts = record.facts
+                return Training(scores, stopped=True)
+            facts = check_record(plan.variant, record)
+    history = facts["history"]
+    whole = {int(entry["epoch"]): float(entry["score"]) for entry in history}
+    return Training(whole, stopped=False)
+
+
+def measure_engines(
+    search: Search, variant: Variant, training: Training, show: Show
+) -> TrialOutcome:
+    """Measure the engines of a trained variant on validation. Raises StageError if a slot breaks,
+    and if no engine runs here."""
+    facts: Facts = {}
+    for record in walk_trial(search, variant, f"{search.target}.trials", show):
+        facts = check_record(variant, record)
     measured = measurements_from_json(facts)
+    limits = search.limits
     outcomes = [
         judge_candidate(each, each.hop, evaluate_candidate_gates(measured.ledger, each.hop, limits))
         for each in measured.candidates.values()
@@ -97,18 +130,24 @@ def run_trial(
     if teacher is None or teacher.value is None or teacher.bounds is None:
         raise StageError(f"{variant.title}: the teacher has no score on validation")
     noise = teacher.value - teacher.bounds.low
-    return TrialOutcome(epochs, outcomes, teacher.value, noise, measured.ledger.score_name)
+    name = measured.ledger.score_name
+    return TrialOutcome(training.scores, outcomes, teacher.value, noise, name)
 
 
-def replay_history(record: Record, listen: ScoreListener) -> int:
-    """Report the epochs of a student that is there already. None of them can be saved."""
-    history = record.facts["history"]
-    for entry in history:
-        try:
-            listen(int(entry["epoch"]), float(entry["score"]))
-        except StoppedError:
-            continue
-    return len(history)
+def walk_trial(search: Search, variant: Variant, last: str, show: Show) -> Iterator[Record]:
+    """Yield the records up to a slot, and show those that were not reused."""
+    workspace = search.open_trial(variant)
+    for record in workspace.run.walk(workspace.recipe.pipeline.up_to({last})):
+        if record.status != "reused" and not isinstance(record.cause, StoppedError):
+            show(replace(record, slot=f"{variant.name} {record.slot}"))
+        yield record
+
+
+def check_record(variant: Variant, record: Record) -> Facts:
+    """Return the facts of a record. Raises StageError if its slot broke."""
+    if record.error:
+        raise StageError(f"{variant.title}: {record.error}") from record.cause
+    return record.facts
 
 
 def judge_candidate(

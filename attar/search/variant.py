@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ QUALITY = ("score", "score_drop", "correlation", "agreement", "kdl", "cosine")
 """Promises about the answers. Without one, the smallest network would win whatever it answers."""
 SEARCHED = ("student", "onnx", "calibration", "targets")
 """Sections whose settings may be dimensions: what comes after the stored answers."""
+OF_STUDENT, EPOCHS = "student.", "student.epochs"
 TRIAL_SECONDS = 1.0
 """The longest timing of one trial; `TimeEngines` has timed it beside all others already."""
 
@@ -51,8 +53,24 @@ class Variant:
     @property
     def student(self) -> str:
         """What decides its training: variants with the same of it share one student."""
-        own = {key: value for key, value in self.settings.items() if key.startswith("student.")}
+        return self._select(of_student=True)
+
+    @property
+    def conversion(self) -> str:
+        """What becomes of its student: the settings of its export, calibration and target."""
+        return self._select(of_student=False)
+
+    def _select(self, *, of_student: bool) -> str:
+        own = {
+            key: value
+            for key, value in self.settings.items()
+            if key.startswith(OF_STUDENT) is of_student
+        }
         return json.dumps(own, sort_keys=True)
+
+    def get_epochs(self, usual: int) -> int:
+        """Return the epochs of its whole training; ``usual`` are the recipe's."""
+        return int(self.settings.get(EPOCHS, usual))
 
     @property
     def overrides(self) -> list[str]:
@@ -69,6 +87,8 @@ class Search:
     target: str
     overrides: tuple[str, ...] = ()
     device: str = "auto"
+    name: str | None = None
+    """Under which the store remembers the recipe; by its path if None."""
 
     @classmethod
     def create(
@@ -128,17 +148,24 @@ class Search:
     def open(self, overrides: Sequence[str]) -> Workspace:
         """Return the recipe with further settings."""
         given = [*self.overrides, *overrides]
-        return open_workspace(self.recipe, SLOTS, self.store, given, [self.target], self.device)
+        targets, device, name = [self.target], self.device, self.name
+        return open_workspace(self.recipe, SLOTS, self.store, given, targets, device, name=name)
 
     def open_trial(self, variant: Variant) -> Workspace:
         """Return a variant as a recipe whose target chooses among candidates, which are measured
-        on validation. A target that lists none is its only candidate."""
+        on validation. A target that lists none is its only candidate.
+
+        Raises RecipeError for values that cannot go together.
+        """
         section = f"targets.{self.target}"
         tables = read_recipe(find_recipe(self.recipe), [*self.overrides, *variant.overrides])
         extra = [f"{section}.seconds={TRIAL_SECONDS}"]
         if "candidates" not in tables["targets"][self.target]:
             extra.append(f"{section}.candidates=[{{}}]")
-        return self.open([*variant.overrides, *extra])
+        try:
+            return self.open([*variant.overrides, *extra])
+        except RecipeError as error:
+            raise self.explain_contradiction(variant, error) from error
 
     def check_promises(self) -> None:
         """Raises RecipeError if no promise is about the answers."""
@@ -163,13 +190,24 @@ class Search:
                     f"{suggest_name(place, SEARCHED)}"
                 )
             for value in values:
-                self.check_value(name, value)
+                if error := self.find_mistake({name: value}):
+                    raise RecipeError(f"search.{name} = {value!r}: {error}") from error
 
-    def check_value(self, name: str, value: Any) -> None:
+    def find_mistake(self, settings: Mapping[str, Any]) -> RecipeError | None:
+        """Return why the recipe cannot have these settings; None if it can."""
         try:
-            self.open(Variant(0, {name: value}).overrides)
+            self.open(Variant(0, settings).overrides)
         except RecipeError as error:
-            raise RecipeError(f"search.{name} = {value!r}: {error}") from error
+            return error
+        return None
+
+    def explain_contradiction(self, variant: Variant, error: RecipeError) -> RecipeError:
+        """Name the two dimensions whose values cannot go together; all, if no two are enough."""
+        pairs = itertools.combinations(variant.settings.items(), 2)
+        guilty = next((pair for pair in pairs if self.find_mistake(dict(pair))), None)
+        named = guilty or tuple(variant.settings.items())
+        words = " and ".join(f"search.{name} = {value!r}" for name, value in named)
+        return RecipeError(f"{words} cannot go together: {error}; leave one of these values out")
 
 
 def format_inline(value: Any) -> str:

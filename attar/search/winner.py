@@ -1,8 +1,9 @@
-"""The winner's recipe: the searched recipe with the settings that won, as a file of its own."""
+"""The winner: its recipe as a file of its own, and what the test split says of it."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,12 @@ import tomlkit
 
 from attar.pipeline.core.errors import RecipeError
 from attar.pipeline.recipe.search_space import SECTION
+from attar.pipeline.run import Record
+from attar.proof.report.target import group_targets
 from attar.recipes.workspace import SHIPPED, find_recipe
-from attar.search.result import VariantResult
+from attar.search.result import VariantResult, WinnerTest
 from attar.search.variant import Search
+from attar.stages.choose.stage import format_open_gate
 
 
 def choose_place(recipe: str) -> Path:
@@ -56,3 +60,13 @@ def set_value(document: Any, place: str, value: Any) -> None:
     for parent in parents:
         table = table.setdefault(parent, tomlkit.table())
     table[last] = value
+
+
+def judge_winner(records: Sequence[Record]) -> WinnerTest:
+    """Return the verdict on the test split, with the promises that were broken or left open."""
+    errors = tuple(record.error for record in records if record.error)
+    (target,) = group_targets(records)
+    if target.judged is None:
+        return WinnerTest("no verdict", errors)
+    promises = tuple(format_open_gate(gate) for gate in target.open_gates)
+    return WinnerTest(target.judged.verdict, (*promises, *errors))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -28,6 +28,22 @@ class Span(BaseModel):
     step: int = Field(1, ge=1)
 
 
+class ClusterResources(BaseModel):
+    """What a job of a search asks Ray for. One machine asks for nothing."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    num_cpus: int = Field(1, ge=1)
+    """Of a training."""
+    num_gpus: int = Field(0, ge=0)
+    """Of a training."""
+    target: str | None = Field(None, min_length=1)
+    """The custom resource of the nodes that are like the target. Timings are taken there alone,
+    each with all CPUs and GPUs of its node."""
+    max_retries: int = Field(3, ge=0)
+    """How often a job begins again after its node or its process was lost."""
+
+
 class SearchSpace(BaseModel):
     """The section ``[search]``. Its other keys are dimensions: settings of the recipe by their full
     name, each with a list of values, or with ``{ low, high, step }`` for integers."""
@@ -39,6 +55,10 @@ class SearchSpace(BaseModel):
     objective: Literal["speedup", "size", "score", "correlation", "agreement"] = "speedup"
     """What is best among all that keep the promises: the largest speedup, the fewest
     bytes of the engine, or the largest value of a measure on validation."""
+    parallel: int = Field(1, ge=1, le=64)
+    """Trainings that are chosen at once. They run at once on a cluster, one after the other on one
+    machine, and all choices are the same."""
+    resources: ClusterResources = ClusterResources()
     dimensions: Mapping[str, tuple[Any, ...]] = Field(min_length=1)
 
     def list_assignments(self) -> Iterator[Assignment]:
@@ -50,8 +70,8 @@ class SearchSpace(BaseModel):
 def read_search_space(tables: Table) -> SearchSpace | None:
     """Return the search space of a recipe; None if it has no ``[search]``.
 
-    Raises RecipeError for an unknown key, a dimension without values, and a space of more than
-    ``MOST_VARIANTS`` combinations.
+    Raises RecipeError for an unknown key, a dimension without values or inside another one, and a
+    space of more than ``MOST_VARIANTS`` combinations.
     """
     section = tables.get(SECTION)
     if section is None:
@@ -62,16 +82,22 @@ def read_search_space(tables: Table) -> SearchSpace | None:
     settings = {name: value for name, value in section.items() if "." not in name}
     if not dimensions:
         raise RecipeError(f"[{SECTION}] names no setting to choose; write such as {EXAMPLE}")
-    known = "trials, objective, and full names of settings, in quotes because of their dots"
+    own = "trials, objective, parallel, resources"
+    known = f"{own}, and full names of settings, in quotes because of their dots"
     if "dimensions" in settings:
         raise RecipeError(f"{SECTION}.dimensions is no setting; [{SECTION}] holds {known}")
     try:
         space = SearchSpace(**settings, dimensions=dimensions)
     except ValidationError as error:
-        lines = [f"{SECTION}.{item['loc'][0]}: {item['msg']}" for item in error.errors()]
+        lines = [f"{format_place(item['loc'])}: {item['msg']}" for item in error.errors()]
         raise RecipeError("\n".join(lines) + f"; [{SECTION}] holds {known}") from error
+    check_nesting(list(dimensions))
     check_size(space)
     return space
+
+
+def format_place(place: Sequence[int | str]) -> str:
+    return ".".join([SECTION, *map(str, place)])
 
 
 def read_values(name: str, given: Any) -> tuple[Any, ...]:
@@ -92,6 +118,16 @@ def read_values(name: str, given: Any) -> tuple[Any, ...]:
     if repeated:
         raise RecipeError(f"search.{name} lists {repeated[0]!r} twice; remove one")
     return tuple(values)
+
+
+def check_nesting(names: Sequence[str]) -> None:
+    """Raises RecipeError if a dimension is a part of another one, which would overwrite it."""
+    for outer, inner in itertools.permutations(names, 2):
+        if inner.startswith(f"{outer}."):
+            raise RecipeError(
+                f"search.{inner} is a part of search.{outer}, so each overwrites what the other "
+                "chose; keep one of them"
+            )
 
 
 def check_size(space: SearchSpace) -> None:

@@ -4,75 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import optuna
 import pytest
-from optuna.trial import TrialState
 
 from attar.pipeline.core.errors import RecipeError
 from attar.pipeline.core.store import Store
 from attar.pipeline.recipe.search_space import SearchSpace
 from attar.search.result import VariantResult, count_epochs
 from attar.search.run import describe_savings
-from attar.search.study import (
-    BREAKS_ANSWERS,
-    NOISE,
-    SPEED,
-    PromisePruner,
-    VariantStudy,
-    encode,
-    is_ordered,
-    list_distributions,
-    suggest_rungs,
-)
+from attar.search.study import VariantStudy, encode, is_ordered, list_distributions
 from attar.search.variant import Search, Variant
 
 SPACE = SearchSpace(dimensions={"student.options.width": (6, 8, 12), "targets.cpu.precision": ("fp32", "int8")})
-
-
-def test_rungs_are_a_third_and_two_thirds_of_a_training() -> None:
-    assert suggest_rungs(6) == {2, 4}
-    assert suggest_rungs(5) == {2, 4}
-    assert suggest_rungs(1) == {1}
-
-
-@pytest.mark.parametrize(
-    ("speed", "score", "breaks_answers", "stops"),
-    [
-        (2.0, 0.90, False, True),  # faster and ahead
-        (0.5, 0.90, False, False),  # ahead, and slower, even if it broke the promised speed: this one may keep all promises
-        (0.5, 0.90, True, True),  # ahead, and its answers broke a promise in the end
-        (2.0, 0.81, False, False),  # ahead by less than the score is uncertain
-        (2.0, 0.70, True, False),  # behind
-    ],
-)
-def test_a_training_stops_behind_a_whole_one_that_is_faster_or_broke_a_promise(
-    speed: float, score: float, breaks_answers: bool, stops: bool
-) -> None:
-    study = optuna.create_study(direction="maximize", pruner=PromisePruner(frozenset({2})))
-    other = study.ask()
-    other.set_user_attr(SPEED, speed)
-    other.set_user_attr(NOISE, 0.02)
-    other.set_user_attr(BREAKS_ANSWERS, breaks_answers)
-    other.report(score, 2)
-    study.tell(other, speed)
-    own = study.ask()
-    own.set_user_attr(SPEED, 1.0)
-    own.report(0.1, 1)
-    assert not own.should_prune(), "epoch 1 is no rung"
-    own.report(0.80, 2)
-    assert own.should_prune() is stops
-
-
-def test_a_training_that_was_stopped_stops_no_other() -> None:
-    study = optuna.create_study(direction="maximize", pruner=PromisePruner(frozenset({2})))
-    other = study.ask()
-    other.set_user_attr(SPEED, 2.0)
-    other.report(0.9, 2)
-    study.tell(other, state=TrialState.PRUNED)
-    own = study.ask()
-    own.set_user_attr(SPEED, 1.0)
-    own.report(0.1, 2)
-    assert not own.should_prune()
 
 
 def test_numbers_in_order_are_an_order_to_the_sampler_and_words_are_not() -> None:
@@ -90,6 +32,7 @@ def test_variants_of_one_student_and_several_targets_share_its_training() -> Non
     fp32, int8 = (Variant(1, {"student.options.width": 8, "targets.cpu.precision": kind}) for kind in ("fp32", "int8"))
     wide = Variant(2, {"student.options.width": 12, "targets.cpu.precision": "int8"})
     assert fp32.student == int8.student != wide.student
+    assert int8.conversion == wide.conversion != fp32.conversion
     assert wide.title == "width 12, precision int8"
     assert wide.overrides == ["student.options.width=12", 'targets.cpu.precision="int8"']
 
@@ -107,6 +50,11 @@ def test_epochs_of_a_student_that_several_variants_share_count_once() -> None:
     ]
     assert sum(count_epochs(variants).values()) == 12
     assert "12 of the 27 epochs" in describe_savings(variants, 9)
+
+
+def test_a_student_that_names_its_epochs_counts_with_them() -> None:
+    variants = [VariantResult(f"v{e}", "", {"student.epochs": e}, "kept", "", epochs=e) for e in (3, 6)]
+    assert "9 of the 9 epochs" in describe_savings(variants, 100)
 
 
 def test_an_objective_that_the_task_does_not_have_is_named() -> None:

@@ -1,0 +1,81 @@
+"""Jobs: what a node of the cluster does for a search. Each opens the search, and returns plain
+values."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from typing import TypeVar
+
+from attar.pipeline.core.errors import AttarError, StoreError
+from attar.pipeline.core.remote_files import RemoteFiles
+from attar.pipeline.run import Record
+from attar.search.cluster.logs import keep_log, write_line
+from attar.search.cluster.orders import Delivery, FoundRecipe, Order, deliver_error, strip_record
+from attar.search.runner import walk_winner
+from attar.search.speeds import Show, Timing, make_shared, time_variants
+from attar.search.trial import Training, TrialOutcome, TrialPlan, measure_engines, train_student
+from attar.search.variant import Search
+
+T = TypeVar("T")
+
+
+def run_job(order: Order, job: str, work: Callable[[Search, Show], T]) -> Delivery[T]:
+    """Do a job. What user code prints goes to the log."""
+    records: list[Record] = []
+
+    def show(record: Record) -> None:
+        records.append(strip_record(record))
+        write_line(f"{record.status:<7} {record.slot}  {record.error or record.reason}")
+
+    try:
+        with keep_log(RemoteFiles(order.url), order.get_log_path(job)), redirect_stdout(sys.stderr):
+            return Delivery(records, work(order.open(), show))
+    except AttarError as error:
+        return deliver_error(records, error)
+
+
+def check_node(order: Order) -> Delivery[None]:
+    """Whether this node has the same attar, sees the same store and can open the recipe."""
+    try:
+        search = order.open()
+        search.open([])
+        if RemoteFiles(order.url).read(order.probe_path) is None:
+            raise StoreError(
+                f"this node sees another store at {order.url}, without what the command has just "
+                "written there; choose a place that all nodes share"
+            )
+    except AttarError as error:
+        return deliver_error((), error)
+    return Delivery(())
+
+
+def do_shared(order: Order, job: str) -> Delivery[None]:
+    """Make what all variants have in common."""
+    return run_job(order, job, make_shared)
+
+
+def do_timing(order: Order, job: str) -> Delivery[Timing]:
+    return run_job(order, job, time_variants)
+
+
+def do_training(order: Order, job: str, plan: TrialPlan) -> Delivery[Training]:
+    return run_job(order, job, lambda search, show: train_student(search, plan, show))
+
+
+def do_measuring(
+    order: Order, job: str, plan: TrialPlan, training: Training
+) -> Delivery[TrialOutcome]:
+    def work(search: Search, show: Show) -> TrialOutcome:
+        return measure_engines(search, plan.variant, training, show)
+
+    return run_job(order, job, work)
+
+
+def do_winner(order: Order, job: str, found: FoundRecipe) -> Delivery[list[Record]]:
+    def work(search: Search, show: Show) -> list[Record]:
+        walked = walk_winner(search, found.write(), show, found.name)
+        return [strip_record(record) for record in walked]
+
+    return run_job(order, job, work)

@@ -1,0 +1,112 @@
+"""Orders and deliveries: what a command sends to a node of the cluster, and what comes back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from attar.models.splits.cache import find_cache_folder
+from attar.pipeline.core.errors import AttarError, RecipeError
+from attar.pipeline.core.shared_store import SharedStore
+from attar.pipeline.core.version import VERSION
+from attar.pipeline.recipe.search_space import SearchSpace
+from attar.pipeline.run import Record
+from attar.search.variant import Search
+
+T = TypeVar("T")
+FOLDER = "cluster"
+"""In the shared store: what the command and its nodes tell each other beside artifacts."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """A search, as a node opens it in the folder that was shipped to it."""
+
+    token: str
+    """Of this command alone."""
+    recipe: str
+    """Its file in that folder, or the name of a shipped recipe."""
+    name: str
+    """Under which the store remembers the recipe, whatever its folder is called on a node."""
+    url: str
+    space: SearchSpace
+    target: str
+    overrides: tuple[str, ...]
+    device: str
+    version: str = VERSION
+
+    def open(self) -> Search:
+        """Open the search with the cache of this node. Raises RecipeError, StoreError, and
+        RecipeError for another version of attar, whose keys may differ."""
+        if self.version != VERSION:
+            raise RecipeError(
+                f"the command is of attar {self.version}, and this node has {VERSION}; install "
+                "one version on all of them"
+            )
+        store = SharedStore(find_cache_folder() / "store", self.url)
+        overrides, device = self.overrides, self.device
+        return Search(self.recipe, store, self.space, self.target, overrides, device, self.name)
+
+    def get_log_path(self, job: str) -> str:
+        """Return the file in the store that has the end of a job's log while it runs."""
+        return f"{FOLDER}/{self.token}-{job}.log"
+
+    @property
+    def probe_path(self) -> str:
+        """The file in the store by which a node shows that it sees the same store."""
+        return f"{FOLDER}/{self.token}-probe"
+
+
+@dataclass(frozen=True)
+class Delivery(Generic[T]):
+    """What a job returns: the records to show, and its value or the error that ended it."""
+
+    records: Sequence[Record]
+    value: T | None = None
+    error: str | None = None
+    is_mistake: bool = False
+    """Whether the recipe or the command is wrong."""
+
+
+def strip_record(record: Record) -> Record:
+    """Return a record without what means nothing on another machine."""
+    return replace(record, cause=None, path=None)
+
+
+def deliver_error(records: Sequence[Record], error: AttarError) -> Delivery[T]:
+    is_mistake = isinstance(error, RecipeError)
+    return Delivery(records, error=str(error), is_mistake=is_mistake)
+
+
+@dataclass(frozen=True)
+class Node:
+    """A node of the cluster, as Ray describes it."""
+
+    id: str
+    host: str
+    resources: dict[str, float]
+
+    @property
+    def cpus(self) -> int:
+        return int(self.resources.get("CPU", 0))
+
+    @property
+    def gpus(self) -> int:
+        return int(self.resources.get("GPU", 0))
+
+
+@dataclass(frozen=True)
+class FoundRecipe:
+    """The winner's recipe, which is written where a node opens it."""
+
+    file: str
+    name: str
+    text: str
+
+    def write(self) -> Path:
+        path = Path(self.file)
+        draft = path.with_name(f".{path.name}.draft")
+        draft.write_text(self.text, encoding="utf-8")
+        return draft.replace(path)

@@ -1,0 +1,189 @@
+"""The runner of a cluster: a batch is trained at once, and then measured where the target is."""
+
+from __future__ import annotations
+
+import tempfile
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from attar.pipeline.core.errors import RecipeError, StageError
+from attar.pipeline.core.shared_store import SharedStore
+from attar.pipeline.recipe.recipe import make_recipe_id
+from attar.pipeline.run import Record
+from attar.search.cluster import jobs
+from attar.search.cluster.connection import Connection, Reference, import_ray, join_cluster
+from attar.search.cluster.logs import read_log_end
+from attar.search.cluster.orders import FOLDER, Delivery, FoundRecipe, Order
+from attar.search.cluster.shipping import ship_recipe
+from attar.search.runner import TrialEnd
+from attar.search.speeds import Show, Timing
+from attar.search.trial import Training, TrialOutcome, TrialPlan
+from attar.search.variant import Search
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class ClusterRunner:
+    """Sends jobs to a cluster, and shows what they made when each has ended."""
+
+    connection: Connection
+    order: Order
+    store: SharedStore
+
+    def check_nodes(self) -> None:
+        """Raises RecipeError or StageError if a node cannot do its part."""
+        self.store.remote.write(self.order.probe_path, b"")
+        usable = {node.id: node for node in self.connection.trainers + self.connection.timers}
+        asked = {
+            node: self.connection.start_on(node, jobs.check_node, self.order)
+            for node in usable.values()
+        }
+        for node, reference in asked.items():
+            try:
+                check_delivery(self.connection.wait(reference))
+            except (RecipeError, StageError) as error:
+                raise type(error)(f"node {node.host}: {error}") from error
+
+    def time_variants(self, search: Search, show: Show) -> Timing:
+        shared = self.connection.start_training(jobs.do_shared, self.order, "shared")
+        self.finish("shared", shared, show)
+        timing = self.connection.start_timing(jobs.do_timing, self.order, "timing")
+        return require(self.finish("timing", timing, show))
+
+    def run_trials(self, search: Search, plans: Sequence[TrialPlan], show: Show) -> list[TrialEnd]:
+        """Train all of them, and measure those that were not stopped when no training is left."""
+        started = [
+            self.connection.start_training(jobs.do_training, self.order, plan.variant.name, plan)
+            for plan in plans
+        ]
+        trained = [
+            self.end(plan, reference, show) for plan, reference in zip(plans, started, strict=True)
+        ]
+        measured = [
+            self.start_measuring(plan, training)
+            for plan, training in zip(plans, trained, strict=True)
+        ]
+        return [
+            self.end_measuring(plan, step, show) for plan, step in zip(plans, measured, strict=True)
+        ]
+
+    def start_measuring(
+        self, plan: TrialPlan, training: Training | StageError
+    ) -> Reference | TrialEnd:
+        if isinstance(training, StageError):
+            return training
+        if training.stopped:
+            return TrialOutcome(training.scores)
+        name = plan.variant.name
+        return self.connection.start_timing(jobs.do_measuring, self.order, name, plan, training)
+
+    def end_measuring(self, plan: TrialPlan, step: Reference | TrialEnd, show: Show) -> TrialEnd:
+        if isinstance(step, TrialOutcome | StageError):
+            return step
+        return self.end(plan, step, show)
+
+    def end(self, plan: TrialPlan, reference: Reference, show: Show) -> Any:
+        """Return what a job of a trial found, or its failure."""
+        try:
+            return self.finish(plan.variant.name, reference, show)
+        except StageError as error:
+            named = str(error).startswith(plan.variant.title)
+            return error if named else StageError(f"{plan.variant.title}: {error}")
+
+    def finish(self, job: str, reference: Reference, show: Show) -> Any:
+        """Wait for a job, show its records and return its value. Raises StageError if it failed,
+        with the end of its log if it died."""
+        try:
+            delivery = self.connection.wait(reference)
+        except StageError as error:
+            log = read_log_end(self.store.remote, self.order.get_log_path(job))
+            told = f"; the end of its log:\n{log}" if log else "; it left no log"
+            raise StageError(f"{error}{told}") from error
+        for record in delivery.records:
+            show(self.place(record))
+        return check_delivery(delivery)
+
+    def place(self, record: Record) -> Record:
+        """Return a record of another machine with the place of its artifact here."""
+        return record if record.key is None else replace(record, path=self.store.folder(record.key))
+
+    def run_winner(self, search: Search, file: Path, show: Show) -> list[Record]:
+        """Run the winner where the target is. Its files are fetched by the report."""
+        found = FoundRecipe(file.name, make_recipe_id(file), file.read_text(encoding="utf-8"))
+        job = self.connection.start_timing(jobs.do_winner, self.order, "winner", found)
+        return [self.place(record) for record in require(self.finish("winner", job, show))]
+
+    def clean_up(self) -> None:
+        """Delete what this command and its jobs told each other in the store."""
+        own = [
+            f"{FOLDER}/{each.name}"
+            for each in self.store.remote.list(FOLDER)
+            if each.name.startswith(self.order.token)
+        ]
+        self.store.remote.delete(own)
+
+
+def check_delivery(delivery: Delivery[T]) -> T | None:
+    """Return the value of a job. Raises RecipeError or StageError if it failed."""
+    if delivery.error is not None:
+        raise (RecipeError if delivery.is_mistake else StageError)(delivery.error)
+    return delivery.value
+
+
+def require(value: T | None) -> T:
+    if value is None:
+        raise StageError("a job returned nothing")
+    return value
+
+
+@contextmanager
+def open_cluster(search: Search, address: str) -> Iterator[ClusterRunner]:
+    """Join the cluster at ``address`` and check every node that may get a job.
+
+    Raises RecipeError, StageError, MissingDependencyError before anything is trained.
+    """
+    store, ray = check_store(search), import_ray()
+    if search.space.resources.target is None:
+        raise RecipeError(
+            'a search on a cluster needs [search.resources] target = "NAME": the Ray resource of '
+            "the nodes that are like the target, where timings are taken"
+        )
+    with tempfile.TemporaryDirectory(prefix="attar-") as shipped:
+        order = write_order(search, store, Path(shipped))
+        with join_cluster(ray, address, search.space.resources, Path(shipped)) as connection:
+            runner = ClusterRunner(connection, order, store)
+            try:
+                runner.check_nodes()
+                yield runner
+            finally:
+                runner.clean_up()
+
+
+def check_store(search: Search) -> SharedStore:
+    """Raises RecipeError for a store that other machines do not see."""
+    if not isinstance(search.store, SharedStore):
+        raise RecipeError(
+            f"the store {search.store.root} is a folder of this machine, and nodes of a cluster "
+            "share a store: --store s3://BUCKET/PREFIX, or file:///FOLDER for a folder that all of "
+            "them see"
+        )
+    return search.store
+
+
+def write_order(search: Search, store: SharedStore, folder: Path) -> Order:
+    workspace = search.open([])
+    return Order(
+        token=uuid.uuid4().hex[:12],
+        recipe=ship_recipe(search, folder),
+        name=workspace.recipe.name,
+        url=store.remote.url,
+        space=search.space,
+        target=search.target,
+        overrides=search.overrides,
+        device=search.device,
+    )

@@ -1,0 +1,62 @@
+"""Runners: where the trainings and the timings of a search take place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from attar.pipeline.core.errors import StageError
+from attar.pipeline.run import Record
+from attar.recipes.workspace import open_workspace
+from attar.search.speeds import Show, Timing, time_variants
+from attar.search.trial import TrialOutcome, TrialPlan, run_trial
+from attar.search.variant import Search
+from attar.stages.slots import SLOTS
+
+TrialEnd = TrialOutcome | StageError
+"""How a trial ended. The failure of one says nothing of the others."""
+
+
+class Runner(Protocol):
+    """Does the work of a search. What it returns depends on the plans alone, and not on how many
+    of them are under way at once."""
+
+    def time_variants(self, search: Search, show: Show) -> Timing:
+        """Build every variant untrained, and time all of them beside the reference. Raises
+        StageError."""
+
+    def run_trials(self, search: Search, plans: Sequence[TrialPlan], show: Show) -> list[TrialEnd]:
+        """Return how each trial ended, in the order of the plans."""
+
+    def run_winner(self, search: Search, file: Path, show: Show) -> list[Record]:
+        """Run the winner's recipe and return its records."""
+
+
+class LocalRunner:
+    """One machine, one training after the other."""
+
+    def time_variants(self, search: Search, show: Show) -> Timing:
+        return time_variants(search, show)
+
+    def run_trials(self, search: Search, plans: Sequence[TrialPlan], show: Show) -> list[TrialEnd]:
+        return [end_trial(search, plan, show) for plan in plans]
+
+    def run_winner(self, search: Search, file: Path, show: Show) -> list[Record]:
+        return list(walk_winner(search, file, show))
+
+
+def end_trial(search: Search, plan: TrialPlan, show: Show) -> TrialEnd:
+    try:
+        return run_trial(search, plan, show)
+    except StageError as error:  # a diverged loss says nothing of other variants
+        return error
+
+
+def walk_winner(
+    search: Search, file: Path, show: Show, name: str | None = None
+) -> Iterator[Record]:
+    workspace = open_workspace(str(file), SLOTS, search.store, device=search.device, name=name)
+    for record in workspace.run.walk():
+        show(record)
+        yield record

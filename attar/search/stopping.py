@@ -1,0 +1,74 @@
+"""Stopping: which training is not worth its end."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+
+def suggest_rungs(epochs: int) -> tuple[int, int]:
+    """Return the epochs after which a training may be stopped: a third and two thirds of it."""
+    return math.ceil(epochs / 3), math.ceil(2 * epochs / 3)
+
+
+@dataclass(frozen=True)
+class StoppingRule:
+    """Stops a training whose score at a rung is below the least that is worth its end."""
+
+    least: Mapping[int, float] = field(default_factory=dict)
+    """Scores on validation by epoch."""
+
+    def stops(self, epoch: int, score: float) -> bool:
+        return epoch in self.least and score < self.least[epoch]
+
+
+@dataclass(frozen=True)
+class Rival:
+    """A variant whose training is whole."""
+
+    epochs: int
+    """Of the training as its settings say; it may have ended earlier."""
+    scores: Mapping[int, float]
+    """On validation, by epoch."""
+    noise: float
+    """How uncertain they are."""
+    prior: float
+    """Its objective as far as it is known before a training; more is better."""
+    conversion: str
+    """The settings behind its student, which decide what quantization costs."""
+    keeps_promises: bool
+    breaks_answers: bool
+    """Whether all its engines break a promise about the answers."""
+
+    def ends(self, prior: float, conversion: str) -> bool:
+        """Whether a training that is behind this one can be ended for it.
+
+        What a variant lost in its conversion says nothing of a student that is converted otherwise.
+        """
+        if self.breaks_answers:
+            return self.conversion == conversion
+        return self.keeps_promises and self.prior >= prior
+
+    def list_least(self) -> list[float | None]:
+        """Return its score at each rung, less what it is uncertain; None behind its last epoch."""
+        found = [self.scores.get(epoch) for epoch in suggest_rungs(self.epochs)]
+        return [None if score is None else score - self.noise for score in found]
+
+
+def create_rule(
+    epochs: int, prior: float, conversion: str, rivals: Iterable[Rival]
+) -> StoppingRule:
+    """Return the rule of a training of so many epochs.
+
+    A rung compares trainings at the same share of each, as successive halving does (Jamieson and
+    Talwalkar 2016, arXiv:1502.07943). It keeps no fixed share, since the best variant that keeps
+    the promises is sought and not that of the best score.
+    """
+    least: dict[int, float] = {}
+    for rival in rivals:
+        if rival.ends(prior, conversion):
+            for epoch, score in zip(suggest_rungs(epochs), rival.list_least(), strict=True):
+                if score is not None:
+                    least[epoch] = max(score, least.get(epoch, score))
+    return StoppingRule(least)

@@ -1,0 +1,52 @@
+"""Which trainings are stopped, and for which other."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from attar.search.stopping import Rival, StoppingRule, create_rule, suggest_rungs
+
+INT8 = '{"targets.cpu.precision": "int8"}'
+RIVAL = Rival(6, {2: 0.90, 4: 0.95, 6: 0.96}, 0.02, 2.0, INT8, keeps_promises=True, breaks_answers=False)
+BROKEN = replace(RIVAL, keeps_promises=False, breaks_answers=True)
+
+
+def test_rungs_are_a_third_and_two_thirds_of_a_training() -> None:
+    assert suggest_rungs(6) == (2, 4)
+    assert suggest_rungs(5) == (2, 4)
+    assert suggest_rungs(1) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("rival", "prior", "conversion", "score", "stops"),
+    [
+        (RIVAL, 1.0, INT8, 0.87, True),  # it keeps all promises, is no worse, and ahead by more than its score is uncertain
+        (RIVAL, 1.0, INT8, 0.89, False),  # ahead by less
+        (RIVAL, 3.0, INT8, 0.10, False),  # this one is faster, so it may keep all promises and win
+        (BROKEN, 3.0, INT8, 0.87, True),  # a better student broke a promise about the answers
+        (BROKEN, 1.0, '{"targets.cpu.precision": "fp32"}', 0.10, False),  # which int8 may have lost alone
+        (replace(RIVAL, keeps_promises=False), 1.0, INT8, 0.10, False),  # it broke another promise, such as the speed
+    ],
+)
+def test_a_training_stops_behind_one_that_it_cannot_beat(
+    rival: Rival, prior: float, conversion: str, score: float, stops: bool
+) -> None:
+    assert create_rule(6, prior, conversion, [rival]).stops(2, score) is stops
+
+
+def test_a_rung_is_the_same_share_of_each_training() -> None:
+    rule = create_rule(30, 1.0, INT8, [RIVAL])
+    assert rule.least == pytest.approx({10: 0.88, 20: 0.93})
+    assert not rule.stops(2, 0.0)
+
+
+def test_the_best_rival_at_each_rung_counts_as_far_as_it_came() -> None:
+    short = replace(RIVAL, scores={2: 0.99})
+    assert create_rule(6, 1.0, INT8, [RIVAL, short]).least == pytest.approx({2: 0.97, 4: 0.93})
+
+
+def test_nothing_stops_without_a_rival() -> None:
+    assert create_rule(6, 1.0, INT8, []) == StoppingRule({})
+    assert not StoppingRule().stops(2, 0.0)
