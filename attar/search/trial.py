@@ -64,7 +64,7 @@ class TrialOutcome:
 
 
 @dataclass(frozen=True)
-class Training:
+class StudentTraining:
     """A student of a trial, or what was trained of it until it was stopped."""
 
     scores: Mapping[int, float]
@@ -82,7 +82,7 @@ def run_trial(search: Search, plan: TrialPlan, show: Show) -> TrialOutcome:
     return measure_engines(search, plan.variant, training, show)
 
 
-def train_student(search: Search, plan: TrialPlan, show: Show) -> Training:
+def train_student(search: Search, plan: TrialPlan, show: Show) -> StudentTraining:
     """Train the student of a variant until its rule stops it. One that is whole is not stopped:
     none of its epochs can be saved.
 
@@ -101,15 +101,15 @@ def train_student(search: Search, plan: TrialPlan, show: Show) -> Training:
     with listen_to_epochs(hear):
         for record in walk_trial(search, plan.variant, STUDENT, show):
             if isinstance(record.cause, StoppedError):
-                return Training(scores, stopped=True)
+                return StudentTraining(scores, stopped=True)
             facts = check_record(plan.variant, record)
     history = facts["history"]
     whole = {int(entry["epoch"]): float(entry["score"]) for entry in history}
-    return Training(whole, stopped=False)
+    return StudentTraining(whole, stopped=False)
 
 
 def measure_engines(
-    search: Search, variant: Variant, training: Training, show: Show
+    search: Search, variant: Variant, training: StudentTraining, show: Show
 ) -> TrialOutcome:
     """Measure the engines of a trained variant on validation. Raises StageError if a slot breaks,
     and if no engine runs here."""

@@ -15,7 +15,13 @@ from attar.search.cluster.logs import keep_log, write_line
 from attar.search.cluster.orders import Delivery, FoundRecipe, Order, deliver_error, strip_record
 from attar.search.runner import walk_winner
 from attar.search.speeds import Show, Timing, make_shared, time_variants
-from attar.search.trial import Training, TrialOutcome, TrialPlan, measure_engines, train_student
+from attar.search.trial import (
+    StudentTraining,
+    TrialOutcome,
+    TrialPlan,
+    measure_engines,
+    train_student,
+)
 from attar.search.variant import Search
 
 T = TypeVar("T")
@@ -60,12 +66,12 @@ def do_timing(order: Order, job: str) -> Delivery[Timing]:
     return run_job(order, job, time_variants)
 
 
-def do_training(order: Order, job: str, plan: TrialPlan) -> Delivery[Training]:
+def do_training(order: Order, job: str, plan: TrialPlan) -> Delivery[StudentTraining]:
     return run_job(order, job, lambda search, show: train_student(search, plan, show))
 
 
 def do_measuring(
-    order: Order, job: str, plan: TrialPlan, training: Training
+    order: Order, job: str, plan: TrialPlan, training: StudentTraining
 ) -> Delivery[TrialOutcome]:
     def work(search: Search, show: Show) -> TrialOutcome:
         return measure_engines(search, plan.variant, training, show)

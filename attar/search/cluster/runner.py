@@ -15,13 +15,13 @@ from attar.pipeline.core.shared_store import SharedStore
 from attar.pipeline.recipe.recipe import make_recipe_id
 from attar.pipeline.run import Record
 from attar.search.cluster import jobs
-from attar.search.cluster.connection import Connection, Reference, import_ray, join_cluster
 from attar.search.cluster.logs import read_log_end
 from attar.search.cluster.orders import FOLDER, Delivery, FoundRecipe, Order
+from attar.search.cluster.ray_cluster import RayCluster, Reference, import_ray, join_cluster
 from attar.search.cluster.shipping import ship_recipe
 from attar.search.runner import TrialEnd
 from attar.search.speeds import Show, Timing
-from attar.search.trial import Training, TrialOutcome, TrialPlan
+from attar.search.trial import StudentTraining, TrialOutcome, TrialPlan
 from attar.search.variant import Search
 
 T = TypeVar("T")
@@ -31,34 +31,35 @@ T = TypeVar("T")
 class ClusterRunner:
     """Sends jobs to a cluster, and shows what they made when each has ended."""
 
-    connection: Connection
+    cluster: RayCluster
     order: Order
     store: SharedStore
 
     def check_nodes(self) -> None:
         """Raises RecipeError or StageError if a node cannot do its part."""
         self.store.remote.write(self.order.probe_path, b"")
-        usable = {node.id: node for node in self.connection.trainers + self.connection.timers}
-        asked = {
-            node: self.connection.start_on(node, jobs.check_node, self.order)
+        usable = {node.id: node for node in self.cluster.trainers + self.cluster.timers}
+        asked = [
+            (node, self.cluster.start_on(node, jobs.check_node, self.order))
             for node in usable.values()
-        }
-        for node, reference in asked.items():
+        ]
+        for node, reference in asked:
             try:
-                check_delivery(self.connection.wait(reference))
+                check_delivery(self.cluster.wait(reference))
             except (RecipeError, StageError) as error:
                 raise type(error)(f"node {node.host}: {error}") from error
 
     def time_variants(self, search: Search, show: Show) -> Timing:
-        shared = self.connection.start_training(jobs.do_shared, self.order, "shared")
+        shared = self.cluster.start_training(jobs.do_shared, self.order, "shared")
         self.finish("shared", shared, show)
-        timing = self.connection.start_timing(jobs.do_timing, self.order, "timing")
-        return require(self.finish("timing", timing, show))
+        timing = self.cluster.start_timing(jobs.do_timing, self.order, "timing")
+        timed: Timing = self.finish("timing", timing, show)
+        return timed
 
     def run_trials(self, search: Search, plans: Sequence[TrialPlan], show: Show) -> list[TrialEnd]:
         """Train all of them, and measure those that were not stopped when no training is left."""
         started = [
-            self.connection.start_training(jobs.do_training, self.order, plan.variant.name, plan)
+            self.cluster.start_training(jobs.do_training, self.order, plan.variant.name, plan)
             for plan in plans
         ]
         trained = [
@@ -73,19 +74,20 @@ class ClusterRunner:
         ]
 
     def start_measuring(
-        self, plan: TrialPlan, training: Training | StageError
+        self, plan: TrialPlan, training: StudentTraining | StageError
     ) -> Reference | TrialEnd:
         if isinstance(training, StageError):
             return training
         if training.stopped:
             return TrialOutcome(training.scores)
         name = plan.variant.name
-        return self.connection.start_timing(jobs.do_measuring, self.order, name, plan, training)
+        return self.cluster.start_timing(jobs.do_measuring, self.order, name, plan, training)
 
     def end_measuring(self, plan: TrialPlan, step: Reference | TrialEnd, show: Show) -> TrialEnd:
         if isinstance(step, TrialOutcome | StageError):
             return step
-        return self.end(plan, step, show)
+        end: TrialEnd = self.end(plan, step, show)
+        return end
 
     def end(self, plan: TrialPlan, reference: Reference, show: Show) -> Any:
         """Return what a job of a trial found, or its failure."""
@@ -99,7 +101,7 @@ class ClusterRunner:
         """Wait for a job, show its records and return its value. Raises StageError if it failed,
         with the end of its log if it died."""
         try:
-            delivery = self.connection.wait(reference)
+            delivery = self.cluster.wait(reference)
         except StageError as error:
             log = read_log_end(self.store.remote, self.order.get_log_path(job))
             told = f"; the end of its log:\n{log}" if log else "; it left no log"
@@ -115,8 +117,8 @@ class ClusterRunner:
     def run_winner(self, search: Search, file: Path, show: Show) -> list[Record]:
         """Run the winner where the target is. Its files are fetched by the report."""
         found = FoundRecipe(file.name, make_recipe_id(file), file.read_text(encoding="utf-8"))
-        job = self.connection.start_timing(jobs.do_winner, self.order, "winner", found)
-        return [self.place(record) for record in require(self.finish("winner", job, show))]
+        job = self.cluster.start_timing(jobs.do_winner, self.order, "winner", found)
+        return [self.place(record) for record in self.finish("winner", job, show)]
 
     def clean_up(self) -> None:
         """Delete what this command and its jobs told each other in the store."""
@@ -135,12 +137,6 @@ def check_delivery(delivery: Delivery[T]) -> T | None:
     return delivery.value
 
 
-def require(value: T | None) -> T:
-    if value is None:
-        raise StageError("a job returned nothing")
-    return value
-
-
 @contextmanager
 def open_cluster(search: Search, address: str) -> Iterator[ClusterRunner]:
     """Join the cluster at ``address`` and check every node that may get a job.
@@ -155,8 +151,8 @@ def open_cluster(search: Search, address: str) -> Iterator[ClusterRunner]:
         )
     with tempfile.TemporaryDirectory(prefix="attar-") as shipped:
         order = write_order(search, store, Path(shipped))
-        with join_cluster(ray, address, search.space.resources, Path(shipped)) as connection:
-            runner = ClusterRunner(connection, order, store)
+        with join_cluster(ray, address, search.space.resources, Path(shipped)) as cluster:
+            runner = ClusterRunner(cluster, order, store)
             try:
                 runner.check_nodes()
                 yield runner

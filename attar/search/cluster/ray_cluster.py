@@ -1,4 +1,4 @@
-"""Connection: joins a Ray cluster, and checks what it has before anything is trained.
+"""Ray: joins a cluster, and checks what it has before anything is trained.
 
 This is the one module that speaks to Ray.
 """
@@ -6,6 +6,7 @@ This is the one module that speaks to Ray.
 from __future__ import annotations
 
 import logging
+import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,13 +17,15 @@ from attar.pipeline.core.errors import MissingDependencyError, RecipeError, Stag
 from attar.pipeline.recipe.search_space import ClusterResources
 from attar.search.cluster.orders import Node
 
+ANSWER = 10.0
+"""Seconds within which a cluster accepts a connection."""
 TOUCH = 0.001
 """The amount of the target's resource that a timing takes: it has all CPUs of its node already."""
 Reference = Any
 """Ray's reference to the value of a job; Ray's types are not followed."""
 
 
-class Connection:
+class RayCluster:
     """A cluster that this process has joined.
 
     Raises RecipeError if the cluster has no node for the trainings or for the timings.
@@ -130,17 +133,19 @@ def import_ray() -> ModuleType:
             "a search on a cluster needs Ray, of the cluster's version: pip install "
             "'attar[cluster]'"
         ) from error
-    return ray
+    library: ModuleType = ray
+    return library
 
 
 @contextmanager
 def join_cluster(
     ray: ModuleType, address: str, resources: ClusterResources, folder: Path
-) -> Iterator[Connection]:
+) -> Iterator[RayCluster]:
     """Join the cluster and ship ``folder`` to the nodes that get a job.
 
     Raises RecipeError if there is none, or if it has another version of Ray or Python.
     """
+    check_address(address)
     try:
         ray.init(
             address=address,
@@ -151,9 +156,22 @@ def join_cluster(
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise RecipeError(explain_refusal(address, error)) from error
     try:
-        yield Connection(ray, resources)
+        yield RayCluster(ray, resources)
     finally:
         ray.shutdown()
+
+
+def check_address(address: str) -> None:
+    """Raises RecipeError if nothing answers there: Ray itself would ask for minutes."""
+    if address == "auto":
+        return
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal():
+        raise RecipeError(f"--ray {address!r}: write HOST:PORT, such as 10.0.0.1:6379, or auto")
+    try:
+        socket.create_connection((host, int(port)), timeout=ANSWER).close()
+    except (OSError, OverflowError) as error:
+        raise RecipeError(explain_refusal(address, error)) from error
 
 
 def explain_refusal(address: str, error: Exception) -> str:
@@ -165,5 +183,6 @@ def explain_refusal(address: str, error: Exception) -> str:
         )
     return (
         f"--ray {address}: there is no cluster ({text}); start one with `ray start --head`, "
-        "join it from this machine with `ray start --address HOST:6379`, and give that address or `auto`"
+        "join it from this machine with `ray start --address HOST:6379`, and give that address, or "
+        "`auto`"
     )

@@ -1,0 +1,92 @@
+"""The jobs of a search on a cluster, run by a stand-in for Ray that calls them in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from attar.pipeline.core.errors import RecipeError, StageError
+from attar.pipeline.core.shared_store import SharedStore
+from attar.pipeline.core.store import Store
+from attar.pipeline.recipe.search_space import SearchSpace
+from attar.search.cluster import jobs
+from attar.search.cluster.orders import Delivery, Order
+from attar.search.cluster.runner import ClusterRunner, check_delivery, check_store
+from attar.search.stopping import StoppingRule
+from attar.search.trial import StudentTraining, TrialOutcome, TrialPlan
+from attar.search.variant import Search, Variant
+
+SPACE = SearchSpace(dimensions={"student.options.width": (2, 8, 16)})
+PLANS = [TrialPlan(Variant(number, {"student.options.width": number}), StoppingRule()) for number in (1, 2, 3)]
+OUTCOME = TrialOutcome({1: 0.5}, teacher_score=0.9)
+
+
+@dataclass
+class StandIn:
+    """In the place of a `RayCluster`: a job is what was asked for, and its end is prescribed."""
+
+    ends: dict[tuple[Callable[..., Any], str], Any]
+    started: list[str] = field(default_factory=list)
+
+    def start(self, work: Callable[..., Any], order: Order, job: str, *_: Any) -> Any:
+        self.started.append(f"{work.__name__} {job}")
+        return self.ends[work, job]
+
+    start_training = start_timing = start
+
+    def wait(self, end: Any) -> Any:
+        if isinstance(end, Exception):
+            raise end
+        return end
+
+
+def create_runner(folder: Path, cluster: StandIn) -> ClusterRunner:
+    store = SharedStore(folder / "cache", (folder / "bucket").as_uri())
+    order = Order("token", "recipe.toml", "recipe", store.remote.url, SPACE, "cpu", (), "auto")
+    return ClusterRunner(cluster, order, store)  # type: ignore[arg-type]  # a stand-in
+
+
+def test_trials_end_in_the_order_of_the_plans_and_what_was_stopped_is_not_measured(tmp_path: Path) -> None:
+    whole, stopped = StudentTraining({1: 0.5}, stopped=False), StudentTraining({1: 0.2}, stopped=True)
+    cluster = StandIn(
+        {
+            (jobs.do_training, "v1"): Delivery((), whole),
+            (jobs.do_training, "v2"): Delivery((), stopped),
+            (jobs.do_training, "v3"): StageError("WorkerCrashedError: gone"),
+            (jobs.do_measuring, "v1"): Delivery((), OUTCOME),
+        }
+    )
+    runner = create_runner(tmp_path, cluster)
+    runner.store.remote.write(runner.order.get_log_path("v3"), b"epoch 1\nout of memory\n")
+    search = Search("recipe.toml", runner.store, SPACE, "cpu")
+    first, second, third = runner.run_trials(search, PLANS, lambda _: None)
+    assert (first, second) == (OUTCOME, TrialOutcome({1: 0.2}))
+    assert isinstance(third, StageError)
+    assert str(third) == "width 3: WorkerCrashedError: gone; the end of its log:\nepoch 1\nout of memory"
+    assert cluster.started == ["do_training v1", "do_training v2", "do_training v3", "do_measuring v1"]
+    runner.clean_up()
+    assert runner.store.remote.list("cluster") == []
+
+
+def test_a_mistake_in_the_recipe_stays_one_across_the_wire() -> None:
+    with pytest.raises(RecipeError, match="no such file"):
+        check_delivery(Delivery((), error="no such file", is_mistake=True))
+    with pytest.raises(StageError, match="diverged"):
+        check_delivery(Delivery((), error="diverged"))
+
+
+def test_a_store_that_other_machines_do_not_see_is_refused(tmp_path: Path) -> None:
+    search = Search("recipe.toml", Store(tmp_path / "store"), SPACE, "cpu")
+    with pytest.raises(RecipeError, match=r"file:///FOLDER"):
+        check_store(search)
+
+
+def test_a_node_of_another_version_of_attar_does_nothing(tmp_path: Path) -> None:
+    order = create_runner(tmp_path, StandIn({})).order
+    answer = jobs.check_node(replace(order, version="0.0.1"))
+    assert answer.is_mistake
+    assert "0.0.1" in str(answer.error)

@@ -1,0 +1,48 @@
+"""Which files go with a job."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from attar.pipeline.core.errors import RecipeError
+from attar.pipeline.core.store import Store
+from attar.search.cluster import shipping
+from attar.search.cluster.shipping import ship_recipe
+from attar.search.variant import Search
+from tests.support.projects import tiny
+
+SPACE = '\n[search]\n"student.options.width" = [2, 8]\n"student.network" = ["nets.py:student", "more/wide.py:student"]\n'
+
+
+def open_search(folder: Path) -> Search:
+    recipe = tiny.write(folder, recipe=tiny.RECIPE + SPACE)
+    (folder / "more").mkdir()
+    (folder / "more" / "wide.py").write_text("from helper import student\n")
+    (folder / "helper.py").write_text(tiny.NETS)
+    (folder / "secrets.env").write_text("x")
+    (folder / "unused.py").write_text("")
+    return Search.create(str(recipe), Store(folder / "store"))
+
+
+def test_what_counts_in_a_key_is_shipped_and_nothing_else(tmp_path: Path) -> None:
+    search = open_search(tmp_path / "project")
+    with tiny.project_folder(tmp_path / "project"):
+        assert ship_recipe(search, tmp_path / "shipped") == "recipe.toml"
+    files = [path for path in (tmp_path / "shipped").rglob("*") if path.is_file()]
+    names = {path.relative_to(tmp_path / "shipped").as_posix() for path in files}
+    assert names == {"recipe.toml", "task.py", "nets.py", "helper.py", "more/wide.py", "points.npz"}
+
+
+def test_data_that_are_too_large_to_be_shipped_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shipping, "MOST_BYTES", 1000)
+    search = open_search(tmp_path / "project")
+    with tiny.project_folder(tmp_path / "project"), pytest.raises(RecipeError, match="same path"):
+        ship_recipe(search, tmp_path / "shipped")
+
+
+def test_a_shipped_recipe_is_on_every_node(tmp_path: Path) -> None:
+    search = Search.create("demo", Store(tmp_path / "store"))
+    assert ship_recipe(search, tmp_path / "shipped") == "demo"
+    assert not (tmp_path / "shipped").exists()
