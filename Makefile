@@ -63,8 +63,9 @@ TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfi
 test: $(READY_DEV)  ## all tests but the slow ones and those that need a package index
 	$(TEST) -m "not slow and not network and not nightly"
 
-test-all: test  ## every test but the nightly ones
+test-all: test  ## every test but the nightly ones, and every property with as many examples as hypothesis draws
 	$(TEST) -m "(slow or network) and not nightly"
+	$(TEST) -m "hypothesis and not (slow or network or nightly)" --hypothesis-profile default
 
 # One process: a training of a real size uses all cores.
 test-nightly: $(READY_DEV)  ## whole recipes that train for tens of minutes

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from attar.stages.artifacts import Answers, OnnxModel, Ranges, Weights
 from attar.stages.calibrate import Calibrate
@@ -21,6 +22,10 @@ from tests.support.tasks import sequences, smoke
 
 LONG_FILES = ("test_sabotage.py", "test_cli.py")
 """They begin first, so that no process is left with one of them when the others have finished."""
+
+# A property that does not hold fails within a few examples nearly always; `make test-all` draws as many as hypothesis does.
+settings.register_profile("few", settings(), max_examples=25)
+settings.load_profile("few")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -45,11 +45,13 @@ def read(source: Source, workers: int) -> Iterator[tuple[list[int], bytes, list[
             yield part.indices.tolist(), part.inputs["x"].tobytes(), part.targets["label"].tolist()
 
 
-# Python warns of a fork beside the threads of torch, which a worker does not use.
-pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+pytestmark = [
+    # Python warns of a fork beside the threads of torch, which a worker does not use.
+    pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning"),  # of a machine with fewer cores
+]
 
 
-@pytest.mark.filterwarnings("ignore:This DataLoader will create 8 worker:UserWarning")
 @pytest.mark.parametrize("workers", [1, 8])
 def test_batches_are_the_same_for_any_number_of_workers(workers: int) -> None:
     source = Source(TASK, numbered(5000), InMemory({"x": np.zeros((700, 2), np.float32)}, {}), seed=3)
