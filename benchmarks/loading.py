@@ -56,16 +56,22 @@ class Span:
     """What a part of the run took."""
 
     seconds: float = 0.0
+    cpu: float = 0.0
+    """Seconds of the processor, of this process alone."""
     foreign: float = 0.0
     """Cores that other programs used meanwhile."""
+
+    def scale(self, factor: float) -> None:
+        """Turn what a part took into what the whole takes."""
+        self.seconds, self.cpu = self.seconds * factor, self.cpu * factor
 
 
 @contextmanager
 def timing(span: Span) -> Iterator[None]:
     """Measure what is done in it. A worker counts as this program once it has ended."""
-    busy, wall = read_busy_seconds(), time.perf_counter()
+    busy, wall, cpu = read_busy_seconds(), time.perf_counter(), time.process_time()
     yield
-    span.seconds = time.perf_counter() - wall
+    span.seconds, span.cpu = time.perf_counter() - wall, time.process_time() - cpu
     span.foreign = (read_busy_seconds() - busy) / span.seconds
 
 
@@ -105,7 +111,7 @@ def time_preparing(training: Training) -> Span:
     with timing(span):
         for number in chunks:
             source.read_chunk(0, number)
-    span.seconds *= len(source) / source.sizes[chunks].sum()
+    span.scale(len(source) / source.sizes[chunks].sum())
     return span
 
 
@@ -120,7 +126,7 @@ def time_steps(training: Training) -> Span:
     with timing(span):
         for step in range(steps):
             training.train_step(next(batches), 0, 1, step)
-    span.seconds *= training.steps_per_epoch / steps
+    span.scale(training.steps_per_epoch / steps)
     return span
 
 
@@ -157,12 +163,13 @@ def report(samples: int, preparing: Span, steps: Span, epochs: Epochs) -> None:
     for what, span in (
         ("preparing alone", preparing),
         ("steps alone", steps),
-        ("first epoch", epochs.first),
+        ("first epoch", epochs.first),  # of the training's process, not of the worker
         ("second epoch", epochs.second),
     ):
-        rate = samples / span.seconds
         print(
-            f"{what:<16} {span.seconds:7.1f} s {rate:7.0f} /s, others used {span.foreign:.2f} cores"
+            f"{what:<16}{span.seconds:8.1f} s, {samples / span.seconds:6.0f} a second; "
+            f"{1e3 * span.cpu / samples:5.2f} ms of CPU a picture; others used "
+            f"{span.foreign:.2f} cores"
         )
     ratio = epochs.second.seconds / longer
     print(

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from errno import ENOMEM
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ import numpy.typing as npt
 
 from attar.models.task import Array
 from attar.models.top_answers import TopAnswers
+from attar.pipeline.core.errors import StageError
+from attar.pipeline.core.open_files import reserve_files
 
 DTYPES = {"F16": "<f2", "F32": "<f4", "U8": "u1", "U16": "<u2", "U32": "<u4", "I32": "<i4"}
 """The dtypes of safetensors that `shards` writes, by their names in numpy."""
@@ -168,6 +171,30 @@ def make_blank(count: int, shapes: Sequence[tuple[int, ...]]) -> Floats:
 def select_corner(array: Floats, shape: Sequence[int]) -> Floats:
     """Return a view of the first ``shape`` positions of every sample."""
     return array[(slice(None), *(slice(size) for size in shape))]
+
+
+def map_shards(folder: Path, name: str) -> list[dict[str, ShardOutput]]:
+    """Map the shards ``NAME.NUMBER.safetensors`` of a folder, in the order of their numbers.
+
+    Each is a file that stays open. Raises StageError if they are more than may be open at once.
+    """
+    files = sorted(folder.glob(f"{name}.*.safetensors"), key=read_number)
+    reserve_files(len(files), f"answers ({name} in {folder})")
+    try:
+        return [map_shard(file) for file in files]
+    except OSError as error:
+        if error.errno != ENOMEM:
+            raise
+        raise StageError(
+            f"the {len(files)} files of answers ({name} in {folder}) cannot be mapped beside what "
+            "is mapped already; raise the kernel's limit (sysctl vm.max_map_count), or read fewer "
+            "views or samples"
+        ) from error
+
+
+def read_number(file: Path) -> int:
+    """Return the number of a shard. It has five digits in the name, and more from 100,000 on."""
+    return int(file.name.split(".")[-2])
 
 
 def map_shard(path: Path) -> dict[str, ShardOutput]:

@@ -50,8 +50,16 @@ class CheckedSplit(Split):
 
     def take(self, indices: npt.NDArray[np.int64]) -> Batch:
         where = f"{self.where}.take"
-        with report_errors_of(where):
-            batch: Any = self.split.take(indices)
+        try:
+            with report_errors_of(where):
+                batch: Any = self.split.take(indices)
+        except StageError as error:
+            if not isinstance(error.__cause__, IndexError):
+                raise
+            raise StageError(
+                f"{error}; the length of {self.where} is {len(self)}, which must be the number of "
+                "samples that there are"
+            ) from error.__cause__
         if not isinstance(batch, Batch):
             raise StageError(
                 f"{where} must return an attar.Batch(inputs, targets), got {reprlib.repr(batch)}"

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-import resource
 
+from attar.pipeline.core.open_files import raise_limit
 from attar.serving.core.settings import Settings
 
 RESERVED = 32
@@ -31,14 +31,3 @@ def fit_connections(settings: Settings) -> Settings:
         limit,
     )
     return settings.model_copy(update={"max_connections": place})
-
-
-def raise_limit(wanted: int) -> int:
-    """Return how many files may be open from now on: ``wanted``, or as many as the hard limit
-    allows."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == resource.RLIM_INFINITY or soft >= wanted:
-        return wanted
-    raised = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (raised, hard))
-    return raised

@@ -17,7 +17,7 @@ from attar.models.generation import MODEL, find_decoding
 from attar.models.mixing import Mixing
 from attar.models.preprocess import describe_steps
 from attar.models.preprocess.known import STEPS, Steps
-from attar.models.rows import Rows, join_rows, map_shard
+from attar.models.rows import Rows, join_rows, map_shards
 from attar.models.sample_order import Integers, digest_order, find_places
 from attar.models.task import Array, Predictor, Task, load_task
 from attar.pipeline.core.errors import StageError
@@ -185,12 +185,11 @@ class Answers(Artifact):
     def open_rows(self, split: str, view: int | None = None) -> dict[str, Rows]:
         """Map the outputs of one split in the order of its samples; logarithms of probabilities.
 
-        Raises StageError if there are none, and if they are stored in another order.
+        Raises StageError if there are none, if they are stored in another order, and if they are
+        more files than this process may have open.
         """
         which = "clean" if view is None else str(view)
-        shards = [
-            map_shard(path) for path in sorted(self.root.glob(f"{split}.{which}.*.safetensors"))
-        ]
+        shards = map_shards(self.root, f"{split}.{which}")
         if not shards:
             raise StageError(f"{self.root} holds no answers to {split}, view {which}; label again")
         samples = sum(len(next(iter(shard.values()))) for shard in shards)

@@ -73,6 +73,7 @@ def test_what_a_build_says_last_is_the_reason(tmp_path: Path) -> None:
         process.build(OURS, tmp_path, "build_onnxruntime", [str(tmp_path / "student.onnx")] * 3, tmp_path / "log")
 
 
+@pytest.mark.slow  # makes an environment
 def test_an_environment_that_cannot_be_installed_is_a_reason_and_not_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

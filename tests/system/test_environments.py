@@ -62,6 +62,7 @@ def private_files() -> Iterator[None]:
     os.umask(before)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("unwritable_home", "private_files")
 def test_a_whole_run_where_everything_is_unusual(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """But for the folder's name: where Python takes names for ASCII, onnx finds no file beyond it."""

@@ -85,11 +85,7 @@ def kill_and_finish(folder: Path, calm: tuple[dict[str, str], float], kills: int
     assert not list((folder / "store" / "work").glob("*"))
 
 
-def test_three_kills(tmp_path: Path, calm: tuple[dict[str, str], float]) -> None:
-    kill_and_finish(tmp_path, calm, kills=3, seed=3)
-
-
-@pytest.mark.slow
+@pytest.mark.slow  # kills within a stage are among the tests of the stages
 @pytest.mark.parametrize("seed", range(5))
 def test_twenty_kills(tmp_path: Path, calm: tuple[dict[str, str], float], seed: int) -> None:
     kill_and_finish(tmp_path, calm, kills=4, seed=100 + seed)

@@ -215,6 +215,19 @@ def test_a_length_that_is_none() -> None:
     assert "RuntimeError: nobody knows (test_calls.py:" in said
 
 
+def test_a_length_that_lies() -> None:
+    class Longer(Own):
+        def __len__(self) -> int:
+            return 12
+
+        def take(self, indices: npt.NDArray[np.int64]) -> Batch:
+            return Batch(*({name: array[indices] for name, array in part.items()} for part in (WHOLE.inputs, WHOLE.targets)))
+
+    said = told(giving(Longer(WHOLE)))
+    assert said.startswith("Made.split('validation').take raised IndexError: ")
+    assert "the length of Made.split('validation') is 12" in said
+
+
 def test_a_call_with_other_arguments_has_no_line_of_its_own() -> None:
     said = told(changed(split=lambda self: InMemory(WHOLE.inputs, WHOLE.targets)))
     assert said.startswith("Made.split('train') ")

@@ -37,7 +37,7 @@ def load_augment(library: str, monkeypatch: pytest.MonkeyPatch) -> Callable[[Any
 def _operators() -> Iterator[None]:
     """Declare the operators without which ``import torchvision`` fails where its compiled part is for another torch, such
     as one with CUDA. No transform calls them."""
-    library = torch.library.Library("torchvision", "FRAGMENT")
+    library: Any = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]  # torch has no types
     if importlib.util.find_spec("torchvision") is not None and not loads_torchvision():
         for name in ("nms", "qnms"):
             library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
