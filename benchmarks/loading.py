@@ -154,7 +154,7 @@ def time_epochs(training: Training) -> Epochs:
             with timing(span):
                 training.train_epoch(number + 1, chunks, Path(folder) / "checkpoint.safetensors")
             training.steps_done, waited[number] = 0, training.clock.waited - before
-    return Epochs(*spans, waited[1] / spans[1].seconds, training.clock.share)
+    return Epochs(spans[0], spans[1], waited[1] / spans[1].seconds, training.clock.share)
 
 
 def report(samples: int, preparing: Span, steps: Span, epochs: Epochs) -> None:

@@ -30,13 +30,15 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from attar.models.sample_order import find_places
+from attar.models.preprocess import Tokenize
+from attar.models.sample_order import CHUNK, find_places
 from attar.models.task import Arrays, Batch, Output, Split, SplitName, Task, Tensor, hits
 from attar.pipeline.keys import machine
 from attar.stages.artifacts import Answers, Weights
 from attar.stages.distill.loss_settings import Kd
 from attar.stages.distill.stage import Distill
-from attar.stages.label.stage import Label
+from attar.stages.label.shards import Shard
+from attar.stages.label.stage import Label, LabelProgress
 
 FIGURE = Path(__file__).parent.parent / "docs" / "figures" / "scale.svg"
 SIZES = (10_000, 100_000, 1_000_000)
@@ -140,6 +142,38 @@ def measure(samples: int) -> Growth:
     return Growth(**json.loads(done.stdout.splitlines()[-1]))
 
 
+def time_tokenizing() -> tuple[int, float, float]:
+    """Return how many texts were tokenized, their mean number of tokens, and the microseconds that
+    each took. The texts are the lines of this repository's pages, the tokenizer is trained on them.
+    """
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+    pages = sorted((Path(__file__).parent.parent / "docs").glob("*.md"))
+    lines = [line for page in pages for line in page.read_text("utf-8").splitlines() if line]
+    trained = Tokenizer(models.BPE())
+    trained.pre_tokenizer = pre_tokenizers.ByteLevel()
+    special = ["<pad>"]
+    trained.train_from_iterator(lines, trainers.BpeTrainer(vocab_size=8000, special_tokens=special))
+    with tempfile.TemporaryDirectory() as folder:
+        trained.save(str(Path(folder) / "tokenizer.json"))
+        step = Tokenize(file=Path(folder) / "tokenizer.json", length=64)
+        texts = np.array(lines[: len(lines) // CHUNK * CHUNK], object).reshape(-1, CHUNK)
+        tokens = np.concatenate([(step(chunk) != 0).sum(1) for chunk in texts])
+        seconds = count_cpu_seconds(lambda: [step(chunk) for chunk in texts])
+    return texts.size, float(tokens.mean()), 1e6 * seconds / texts.size
+
+
+def time_notes(count: int = 5000) -> float:
+    """Return the microseconds that each note of a finished shard takes whenever a shard begins."""
+    with tempfile.TemporaryDirectory() as folder:
+        for number in range(count):
+            (Path(folder) / Shard("train", 0, number).name).write_text("", "utf-8")
+        progress = LabelProgress([Shard("train", 0, 0)], {"train": 1}, Path(folder))
+        progress.rows = dict.fromkeys((file.name for file in Path(folder).iterdir()), 1)
+        seconds = count_cpu_seconds(lambda: progress.start_shard(Shard("train", 0, 0)))
+    return 1e6 * seconds / count
+
+
 def describe(growth: Growth) -> str:
     """Return a row of the table."""
     each = 1e6 / growth.samples
@@ -197,6 +231,11 @@ def main() -> None:
     for samples in options.sizes:
         rows.append(measure(samples))
         print(describe(rows[-1]), flush=True)
+    texts, tokens, each = time_tokenizing()
+    print(
+        f"\ntokenizing {texts:,} texts of {tokens:.1f} tokens: {each:.1f} µs each; a note of a "
+        f"finished shard: {time_notes():.2f} µs whenever a shard begins"
+    )
     if not options.no_figure:
         draw(FIGURE, rows)
 

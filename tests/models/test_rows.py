@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from attar.models import rows
 from attar.pipeline.core import open_files
 from attar.pipeline.core.errors import StageError
 from attar.stages.artifacts import Answers
@@ -61,6 +60,6 @@ def test_more_shards_than_the_kernel_maps_are_refused(tmp_path: Path, monkeypatc
         raise OSError(ENOMEM, "Cannot allocate memory")
 
     answers = write_answers(tmp_path, [0])
-    monkeypatch.setattr(rows.np, "memmap", refuse)
+    monkeypatch.setattr(np, "memmap", refuse)
     with pytest.raises(StageError, match=r"vm\.max_map_count"):
         answers.open_rows("test")
