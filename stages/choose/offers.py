@@ -22,7 +22,7 @@ def list_runnable_candidates() -> list[dict[str, str]]:
 
 
 def list_on_cpu() -> Iterator[dict[str, str]]:
-    for precision in ("fp32", "int8", "int8-dynamic"):
+    for precision in ("fp32", "int8", "int8-dynamic", "int8-weights"):
         yield {"runtime": "onnxruntime", "precision": precision}
     if is_runtime_here("openvino", "openvino"):
         for precision in ("fp32", "bf16", "int8") if BF16 & cpu_flags() else ("fp32", "int8"):

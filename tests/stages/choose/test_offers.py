@@ -6,7 +6,8 @@ import pytest
 
 from attar.stages.choose import offers
 
-CPU = [{"runtime": "onnxruntime", "precision": precision} for precision in ("fp32", "int8", "int8-dynamic")]
+PRECISIONS = ("fp32", "int8", "int8-dynamic", "int8-weights")
+CPU = [{"runtime": "onnxruntime", "precision": precision} for precision in PRECISIONS]
 
 
 @pytest.fixture
@@ -26,9 +27,9 @@ def test_onnx_runtime_is_always_offered(machine: pytest.MonkeyPatch) -> None:
 
 def test_openvino_is_offered_where_it_is_installed_and_bf16_where_the_cpu_has_it(machine: pytest.MonkeyPatch) -> None:
     machine.setattr(offers, "find_spec", lambda module: module == "openvino" or None)
-    assert [each["precision"] for each in offers.list_runnable_candidates()[3:]] == ["fp32", "int8"]
+    assert [each["precision"] for each in offers.list_runnable_candidates()[len(CPU) :]] == ["fp32", "int8"]
     machine.setattr(offers, "cpu_flags", lambda: {"avx512_bf16"})
-    assert [each["precision"] for each in offers.list_runnable_candidates()[3:]] == ["fp32", "bf16", "int8"]
+    assert [each["precision"] for each in offers.list_runnable_candidates()[len(CPU) :]] == ["fp32", "bf16", "int8"]
     machine.setattr(offers, "RUNTIMES", {"onnxruntime": ""})
     assert offers.list_runnable_candidates() == CPU
 
@@ -38,7 +39,7 @@ def test_a_gpu_is_offered_with_what_is_installed_for_it(machine: pytest.MonkeyPa
     assert offers.list_runnable_candidates() == CPU
     machine.setattr(offers, "list_gpus", lambda: ["a GPU"])
     machine.setattr(offers, "is_installed", lambda package: package == "onnxruntime-gpu")
-    assert offers.list_runnable_candidates()[3:] == [
+    assert offers.list_runnable_candidates()[len(CPU) :] == [
         {"runtime": "onnxruntime", "precision": "fp32", "provider": offers.CUDA},
         {"runtime": "onnxruntime", "precision": "fp16", "provider": offers.CUDA},
         {"runtime": "tensorrt-rtx", "precision": "fp16"},
