@@ -11,6 +11,7 @@ from attar.bundle.golden import find_tolerance
 from attar.bundle.manifest import Manifest, StoredTensor
 from attar.proof.gate import Gate
 from attar.proof.report import gate_formatting
+from attar.proof.report.formatting import DASH
 
 
 def render_card(manifest: Manifest) -> str:
@@ -144,17 +145,22 @@ def format_hop(hop: Mapping[str, Any]) -> str:
             f"| {hop['hop']} | {hop['format']} | {hop['precision']} | not run here: {hop['why']} | "
             "| | | |"
         )
-    teacher, p50 = hop["teacher"], hop["latency"]["1"]["p50"]
+    teacher, latency = hop["teacher"], hop["latency"].get("1")
     columns = [
         *(hop["hop"], hop["format"], hop["precision"], f"{hop['score']:.4f}"),
         *(
             format_signed(teacher["score_drop"]),
-            f"{teacher['correlation']:.4f}",
-            f"{p50:,.0f}",
-            f"{hop['bytes']:,}",
+            format_known(teacher["correlation"], ".4f"),
+            format_known(latency and latency["p50"], ",.0f"),
+            format_known(hop["bytes"], ","),
         ),
     ]
     return f"| {' | '.join(columns)} |"
+
+
+def format_known(number: float | None, form: str) -> str:
+    """Return a number, or a dash for one that was not measured."""
+    return DASH if number is None else format(number, form)
 
 
 def format_gate(gate: Gate) -> str:

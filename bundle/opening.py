@@ -244,7 +244,7 @@ def check_gates(bundle: VerifiedBundle) -> None:
     """Take step (5). The verdict of a bundle that was finished may leave the engine out."""
     manifest = bundle.manifest
     was_not_run = manifest.unfinished or manifest.finished is not None
-    check_verdict(bundle.path, manifest.verdict, finished=was_not_run)
+    check_verdict(bundle.path, manifest.verdict, manifest.ledger, finished=was_not_run)
 
 
 def check_finished_engine(bundle: VerifiedBundle) -> None:

@@ -18,6 +18,7 @@ from attar.proof.verdicts.gate_evaluation import (
     LOCATING_METRICS,
     SOUNDNESS_METRICS,
     list_required_hops,
+    select_made,
 )
 from attar.proof.verdicts.gate_text import format_gate
 from attar.proof.verdicts.verdict_json import GateJson, find_contradictions, gate_from_json
@@ -65,12 +66,15 @@ def has_teacher_gate(gates: Sequence[Gate]) -> bool:
     )
 
 
-def check_verdict(bundle: Path, stored: StoredVerdict, *, finished: bool) -> None:
+def check_verdict(
+    bundle: Path, stored: StoredVerdict, ledger: Mapping[str, Any], *, finished: bool
+) -> None:
     """Check that a bundle passed its gates.
 
-    The verdict must be ``passed``, follow from the gates, and some gate must compare what is
-    shipped with the teacher. A bundle that was ``finished`` may say ``not run here``: then every
-    gate of what was run has passed, those of the engine's graph against the teacher among them.
+    ``ledger`` is the JSON of what they are about. The verdict must be ``passed``, follow from the
+    gates, and some gate must compare what is shipped with the teacher. A bundle that was
+    ``finished`` may say ``not run here``: then every gate of what was run has passed, those of the
+    engine's graph against the teacher among them.
 
     Raises InvalidBundleError otherwise.
     """
@@ -79,7 +83,7 @@ def check_verdict(bundle: Path, stored: StoredVerdict, *, finished: bool) -> Non
             f"{bundle} was never passed: its verdict is {stored.verdict!r}; "
             "only passed bundles are served"
         )
-    if problems := list(find_problems(stored)):
+    if problems := list(find_problems(stored, has_reference="opaque" not in ledger)):
         raise InvalidBundleError(
             f"the verdict of {bundle} contradicts itself: {'; '.join(problems)}. {AGAIN}"
         )
@@ -91,14 +95,14 @@ def check_verdict(bundle: Path, stored: StoredVerdict, *, finished: bool) -> Non
         )
 
 
-def find_problems(stored: StoredVerdict) -> Iterator[str]:
+def find_problems(stored: StoredVerdict, *, has_reference: bool) -> Iterator[str]:
     """Yield what does not follow from the limits and from what was measured."""
     gates = stored.read_gates()
     engine_was_run = any(is_measured_on_engine(gate) for gate in gates)
     required = [is_required(gate, engine_was_run=engine_was_run) for gate in gates]
     for row, gate_is_required in zip(stored.gates, required, strict=True):
         yield from describe_contradictions(row, required=gate_is_required)
-    yield from find_missing_gates(gates)
+    yield from find_missing_gates(gates, has_reference=has_reference)
     yield from find_unmeasured_gates(gates, engine_was_run=engine_was_run)
     verdicts = (gate.verdict for gate, counts in zip(gates, required, strict=True) if counts)
     if (expected := combine_verdicts(verdicts)) != stored.verdict:
@@ -126,9 +130,10 @@ def describe_contradictions(row: GateJson, *, required: bool) -> Iterator[str]:
         yield f"{gate}, so {name!r} is {expected!r}, not {stored[name]!r}"
 
 
-def find_missing_gates(gates: Sequence[Gate]) -> Iterator[str]:
+def find_missing_gates(gates: Sequence[Gate], *, has_reference: bool) -> Iterator[str]:
     present = {(gate.comparison.hop, gate.comparison.metric) for gate in gates}
-    for hop, metric in product(GATED_HOPS, SOUNDNESS_METRICS):
+    hops = select_made(GATED_HOPS, has_reference=has_reference)
+    for hop, metric in product(hops, SOUNDNESS_METRICS):
         if (hop, metric) not in present:
             yield f"no gate {metric!r} is there for the {hop}"
 

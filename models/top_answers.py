@@ -86,12 +86,22 @@ def describe_following(
     ``path`` ``[N, T or more]`` has the tokens that ``top`` is about. Returns ``[N, T, k + 2]``, NaN
     where the path has ended.
     """
-    steps = follow(graphs, inputs, path[:, : top.values.shape[1]], decoding)
-    described = [
-        describe_logits(logits, top.indices[:, place]) for place, logits in enumerate(steps)
-    ]
+    return describe_at(graphs, inputs, path, top.indices, top.is_known, decoding)
+
+
+def describe_at(
+    graphs: Mapping[str, Predict],
+    inputs: Arrays,
+    path: Integers,
+    indices: Integers,
+    is_known: npt.NDArray[np.bool_],
+    decoding: Decoding,
+) -> Floats:
+    """As `describe_following`, at any tokens ``[N, T, k]`` where ``is_known`` ``[N, T]``."""
+    steps = follow(graphs, inputs, path[:, : indices.shape[1]], decoding)
+    described = [describe_logits(logits, indices[:, place]) for place, logits in enumerate(steps)]
     stacked = np.stack(described, 1)
-    stacked[~top.is_known] = np.nan
+    stacked[~is_known] = np.nan
     return stacked
 
 

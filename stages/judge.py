@@ -9,7 +9,8 @@ from attar.pipeline.core.stage import Facts, Stage
 from attar.proof.artifacts import Evidence, Verdict
 from attar.proof.ledger.ledger_json import ledger_from_json
 from attar.proof.verdicts.control import judge_control
-from attar.proof.verdicts.gate_evaluation import evaluate_gates, explain_unchecked_leak
+from attar.proof.verdicts.gate_evaluation import evaluate_gates
+from attar.proof.verdicts.gate_text import explain_unchecked_leak, explain_unmeasured
 from attar.proof.verdicts.limits import GateLimits
 from attar.proof.verdicts.verdict import judge_target
 from attar.proof.verdicts.verdict_json import verdict_to_json
@@ -39,6 +40,8 @@ class Judge(Stage[Verdict]):
         ledger = ledger_from_json(evidence.facts)
         why_not_run = ledger.hops["engine"].why_not_run
         verdict = judge_target(evaluate_gates(ledger, self.gates), why_not_run)
-        summary = verdict.summary + explain_unchecked_leak(ledger.leak)
+        summary = (
+            f"{verdict.summary}{explain_unmeasured(ledger)}{explain_unchecked_leak(ledger.leak)}"
+        )
         control = judge_control(ledger, self.gates)
         return verdict_to_json(replace(verdict, summary=summary, control=control))

@@ -40,6 +40,20 @@ class Detokenize(FileStep):
         texts[:] = tokenizer.decode_batch(rows, skip_special_tokens=True)
         return texts
 
+    def encode(self, text: str) -> list[int]:
+        """Return the tokens of a text, without an end. Raises AttarError for half of a surrogate
+        pair."""
+        try:
+            return list(self.tokenizer.encode(text, add_special_tokens=False).ids)
+        except TypeError as error:  # raised for half of a surrogate pair
+            remedy = "it holds half of a surrogate pair; decode it with errors='replace'"
+            raise self.refuse("a text that is no Unicode", remedy) from error
+
+    def list_unknown(self) -> list[int]:
+        """Return the id of the token that stands for what has none; empty if there is no such."""
+        known = self.tokenizer.token_to_id(getattr(self.tokenizer.model, "unk_token", None) or "")
+        return [] if known is None else [known]
+
     def explain_misfit(self, kind: str, size: int, end: int) -> str | None:
         if kind != "tokens":
             return f"detokenizes an output of {kind}; it reads tokens alone"
@@ -73,5 +87,11 @@ def cut_row(tokens: list[int], end: int, size: int) -> list[int]:
 
 @lru_cache(maxsize=16)
 def open_decoder(file: Path, size: int, mtime: int) -> Tokenizer:
-    """Return a tokenizer as its file was at this size and mtime; threads may share it."""
-    return read_tokenizer(file, "detokenize")
+    """Return a tokenizer as its file was at this size and mtime; threads may share it.
+
+    It neither cuts nor pads what it encodes, whatever the file says.
+    """
+    tokenizer = read_tokenizer(file, "detokenize")
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer

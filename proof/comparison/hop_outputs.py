@@ -123,12 +123,13 @@ def pack_followed(followed: npt.NDArray[np.float32]) -> dict[str, Array]:
     """Return next tokens ``[N, T, k + 2]`` as evidence holds them, a row for each token of a path.
 
     ``followed`` float16 ``[R, k + 1]`` are the logarithms, ``likeliest`` int32 ``[R]`` the most
-    likely tokens, ``lengths`` int32 ``[N]`` the numbers of tokens of the paths.
+    likely tokens, ``lengths`` int32 ``[N]`` the numbers of tokens of the paths. A teacher that only
+    translates has no logarithms.
     """
     own = ~np.isnan(followed[..., -1])
     rows = followed[own]
     return {
-        "followed": rows[:, :-1].astype(np.float16),
+        **({"followed": rows[:, :-1].astype(np.float16)} if rows.shape[1] > 1 else {}),
         "likeliest": rows[:, -1].astype(np.int32),
         "lengths": own.sum(1).astype(np.int32),
     }

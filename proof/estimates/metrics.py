@@ -66,7 +66,8 @@ class OutputComparison:
 
     sums: Mapping[str, Sums]
     """Every metric of such an output except the largest difference, which is a maximum."""
-    largest_difference: float
+    largest_difference: float | None
+    """None if one side has no numbers that could differ."""
 
     @property
     def numbers(self) -> Metrics:

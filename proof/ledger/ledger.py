@@ -141,8 +141,8 @@ class Hop:
     @property
     def form(self) -> str:
         """Its format and precision, and where it was timed if that is no CPU."""
-        place = "" if self.device == "cpu" else f" on {self.device}"
-        return f"{self.format} {self.precision}{place}"
+        place = "" if self.device == "cpu" else f"on {self.device}"
+        return " ".join(filter(None, [self.format, self.precision, place]))
 
     def get_score(self) -> float | None:
         return None if self.score is None else self.score.value
@@ -184,6 +184,8 @@ class Ledger:
     """The student's score minus the control's; None without a control."""
     leak: LeakCheck | None = None
     """None in evidence from before there was such a check."""
+    why_opaque: str | None = None
+    """Why a teacher that only translates has neither reference nor CORR and KDL; None of others."""
     timing: TimingConditions | None = None
     """None if nothing was timed."""
     machine: Mapping[str, Any] = field(default_factory=dict)

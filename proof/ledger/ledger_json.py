@@ -75,6 +75,7 @@ def conditions_to_json(ledger: Ledger) -> dict[str, Any]:
         "batch": ledger.batch,
         "timing": to_json(ledger.timing),
         "machine": dict(ledger.machine),
+        **({} if ledger.why_opaque is None else {"opaque": ledger.why_opaque}),
     }
 
 
@@ -94,6 +95,7 @@ def ledger_from_json(facts: Mapping[str, Any]) -> Ledger:
         speed_batch=facts.get("speed_batch", 1),
         gain=None if gain is None else Estimate(gain["score"], ConfidenceBounds(*gain["bounds"])),
         leak=from_json(LeakCheck, facts.get("leak")),
+        why_opaque=facts.get("opaque"),
         timing=from_json(TimingConditions, facts.get("timing")),
         machine=facts.get("machine") or {},
     )

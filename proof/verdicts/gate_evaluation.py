@@ -108,16 +108,6 @@ def format_leak_examples(leak: LeakCheck) -> str | None:
     return f"{leak.count} of {leak.looked_at}: {', '.join(pairs)}{more}" if pairs else None
 
 
-def explain_unchecked_leak(leak: LeakCheck | None) -> str:
-    """Return the end of a summary that says why near-duplicates were not looked for."""
-    if leak is None or not leak.why_unchecked:
-        return ""
-    return (
-        ". Near-duplicates between test and training samples were not looked for: "
-        f"{leak.why_unchecked}"
-    )
-
-
 def evaluate_score_floors(ledger: Ledger, limits: GateLimits) -> Iterator[Gate]:
     """Yield the gates on the scores themselves, of the teacher and of the hops from the student."""
     if limits.teacher_score is not None:
@@ -137,8 +127,13 @@ def evaluate_score(
     return Gate(replace(score, metric=metric), limit, required)
 
 
+def select_made(hops: Sequence[HopName], *, has_reference: bool) -> list[HopName]:
+    """Return these hops, without the reference of a teacher that has none."""
+    return [hop for hop in hops if hop != "reference" or has_reference]
+
+
 def evaluate_all_soundness(ledger: Ledger) -> Iterator[Gate]:
-    for hop in GATED_HOPS:
+    for hop in select_made(GATED_HOPS, has_reference=not ledger.why_opaque):
         yield from evaluate_soundness(ledger, hop)
 
 
@@ -214,7 +209,7 @@ def evaluate_similarity(
 
 
 def evaluate_all_conversions(ledger: Ledger, limits: HopLimits) -> Iterator[Gate]:
-    for hop in CONVERSIONS:
+    for hop in select_made(CONVERSIONS, has_reference=not ledger.why_opaque):
         yield from evaluate_conversion(ledger, hop, limits)
 
 
@@ -223,7 +218,7 @@ def evaluate_conversion(ledger: Ledger, hop: HopName, limits: HopLimits) -> Iter
     is_run = ledger.was_run(hop, PREVIOUS_HOP[hop])
     for metric, limit in select_conversion_limits(hop, limits).items():
         if is_run and ("previous", metric) not in ledger.hops[hop].comparisons:
-            continue  # only logits have a KDL
+            continue  # only logits have a KDL, and one token at a place has no correlation
         yield Gate(compare_hops(ledger, metric, hop, "previous"), limit, required=True)
 
 
@@ -243,6 +238,12 @@ def compare_hops(ledger: Ledger, metric: Metric, hop: HopName, baseline: Baselin
     comparison = ledger.hops[hop].comparisons.get((baseline, metric))
     if comparison is None:
         section = "[gates.regression]" if baseline == "production" else "[gates]"
+        if ledger.why_opaque and metric in ("correlation", "kdl"):
+            raise StageError(
+                f"the gate {metric!r} is about the teacher's probabilities, and it was not "
+                f"measured: {ledger.why_opaque}; remove it from {section}, and promise agreement "
+                "or score_drop"
+            )
         subject = "embeddings" if metric == "cosine" else "classes"
         raise StageError(
             f"the gate {metric!r} is about {subject}, and no output of this task holds any; "
@@ -255,6 +256,11 @@ def evaluate_speedups(ledger: Ledger, limits: GateLimits) -> Iterator[Gate]:
     baselines: dict[Baseline, float | None] = {"reference": limits.speedup}
     if "production" in ledger.hops:
         baselines["production"] = limits.regression.speedup
+    if ledger.why_opaque and limits.speedup is not None:
+        raise StageError(
+            "the gate 'speedup' compares with the reference, the teacher's graph, and there is "
+            f"none: {ledger.why_opaque}; remove it from [gates]"
+        )
     for baseline, limit in baselines.items():
         if limit is not None:
             own_batch = f"at batch {ledger.speed_batch}" if ledger.speed_batch != 1 else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from attar.proof.gate import UPPER_LIMIT_METRICS, Gate, Metric
+from attar.proof.ledger.ledger import LeakCheck, Ledger
 
 LIMIT_TEXTS: Mapping[Metric, str] = {
     "sound": "no NaN, no infinity, not constant",
@@ -76,3 +77,20 @@ def format_gate(gate: Gate) -> str:
 
 def format_metric(metric: Metric) -> str:
     return metric.replace("_", " ")
+
+
+def explain_unchecked_leak(leak: LeakCheck | None) -> str:
+    """Return the end of a summary that says why near-duplicates were not looked for."""
+    if leak is None or not leak.why_unchecked:
+        return ""
+    return (
+        ". Near-duplicates between test and training samples were not looked for: "
+        f"{leak.why_unchecked}"
+    )
+
+
+def explain_unmeasured(ledger: Ledger) -> str:
+    """Return the end of a summary that says why probabilities were not compared."""
+    if ledger.why_opaque is None:
+        return ""
+    return f". CORR and KDL with the teacher were not measured: {ledger.why_opaque}"

@@ -63,7 +63,11 @@ class Model(Artifact, ABC):
 
     def load_task(self) -> Task:
         """Return the task that prepares this model's inputs. A teacher may have its own."""
-        return load_task(self.facts["task"])
+        return self.adapt_task(load_task(self.facts["task"]))
+
+    def adapt_task(self, task: Task) -> Task:
+        """Return a task with the inputs that this model reads: of a network its own."""
+        return task
 
     @property
     def is_disabled(self) -> bool:
@@ -126,7 +130,8 @@ class OnnxModel(Model):
     An int8 graph for GPUs, of symmetric ``placement``, is computed as it is written: the integer
     kernels of a CPU may saturate.
 
-    An opaque teacher's facts have a ``score`` too, and an empty ``history``.
+    An opaque teacher's facts have a ``score`` too, and an empty ``history``. The reference of a
+    teacher that only translates has ``{"off": true}``.
     """
 
     marker: ClassVar[str] = "graphs"
@@ -166,7 +171,8 @@ class Answers(Artifact):
     (count), ``seed`` (of the views), ``samples`` (a split's count), ``outputs`` (names), ``orders``
     (a learned split's ``digest_order``), ``device``, ``precision``; where samples of views are
     mixed ``mix`` (``kinds``, ``alpha``); where features are stored ``features`` (their width, by
-    layer) and ``feature_bytes``, of all views together.
+    layer) and ``feature_bytes``, of all views together; of a teacher that only translates
+    ``opaque``.
     """
 
     code: ClassVar[tuple[str, ...]] = ("task",)
@@ -181,6 +187,12 @@ class Answers(Artifact):
         """The width of the stored features, by the teacher's layer."""
         widths: Mapping[str, int] = self.facts.get("features", {})
         return widths
+
+    @property
+    def why_opaque(self) -> str | None:
+        """Why they have tokens and no probabilities; None if they have."""
+        reason: str | None = self.facts.get("opaque")
+        return reason
 
     def open_rows(self, split: str, view: int | None = None) -> dict[str, Rows]:
         """Map the outputs of one split in the order of its samples; logarithms of probabilities.

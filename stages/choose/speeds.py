@@ -10,6 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from attar.models.task import load_task
+from attar.pipeline.core.errors import StageError
 from attar.pipeline.core.stage import CodeName, Facts, Stage
 from attar.proof.artifacts import Speeds
 from attar.proof.comparison.timing import MIN_ROUNDS
@@ -44,6 +45,11 @@ class TimeEngines(Stage[Speeds]):
     """At most about so long for one batch size of ``ENGINES_AT_ONCE`` engines."""
 
     def run(self, out: Path, *, reference: OnnxModel, **engines: Engine) -> Facts:
+        if reference.is_disabled:
+            raise StageError(
+                "students are timed beside the reference, the teacher's graph, and a teacher that "
+                "only translates has none; search with a network as the teacher"
+            )
         task = load_task(self.task)
         bench = Bench(task, task.split(SPLIT), self.batch, SPLIT)
         absent = {name: find_absence(engine) for name, engine in engines.items()}

@@ -72,6 +72,7 @@ class MeasureCandidates(Stage[Trials]):
             split=SPLIT,
             batch=self.batch,
             machine=describe_machine(),
+            why_opaque=answers.why_opaque,
         )
         titles = make_titles(self.candidates)
         rows = map(describe_candidate, engines, titles, self.candidates, engines.values())

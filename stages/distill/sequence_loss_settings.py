@@ -11,7 +11,7 @@ from attar.stages.distill.loss_settings import LossSettings, Temperature
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from attar.stages.learning.sequence_losses import StudentRows, TeacherRows
+    from attar.stages.learning.sequence_losses import StudentRows, TeacherRows, TokenRows
 
 
 class WordLoss(LossSettings):
@@ -37,7 +37,7 @@ class SequenceLoss(LossSettings):
     smoothing: float = Field(0.0, ge=0, lt=1)
     """The share of the target that is divided evenly among all tokens."""
 
-    def __call__(self, student: StudentRows, teacher: TeacherRows) -> Tensor:
+    def __call__(self, student: StudentRows, teacher: TokenRows) -> Tensor:
         from attar.stages.learning.sequence_losses import sequence_kd
 
         return sequence_kd(student, teacher.tokens, self.smoothing)

@@ -18,7 +18,7 @@ from attar.stages.artifacts import Answers
 from attar.stages.distill.answers_check import check_answers
 from attar.stages.distill.distiller_settings import DistillerSettings
 from attar.stages.distill.feature_loss_settings import AnyLoss
-from attar.stages.distill.sequence_loss_settings import SEQUENCE_LOSSES
+from attar.stages.distill.sequence_loss_settings import SEQUENCE_LOSSES, SequenceLoss
 from attar.stages.learning import paths
 from attar.stages.learning.lesson import Lesson, Part, select_places
 from attar.stages.learning.objective import (
@@ -28,7 +28,7 @@ from attar.stages.learning.objective import (
     Tensors,
     read_tokens,
 )
-from attar.stages.learning.sequence_losses import StudentRows, TeacherRows
+from attar.stages.learning.sequence_losses import StudentRows, TeacherRows, TokenRows
 
 
 class SequenceObjective:
@@ -51,6 +51,7 @@ class SequenceObjective:
         self.lambda_kd, self.all_losses = lambda_kd, losses
         self.losses = [loss for loss in losses if isinstance(loss, SEQUENCE_LOSSES)]
         self.other, self.facts, self.distiller = other, answers.facts, distiller
+        self.why_opaque = answers.why_opaque
         self.progress = 0.0
         self.views = [answers.open_learned_rows(view) for view in range(answers.facts["views"])]
 
@@ -71,11 +72,21 @@ class SequenceObjective:
                 f"the distiller reads logits, and the output {name!r} holds tokens; leave "
                 "[student.distiller] out"
             )
+        self.check_probabilities()
         if self.facts["along"] == "labels" and any(loss.kind == "sequence" for loss in self.losses):
             raise StageError(
                 "the loss sequence learns the teacher's own sequences, and the answers are stored "
                 "along the labels; set along = 'teacher' in [answers], or use { kind = 'word' } "
                 "alone"
+            )
+
+    def check_probabilities(self) -> None:
+        """Raises StageError for a loss of probabilities, if the teacher only translates."""
+        kinds = [loss.kind for loss in self.losses if not isinstance(loss, SequenceLoss)]
+        if self.why_opaque and kinds:
+            raise StageError(
+                f"the loss {kinds[0]} learns the teacher's probabilities, and "
+                f"{self.why_opaque}; write losses = [{{ kind = 'sequence' }}] in [student]"
             )
 
     def find_transfer(self, task: Task) -> Split | None:
@@ -117,12 +128,17 @@ class SequenceObjective:
     def read_answers(
         self, path: Integers, batch: ViewBatch, view: int, decoding: Decoding
     ) -> Parts:
-        """Return the teacher's tokens along the stored path, and the likeliest ones."""
+        """Return the teacher's tokens along the stored path, and the likeliest ones, if they are
+        known."""
         name, own = decoding.output, paths.mask_path(path, decoding)
-        top = self.views[view][name + TOP].read_top(batch.indices)
-        return {
+        said: Parts = {
             ("answers", name): path[own],
             ("answer places", name): paths.list_token_places(path, decoding),
+        }
+        if self.why_opaque:
+            return said
+        top = self.views[view][name + TOP].read_top(batch.indices)
+        return said | {
             ("top values", name): top.values[:, : path.shape[1]][own],
             ("top tokens", name): top.indices[:, : path.shape[1]][own],
             ("rest", name): top.rest[:, : path.shape[1]][own],
@@ -153,9 +169,17 @@ class SequenceObjective:
         tokens = lesson.parts["answers", name]
         if not len(tokens):
             return logits.sum() * 0  # the teacher says nothing of any of these samples
+        student = StudentRows(select_places(logits, lesson.find("answer places", name)))
+        if self.why_opaque:
+            return self.sum_token_losses(student, TokenRows(tokens))
         top: tuple[Part, ...] = ("top values", "top tokens", "rest")
         teacher = TeacherRows(tokens, *(lesson.parts[part, name] for part in top))
-        student = StudentRows(select_places(logits, lesson.find("answer places", name)))
         weighted = ((loss.compute_weight(self.progress), loss) for loss in self.losses)
         terms = [weight * loss(student, teacher) for weight, loss in weighted]
         return torch.stack(terms).sum()
+
+    def sum_token_losses(self, student: StudentRows, teacher: TokenRows) -> Tensor:
+        """Return the weighted sum of the losses that need the teacher's tokens alone."""
+        losses = [loss for loss in self.losses if isinstance(loss, SequenceLoss)]
+        weighted = ((loss.compute_weight(self.progress), loss) for loss in losses)
+        return torch.stack([weight * loss(student, teacher) for weight, loss in weighted]).sum()

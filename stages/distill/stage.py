@@ -106,8 +106,8 @@ class Distill(TrainingSettings, Stage[Weights]):
         origin = teacher if self.inherit else start
         if self.inherit and not isinstance(origin, Weights):
             raise StageError(
-                "inherit takes the teacher's layers, and an ONNX teacher has none to give; set "
-                "inherit = false"
+                "inherit takes the teacher's layers, and a graph or a function has none to give; "
+                "set inherit = false"
             )
         layers = self.layers if self.inherit else None
         warm_start = WarmStart(self, origin, layers) if isinstance(origin, Weights) else None

@@ -28,6 +28,7 @@ from attar.pipeline.core.errors import StageError
 from attar.pipeline.core.progress import report_progress
 from attar.pipeline.core.stage import Facts, Stage
 from attar.stages.artifacts import Model, OnnxModel, Weights
+from attar.stages.artifacts.text_program import TextProgram
 
 if TYPE_CHECKING:
     import onnx
@@ -49,11 +50,13 @@ class Export(Stage[OnnxModel]):
     """Largest ``|PyTorch - ONNX Runtime|``, times the largest answer where that is above 1."""
 
     def run(self, out: Path, *, weights: Model) -> Facts:
-        """A teacher that is a graph already is taken as it is.
+        """A teacher that is a graph already is taken as it is; one that only translates has none.
 
         Raises StageError when the network cannot be exported, an axis is not dynamic, or an answer
         drifts.
         """
+        if isinstance(weights, TextProgram):
+            return {"off": True}
         if not isinstance(weights, Weights):
             return copy_graphs(weights, out)
         import onnx
@@ -291,8 +294,7 @@ def name_axes(model: onnx.ModelProto, task: Task, hint: str) -> None:
             if isinstance(axis, str) and dim.HasField("dim_value"):
                 raise StageError(
                     f"axis {axis!r} of {value.name!r} must be dynamic, but the exporter froze it "
-                    f"at {dim.dim_value}; "
-                    f"does the network read a size as a number? {hint}"
+                    f"at {dim.dim_value}; does the network read a size as a number? {hint}"
                 )
             if isinstance(axis, str):
                 dim.dim_param = axis

@@ -41,10 +41,11 @@ class SequenceLabels:
     along: Literal["teacher", "labels"] = "teacher"
     beam: int = 1
     keep: Literal["best", "closest"] = "best"
-    top: int = SEQUENCE_TOP
+    top: int | None = SEQUENCE_TOP
+    """Log-probabilities to store of each token; None: the teacher has none."""
 
     def __post_init__(self) -> None:
-        if self.top < 2:
+        if self.top is not None and self.top < 2:
             raise StageError(
                 f"top = {self.top} stores {self.top} token of each distribution, which correlates "
                 "with nothing; store at least 2, or leave top out for "
@@ -67,7 +68,7 @@ class SequenceLabels:
         return self.along == "labels" or (self.beam > 1 and self.keep == "closest")
 
     def make_builders(self, shard: Shard, decoding: Decoding, output: Output) -> list[ShardBuilder]:
-        """Return builders of the path, and of the log-probabilities along it.
+        """Return builders of the path, and of the log-probabilities along it, if there are any.
 
         Raises StageError for a beam that is wider than the vocabulary.
         """
@@ -77,16 +78,17 @@ class SequenceLabels:
                 f"beam = {self.beam} is more than the {words.size} tokens of the vocabulary; set a "
                 "smaller one in [answers]"
             )
+        tokens = ShardBuilder(decoding.output, output, np.min_scalar_type(words.size - 1))
+        if self.top is None:
+            return [tokens]
         distributions = Output(("batch", "tokens", words.size), kind="logits")
-        return [
-            ShardBuilder(decoding.output, output, np.min_scalar_type(words.size - 1)),
-            ShardBuilder(decoding.output + TOP, distributions, shard.dtype, self.top),
-        ]
+        return [tokens, ShardBuilder(decoding.output + TOP, distributions, shard.dtype, self.top)]
 
     def answer(
         self, task: Task, graphs: Mapping[str, Predict], batch: ViewBatch, shard: Shard
     ) -> dict[str, Array]:
-        """Return tokens ``[N, longest]`` and log-probabilities ``[N, T, size]`` along them.
+        """Return tokens ``[N, longest]`` and log-probabilities ``[N, T, size]`` along them, if the
+        teacher has any.
 
         Splits that are not learned from are always answered with the teacher's most likely tokens.
         """
@@ -98,6 +100,8 @@ class SequenceLabels:
             path = read_labels(task, decoding, batch)
         else:
             path, scores = self.generate(task, graphs, batch, decoding)
+        if self.top is None:
+            return {decoding.output: path}
         longest = max(1, int(measure_lengths(path, decoding.vocabulary).max()))
         steps = follow(graphs, batch.inputs, path[:, :longest], decoding)
         logs: Floats = normalize_logits(np.stack(list(steps), 1))  # (N, T, size)

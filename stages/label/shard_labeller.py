@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from attar.models import lengths, views
+from attar.models.checks.content import read_content
 from attar.models.generation import Integers, find_decoding, measure_lengths
 from attar.models.mixing import Mixing
 from attar.models.task import Array, Arrays, Predictor, Split, SplitName, Task
@@ -216,4 +217,4 @@ def update_digest(digest: hashlib._Hash, inputs: Arrays) -> None:
     for name in sorted(inputs):
         array = inputs[name]
         digest.update(f"{name} {array.dtype} {array.shape}".encode())
-        digest.update(array.tobytes())
+        digest.update(read_content(array) if array.dtype == object else array.tobytes())

@@ -35,6 +35,7 @@ from attar.pipeline.core.stage import (
 from attar.pipeline.keys import data
 from attar.pipeline.keys import deciders as keys
 from attar.stages.artifacts import Answers, Model, Weights
+from attar.stages.artifacts.text_program import TextProgram
 from attar.stages.label.features import check_features, measure_features
 from attar.stages.label.sequence_labels import SEQUENCE_TOP, SequenceLabels
 from attar.stages.label.shard_labeller import ShardLabeller
@@ -119,10 +120,10 @@ class Label(Stage[Answers]):
         with keep_freed_memory(), self.open_teacher(teacher) as predict:
             data_digest = member.broadcast(digest_task_data(task) if member.leads else "")
             settings = (self.view_seed, self.top, device, data_digest)
-            sequences = self.describe_sequences() if find_decoding(task) else SequenceLabels()
+            sequences, reads = self.describe_sequences(task, teacher), teacher.adapt_task(task)
             features = measure_features(task, predict, self.features)
             labeller = ShardLabeller(
-                task, splits, predict, cache, *settings, sequences, mixing, self.batch, features
+                reads, splits, predict, cache, *settings, sequences, mixing, self.batch, features
             )
             progress = LabelProgress(shards, samples, work)
             own_shards = shards[member.rank :: member.world]
@@ -143,6 +144,7 @@ class Label(Stage[Answers]):
             "outputs": list(task.outputs),
             **self.describe_choices(task),
             **features.build_facts(samples, self.views),
+            **({"opaque": teacher.why_opaque} if isinstance(teacher, TextProgram) else {}),
             "device": device,
             "precision": self.precision,
         }
@@ -156,21 +158,34 @@ class Label(Stage[Answers]):
             facts |= {"along": self.along, "beam": self.beam}
         return facts
 
-    def describe_sequences(self) -> SequenceLabels:
-        """Return how a teacher that generates answers. Raises StageError for ``top = 1``."""
+    def describe_sequences(self, task: Task, teacher: Model) -> SequenceLabels:
+        """Return how a teacher that generates answers.
+
+        Raises StageError for ``top = 1``, and for what a teacher that only translates cannot tell.
+        """
+        if find_decoding(task) is None:
+            return SequenceLabels()
+        if isinstance(teacher, TextProgram):
+            given = (self.top, self.along, self.beam, self.keep)
+            if given != (0, "teacher", 1, "best"):
+                raise StageError(
+                    f"{teacher.why_opaque}: it has one translation of each text, and no "
+                    "probabilities; leave top, along, beam and keep out of [answers]"
+                )
+            return SequenceLabels(top=None)
         return SequenceLabels(self.along, self.beam, self.keep, self.top or SEQUENCE_TOP)
 
     def open_teacher(self, teacher: Model) -> AbstractContextManager[Predictor]:
         """Open the teacher on the device that is asked for.
 
-        Raises StageError for a graph that is to be computed in another precision than its own.
+        Raises StageError if what is no network in PyTorch is to be computed in another precision.
         """
         if isinstance(teacher, Weights):
             return teacher.open(device=self.device, precision=self.precision, layers=self.features)
         if self.precision != "fp32":
             raise StageError(
-                f"[answers] has precision = {self.precision!r}, and the teacher is an ONNX graph, "
-                "which is computed as it is written; leave precision out"
+                f"[answers] has precision = {self.precision!r}, and the teacher is no network in "
+                "PyTorch, but computed as it is written; leave precision out"
             )
         return teacher.open(device=self.device)
 
@@ -198,7 +213,7 @@ class LabelProgress:
 
 def check_teacher_inputs(task: Task, teacher: Model) -> None:
     """Raises StageError if the teacher was trained on other inputs than the task's."""
-    if not agreement.same_inputs(task, teacher.load_task()):
+    if not agreement.same_inputs(teacher.adapt_task(task), teacher.load_task()):
         raise StageError(
             f"the teacher reads the inputs of {teacher.facts['task']}, and would get those of "
             f"{type(task).__name__}; write task = {teacher.facts['task']!r} in [teacher]"

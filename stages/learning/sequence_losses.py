@@ -26,11 +26,17 @@ LARGEST_SHARE = 1 - 1e-6
 
 
 @dataclass(frozen=True)
-class TeacherRows:
-    """The teacher's answers to the rows of a path."""
+class TokenRows:
+    """The tokens of a path, of a teacher that only translates."""
 
     tokens: Tensor
-    """``(R,)``: the tokens of the path."""
+    """``(R,)``"""
+
+
+@dataclass(frozen=True)
+class TeacherRows(TokenRows):
+    """The teacher's answers to the rows of a path."""
+
     values: Tensor
     """``(R, k)``: the largest log-probabilities."""
     indices: Tensor

@@ -32,6 +32,7 @@ class Validation:
         self.split = task.split("validation")
         self.teacher = None if answers is None else answers.open_rows("validation")
         self.decoding = find_decoding(task)
+        self.follows = answers is not None and not answers.why_opaque
 
     def __call__(self, module: nn.Module) -> dict[str, float]:
         return self.evaluate(make_graphs(module, self.task))
@@ -45,14 +46,14 @@ class Validation:
         followed: list[tuple[Floats, Floats]] = []
         for batch in self.iterate_batches():
             chunks.append((self.task.answer(graphs, batch.inputs), batch.targets))
-            if self.decoding and self.teacher is not None:
+            if self.decoding and self.teacher is not None and self.follows:
                 followed.append(self.follow_teacher(self.teacher, self.decoding, graphs, batch))
             if progress_name:
                 report_progress(progress_name, int(batch.indices[-1]) + 1, len(self.split))
         scores = {"score": self.task.aggregate(score_chunks(self.task, chunks))}
         if followed:
             scores |= compare_followed(followed)
-        elif self.teacher is not None:
+        elif self.teacher is not None and not self.decoding:
             scores |= self.compare_with_teacher(self.teacher, chunks)
         return {name: round(value, 6) for name, value in scores.items()}
 

@@ -63,7 +63,8 @@ class TimingRun:
     """What each hop ran on: ``cpu`` or ``cuda``."""
 
     def summarize_latency(self, hop: str) -> dict[int, LatencySummary]:
-        times = self.seconds[hop]
+        """Return the summaries by batch size; none of a hop that was not timed."""
+        times = self.seconds.get(hop, {})
         return {batch: timing.summarize_times(taken, batch) for batch, taken in times.items()}
 
 
@@ -168,7 +169,7 @@ class Bench:
     def score_teacher(self, answers: Answers) -> HopOutputs:
         """Return the scored outputs of the teacher as they are stored."""
         path = self.teacher_path
-        followed = {path.decoding.output: path.top.describe()} if path else {}
+        followed = {path.decoding.output: path.describe_teacher()} if path else {}
         made = HopAnswers(self.recorded(answers), followed)
         return score_outputs(self.task, "teacher", made, self.targets)
 

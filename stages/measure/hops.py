@@ -10,6 +10,7 @@ from attar.pipeline.core.errors import StageError
 from attar.proof.comparison.hop_outputs import HopOutputs
 from attar.proof.ledger.ledger import Hop
 from attar.stages.artifacts import Engine, Model, Weights
+from attar.stages.artifacts.text_program import TextProgram
 
 
 def describe_model(hop: Hop, model: Model) -> Hop:
@@ -18,6 +19,8 @@ def describe_model(hop: Hop, model: Model) -> Hop:
         form, precision = "PyTorch", "fp32"
     elif isinstance(model, Engine):
         form, precision = load_runtime(model.facts["runtime"]).title, model.facts["precision"]
+    elif isinstance(model, TextProgram):
+        return replace(hop, format="a function of texts")
     else:
         form, precision = "ONNX", model.facts["precision"]
     if not hop.was_run:

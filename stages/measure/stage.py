@@ -24,6 +24,7 @@ from attar.proof.hop import HOPS
 from attar.proof.ledger.ledger import Hop, Ledger
 from attar.proof.ledger.ledger_json import ledger_to_json
 from attar.stages.artifacts import Answers, Engine, Model, OnnxModel, Production, Weights
+from attar.stages.artifacts.text_program import TextProgram
 from attar.stages.measure import stored
 from attar.stages.measure.bench import (
     SPEED_BASELINES,
@@ -99,6 +100,7 @@ class Measure(Stage[Evidence]):
             outputs["production"] = replace(outputs["engine"], hop="production")
         check_shapes(outputs)
         ledger, times = self.measure_hops(bench, models, outputs)
+        ledger = replace(ledger, why_opaque=answers.why_opaque)
         save_file(collect_payload(outputs, times, bench.targets), out / "hops.safetensors")
         if engine.why_not_run:
             absent = describe_model(
@@ -124,21 +126,20 @@ class Measure(Stage[Evidence]):
     ) -> tuple[Ledger, TimingRun]:
         """Return the ledger of these hops, and the times of all calls."""
         task, comparer = bench.task, bench.comparer
-        checks = {
-            hop: (bench.sizes(hop, model), bench.memory(hop, model))
-            for hop, model in models.items()
-        }
-        times = bench.times(models, self.repeats, self.seconds)
+        timed = select_timed(models)
+        sizes = {hop: bench.sizes(hop, model) for hop, model in models.items()}
+        memory = {hop: bench.memory(hop, model) for hop, model in timed.items()}
+        times = bench.times(timed, self.repeats, self.seconds)
         speed_batch = choose_timed_batch(self.optimize_for, self.batch)
         hops = comparer.build_hops(outputs)
         ledger = Ledger(
             hops={
                 hop: replace(
                     describe_model(hops[hop], model),
-                    sizes=checks[hop][0],
-                    memory_bytes=checks[hop][1],
+                    sizes=sizes[hop],
+                    memory_bytes=memory.get(hop),
                     latencies=times.summarize_latency(hop),
-                    device=times.devices[hop],
+                    device=times.devices.get(hop, "cpu"),
                 )
                 for hop, model in models.items()
             },
@@ -165,6 +166,11 @@ def select_runnable(chain: Mapping[str, Model]) -> dict[str, Model]:
         for hop, model in chain.items()
         if not model.is_disabled and not (isinstance(model, Engine) and model.why_not_run)
     }
+
+
+def select_timed(models: Mapping[str, Model]) -> dict[str, Model]:
+    """Return the models without a program, which may be a service elsewhere."""
+    return {hop: model for hop, model in models.items() if not isinstance(model, TextProgram)}
 
 
 def score_hops(
@@ -208,6 +214,7 @@ def collect_payload(
             packed = pack_followed(followed)
             arrays |= {f"{hop}.{part}.{name}": array for part, array in packed.items()}
         arrays[f"{hop}.statistics"] = scored.statistics
-        arrays |= {f"{hop}.seconds.{batch}": taken for batch, taken in times.seconds[hop].items()}
+        seconds = times.seconds.get(hop, {})
+        arrays |= {f"{hop}.seconds.{batch}": taken for batch, taken in seconds.items()}
     # save_file writes the buffer as it lies
     return {name: np.ascontiguousarray(array) for name, array in arrays.items()}

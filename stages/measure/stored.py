@@ -9,14 +9,14 @@ import numpy as np
 
 from attar.models import views
 from attar.models.features import answer_with_features, name_features
-from attar.models.generation import Decoding, Integers, find_decoding
+from attar.models.generation import Decoding, Integers, find_decoding, generate
 from attar.models.probabilities import to_logits
 from attar.models.task import Predict, Predictor, SplitName, Task
 from attar.models.top_answers import TOP, TopAnswers, describe_following
 from attar.models.views import ViewBatch
 from attar.pipeline.core.errors import StageError
 from attar.pipeline.core.stage import Device
-from attar.proof.checks.sizes import compute_difference
+from attar.proof.checks.sizes import compute_difference, count_other_sequences
 from attar.stages.artifacts import Answers, Model, Weights
 
 ROWS = 32
@@ -24,6 +24,8 @@ ROWS = 32
 TOLERANCES: Mapping[str, float] = {"fp32": 1e-2, "fp16": 1e-2, "bf16": 4e-2}
 """Of the largest magnitude, by the precision of the answers: float16, in which they are stored,
 keeps three digits, and another device or batch rounds otherwise; bfloat16 keeps two."""
+STALE = "`attar show RECIPE` names the answers in the store, delete their folder and label again"
+"""What to do about answers that are another teacher's."""
 LIKELIER = 10
 """By so many tolerances more a token's log-probability shows that the teacher would have said it
 instead."""
@@ -94,10 +96,16 @@ def compare_sequence_view(
     split: SplitName,
     view: int | None,
 ) -> None:
-    """Follow the stored paths again: the teacher's next tokens must be those that are stored."""
+    """Follow the stored paths again: the teacher's next tokens must be those that are stored.
+
+    A teacher that only translates is asked for its translations again.
+    """
     stored = answers.open_rows(split, view)
     seen = take_first_samples(task, answers, split, view)
     path = stored[decoding.output][seen.indices].astype(np.int64)
+    if answers.why_opaque:
+        check_translations(path, generate(graphs, seen.inputs, decoding), split, view)
+        return
     top = stored[decoding.output + TOP].read_top(seen.indices)
     live = describe_following(graphs, seen.inputs, path, top, decoding)
     known = top.is_known
@@ -106,8 +114,20 @@ def compare_sequence_view(
     check_difference(apart, decoding.output, split, view, tolerance)
     if view is None or answers.facts["along"] == "teacher":
         beam = 1 if view is None else int(answers.facts.get("beam", 1))
-        place = f"{split}{'' if view is None else f', view {view}'}"
-        check_path(path, top, beam, place, LIKELIER * tolerance)
+        check_path(path, top, beam, format_view(split, view), LIKELIER * tolerance)
+
+
+def check_translations(
+    stored: Integers, live: Integers, split: SplitName, view: int | None
+) -> None:
+    """Raises StageError if a teacher that only translates says something else than is stored."""
+    others = count_other_sequences(stored, live)
+    if others:
+        raise StageError(
+            f"the stored answers are not this teacher's: it translates {others} of {len(stored)} "
+            f"texts of {format_view(split, view)} otherwise now; a translation must be the same "
+            f"each time. {STALE}"
+        )
 
 
 def check_path(path: Integers, top: TopAnswers, beam: int, place: str, likelier: float) -> None:
@@ -143,9 +163,11 @@ def check_difference(
 ) -> None:
     """Raises StageError for a difference that no rounding explains."""
     if not apart <= tolerance:
-        which = "" if view is None else f", view {view}"
         raise StageError(
-            f"the stored answers are not this teacher's: {name!r} of {split}{which} is off by "
-            f"{apart:.2g} of its magnitude, allowed {tolerance:g}; `attar show RECIPE` names "
-            "the answers in the store, delete their folder and label again"
+            f"the stored answers are not this teacher's: {name!r} of {format_view(split, view)} "
+            f"is off by {apart:.2g} of its magnitude, allowed {tolerance:g}; {STALE}"
         )
+
+
+def format_view(split: SplitName, view: int | None) -> str:
+    return split if view is None else f"{split}, view {view}"

@@ -76,11 +76,22 @@ def choose_requests(evidence: Evidence, hop: str, task: Task, samples: int) -> I
         tokens = [file.get_tensor(f"{who}.output.{decoding.output}") for who in ("teacher", hop)]
         followed = file.get_tensor(f"{hop}.followed.{decoding.output}")
         lengths = file.get_tensor(f"{hop}.lengths.{decoding.output}")
-    first_two = np.sort(followed[:, :-1].astype(np.float32), 1)[:, -2:]
-    margins = find_least(first_two[:, 1] - first_two[:, 0], lengths)
+    margins = find_least(measure_margins(followed), lengths)
     is_same = (tokens[0] == tokens[1]).all(1)
     order = np.argsort(-np.where(is_same, margins, -np.inf), kind="stable")
     return np.sort(order[:REQUESTS])
+
+
+def measure_margins(followed: npt.NDArray[np.float16]) -> Floats:
+    """Return how much surer the first token of a place is than the second, ``[R, k + 1] -> [R]``.
+
+    The last column is the share of all others. Where one token alone is known it stands for the
+    second, as it is at least that.
+    """
+    logs = followed if followed.shape[1] == 2 else followed[:, :-1]
+    first_two = np.sort(logs.astype(np.float32), 1)[:, -2:]
+    margins: Floats = first_two[:, 1] - first_two[:, 0]
+    return margins
 
 
 def find_least(values: Floats, lengths: npt.NDArray[np.int32]) -> Floats:

@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -31,13 +31,11 @@ from attar.bundle.page import render_report
 from attar.bundle.steps import ship_output_steps, ship_steps
 from attar.bundle.stored_verdict import StoredVerdict, has_teacher_gate
 from attar.bundle.verified import locate_manifest
-from attar.models.generation import MODEL, find_decoding
 from attar.models.postprocess.known import OutputSteps
 from attar.models.preprocess.known import Steps
 from attar.models.task import Arrays, Task, Tensor, load_task
 from attar.pipeline.core.errors import GateError, StageError
 from attar.pipeline.core.stage import Artifact, CodeName, Facts, Stage
-from attar.pipeline.core.store import NOT_PAYLOAD
 from attar.proof.artifacts import Bundle, Evidence, Verdict
 from attar.proof.verdicts.verdict_json import gates_from_json
 from attar.stages.artifacts import Engine, OnnxModel
@@ -80,11 +78,11 @@ class Package(Stage[Bundle]):
         refuse_unproven(verdict.facts)
         check_evidence(evidence, {"onnx": onnx, "model": model, "engine": engine})
         task = load_task(self.task)
-        served = "model." if find_decoding(task) else ""
-        copy_graphs(model, out / "graphs")
-        copy_graphs(onnx, out / "reference", f"{served}*onnx*")
+        copy_graphs(model, out / "graphs", model.facts["graphs"])
+        copy_graphs(onnx, out / "reference", onnx.answering_graphs)
         if engine.facts["files"]:
-            copy_graphs(engine, out / "engines" / engine.facts["runtime"], f"{served}*")
+            folder = out / "engines" / engine.facts["runtime"]
+            copy_graphs(engine, folder, engine.answering_graphs)
         steps = ship_steps(task.preprocess, out)
         output_steps = ship_output_steps(task.postprocess, out)
         hop = find_last_run(engine.facts)
@@ -98,7 +96,9 @@ class Package(Stage[Bundle]):
             "evidence": evidence,
             "verdict": verdict,
         }
-        manifest = self._manifest(task, (steps, output_steps), golden, made)
+        manifest = self._manifest(
+            task, engine.answering_graphs, (steps, output_steps), golden, made
+        )
         (out / "manifest.json").write_text(manifest.model_dump_json(indent=1), encoding="utf-8")
         (out / "README.md").write_text(render_card(manifest), encoding="utf-8")
         (out / "report.html").write_text(render_report(self.name, made), encoding="utf-8")
@@ -118,6 +118,7 @@ class Package(Stage[Bundle]):
     def _manifest(
         self,
         task: Task,
+        graphs: Sequence[str],
         steps: tuple[Steps, OutputSteps],
         golden: Arrays,
         made: Mapping[str, Artifact],
@@ -144,7 +145,7 @@ class Package(Stage[Bundle]):
             preprocess=input_steps,
             postprocess=output_steps,
             labels=task.classes,
-            graphs=[MODEL] if find_decoding(task) else engine["graphs"],
+            graphs=graphs,
             engine=describe_requirements(engine),
             golden=Golden(requests=len(next(iter(golden.values()))), tolerance=self.tolerance),
             verdict=StoredVerdict.model_validate(verdict),
@@ -197,11 +198,11 @@ def check_evidence(evidence: Evidence, packed: Mapping[str, Artifact]) -> None:
             )
 
 
-def copy_graphs(model: OnnxModel, folder: Path, files: str = "*.onnx*") -> None:
-    """The graphs with their external data; not what the store wrote beside them."""
+def copy_graphs(model: OnnxModel, folder: Path, graphs: Sequence[str]) -> None:
+    """Copy the files of these graphs, with their external data."""
     folder.mkdir(parents=True)
-    for path in sorted(model.root.glob(files)):
-        if path.name not in NOT_PAYLOAD:
+    for name in graphs:
+        for path in sorted(model.root.glob(f"{name}.*")):
             shutil.copyfile(path, folder / path.name)
 
 

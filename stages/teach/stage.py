@@ -17,12 +17,13 @@ from attar.stages.learning.settings import TrainingSettings
 if TYPE_CHECKING:
     from torch import nn
 
-SOURCES = ("weights", "members", "huggingface", "onnx")
+SOURCES = ("weights", "members", "huggingface", "onnx", "function")
 ADOPTING = ("task", "network", "options", "fine_tune", "adopter", "member_weights")
 """The settings that decide an adopted teacher, besides its source."""
 CLASSIFIER = "attar.models.networks.huggingface:classifier"
 AVERAGE = "attar.models.networks.averaged:average"
 ADOPT_GRAPH = "attar.stages.teach.onnx_teacher:adopt_graph"
+ADOPT_FUNCTION = "attar.stages.teach.text_teacher:adopt_function"
 
 
 class Teach(TrainingSettings, Stage[Model]):
@@ -43,6 +44,9 @@ class Teach(TrainingSettings, Stage[Model]):
     """A folder as ``save_pretrained`` writes it, with safetensors. Its code is not run."""
     onnx: DataFiles | None = None
     """An ONNX graph whose inputs and outputs have the task's names, dtypes and axes."""
+    function: CodeName | None = None
+    """A function that takes a list of texts and returns their translations, as MODULE:NAME; for an
+    output of tokens."""
     fine_tune: bool = False
     """Whether to train ``weights`` or the folder's weights further."""
 
@@ -60,13 +64,12 @@ class Teach(TrainingSettings, Stage[Model]):
             raise ValueError(f"{' and '.join(named)} are two teachers; name one")
         if not named and not self.network:
             raise ValueError(
-                "network is missing; write network = ..., huggingface = FOLDER or onnx = FILE in "
-                "[teacher]"
+                "network is missing; write network = ..., huggingface = FOLDER, onnx = FILE or "
+                "function = FILE:NAME in [teacher]"
             )
-        if self.onnx is not None and (self.network or self.options or self.fine_tune):
-            raise ValueError(
-                "an ONNX file is used unchanged: leave network, options and fine_tune out"
-            )
+        if self.is_opaque and (self.network or self.options or self.fine_tune):
+            what = "a function" if self.onnx is None else "an ONNX file"
+            raise ValueError(f"{what} is used unchanged: leave network, options and fine_tune out")
         if self.members is None and self.member_weights:
             raise ValueError("member_weights need members; write members = FOLDER in [teacher]")
         if self.members is not None and self.fine_tune:
@@ -86,6 +89,11 @@ class Teach(TrainingSettings, Stage[Model]):
     def is_adopted(self) -> bool:
         return not self.fine_tune and any(getattr(self, name) is not None for name in SOURCES)
 
+    @property
+    def is_opaque(self) -> bool:
+        """Whether it is used as it is, without a network of attar's."""
+        return self.onnx is not None or self.function is not None
+
     def deciding(self) -> Set[str]:
         if self.is_adopted:
             return {*ADOPTING, *SOURCES}
@@ -94,17 +102,22 @@ class Teach(TrainingSettings, Stage[Model]):
     @computed_field(repr=False)  # type: ignore[prop-decorator]  # of pydantic, on a property
     @property
     def adopter(self) -> CodeName:
-        """The function that adopts an ONNX file, or averages members; its code counts in the key of
-        such a teacher."""
+        """The function that adopts an ONNX file or a function, or averages members; its code counts
+        in the key of such a teacher."""
         if self.members is not None:
             return AVERAGE
+        if self.function is not None:
+            return ADOPT_FUNCTION
         return "" if self.onnx is None else ADOPT_GRAPH
 
     def run(self, out: Path) -> Facts:
+        # By name, so that their code decides only the keys of such teachers.
         if self.onnx is not None:
-            # By name, so that its code decides only the keys of ONNX teachers.
             facts: Facts = names.load_object(ADOPT_GRAPH)(self.task, self.onnx, out, self.device)
             return facts
+        if self.function is not None:
+            adopted: Facts = names.load_object(ADOPT_FUNCTION)(self.task, self.function)
+            return adopted
         from attar.stages.learning.loop import FreshViews, adopt_network, train_network
         from attar.stages.learning.objective import LabelObjective
 

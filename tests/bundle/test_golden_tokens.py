@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -13,7 +14,7 @@ from attar.bundle.golden import check_engine_answers
 from attar.bundle.manifest import Manifest
 from attar.models.task import Output, Task
 from attar.pipeline.core.errors import InvalidBundleError, StageError
-from attar.stages.package.golden_requests import check_repeated
+from attar.stages.package.golden_requests import check_repeated, measure_margins
 from tests.support.tasks.sequences import change_task
 
 TOKENS = np.full((4, 6), 7000)
@@ -46,3 +47,11 @@ def test_what_is_packaged_repeats_every_measured_token() -> None:
     check_repeated("engine", make_task("tokens"), measured, {"words": TOKENS}, 1e-3)
     with pytest.raises(StageError, match="words"):
         check_repeated("engine", make_task("tokens"), measured, {"words": OTHER}, 1e-3)
+
+
+def test_the_margin_is_between_the_two_likeliest_tokens() -> None:
+    """Shares of two tokens and of the others, or of one token and the others."""
+    two = np.log([[1 / 2, 1 / 4, 1 / 4], [1 / 8, 1 / 4, 5 / 8]]).astype(np.float16)
+    np.testing.assert_allclose(measure_margins(two), [math.log(2)] * 2, atol=2e-3)
+    one = np.log([[3 / 4, 1 / 4], [1 / 2, 1 / 2]]).astype(np.float16)
+    np.testing.assert_allclose(measure_margins(one), [math.log(3), 0], atol=2e-3)

@@ -66,6 +66,8 @@ def draw_panels(target: Target) -> list[Panel]:
     made = []
     for name in names:
         kind = ledger.kinds.get(name, usual)
+        if kind == "tokens" and f"teacher.followed.{name}" not in arrays:
+            continue  # a teacher that only translates has nothing to be drawn
         teacher, other = read_sides(arrays, name, last)
         unit = "tokens'" if kind == "tokens" else "samples'"
         if kind in WITH_CLASSES and teacher.ndim > 2:

@@ -130,7 +130,7 @@ def render_ledger_row(hop: Hop) -> list[str]:
         drop,
         correlation,
         formatting.format_score(hop.get_value("teacher", "agreement")),
-        formatting.format_microseconds(hop.latencies[1].p50),
+        formatting.format_microseconds(hop.latencies[1].p50 if hop.latencies else None),
         formatting.format_bytes(hop.size_bytes),
     ]
 

@@ -113,14 +113,14 @@ def list_cells(hop: Hop) -> list[str]:
     model = [hop.name, hop.form]
     if not hop.was_run:
         return [*model, "not run", "here"]
-    p50 = hop.latencies[1].p50
+    p50 = hop.latencies[1].p50 if hop.latencies else None
     return [
         *model,
         formatting.format_score(hop.get_score()),
         formatting.format_score(hop.get_value("teacher", "score_drop")),
         formatting.format_score(hop.get_value("teacher", "correlation")),
         formatting.format_score(hop.get_value("teacher", "agreement")),
-        f"{p50:.0f}" if p50 >= 100 else f"{p50:.1f}",
+        formatting.DASH if p50 is None else f"{p50:.0f}" if p50 >= 100 else f"{p50:.1f}",
         formatting.format_bytes(hop.size_bytes),
     ]
 

@@ -67,6 +67,22 @@ def test_correlation_of_probabilities_counts_the_others() -> None:
     assert found == pytest.approx((-12 + 24 + 24) / math.sqrt(72 * 90), rel=1e-5)
 
 
+def test_a_teacher_that_only_translates_agrees_and_nothing_else() -> None:
+    """Its tokens are 7, 3 and 5; the student's likeliest ones 7, 4 and 5."""
+    found = compare(EXPECTED[..., -1:], GOT)
+    assert found.pop("agreement") == pytest.approx(2 / 3)
+    assert set(found.values()) == {None}
+
+
+def test_two_models_at_one_token_have_no_correlation() -> None:
+    one, two = stack(describe(([1 / 2, 1 / 2], 7))), stack(describe(([1 / 4, 3 / 4], 7)))
+    found = compare(one, two)
+    assert found["correlation"] is found["correlation_per_sample"] is None
+    assert found["kdl"] == pytest.approx(1 / 2 * LN2 + 1 / 2 * math.log(2 / 3), rel=1e-5)
+    assert found["largest_difference"] == pytest.approx(LN2, rel=1e-5)
+    assert found["agreement"] == 1
+
+
 def test_sums_are_by_sample() -> None:
     whole = compare_sequences(EXPECTED, GOT).sums
     parts = [compare_sequences(EXPECTED[[row]], GOT[[row]]).sums for row in range(2)]

@@ -20,10 +20,11 @@ from attar.proof.verdicts.gate_evaluation import (
     evaluate_control_gates,
     evaluate_gates,
 )
+from attar.proof.verdicts.gate_text import explain_unmeasured
 from attar.proof.verdicts.limits import GateLimits
 from attar.proof.verdicts.verdict import judge_target
 from attar.proof.verdicts.verdict_json import verdict_to_json
-from tests.support.proof.proof_parts import a_ledger, hop, line, metrics, speedup
+from tests.support.proof.proof_parts import WHY_OPAQUE, a_ledger, an_opaque_ledger, hop, line, metrics, speedup
 
 GATES = GateLimits(score_drop=0.025, correlation=0.95, agreement=0.91, kdl=0.5, speedup=3, teacher_score=0.85)
 
@@ -277,3 +278,24 @@ def test_a_candidate_and_the_control_have_the_limit_of_endless_sequences() -> No
             assert (gate.comparison.hop, gate.comparison.value, gate.verdict) == (name, share, verdict)
     with pytest.raises(StageError, match="endless"):
         evaluate_candidate_gates(ledger, ledger.hops["model"], limits)
+
+
+def test_a_teacher_that_only_translates_has_no_gates_of_what_was_not_measured() -> None:
+    facts = judged(an_opaque_ledger(), GateLimits(score_drop=0.025, agreement=0.91))
+    assert facts["verdict"] == "passed"
+    assert {gate["hop"] for gate in facts["gates"]} == {"teacher", *STUDENT_HOPS}
+    assert explain_unmeasured(ledger_from_json(an_opaque_ledger())).endswith(f"were not measured: {WHY_OPAQUE}")
+    assert explain_unmeasured(ledger_from_json(a_ledger())) == ""
+
+
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        (GateLimits(correlation=0.9), "the gate 'correlation' is about the teacher's probabilities"),
+        (GateLimits(kdl=0.9), "the gate 'kdl'"),
+        (GateLimits(speedup=2), "compares with the reference, the teacher's graph, and there is none"),
+    ],
+)
+def test_what_was_not_measured_cannot_be_promised(limits: GateLimits, message: str) -> None:
+    with pytest.raises(StageError, match=f"{message}.*{WHY_OPAQUE}; remove it from"):
+        judged(an_opaque_ledger(), limits)

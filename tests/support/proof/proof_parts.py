@@ -193,11 +193,23 @@ def hop(name: str, before: str | None, **changed: float | None) -> dict[str, Any
     return {**this, "teacher": metrics(0.0, **changed), "previous": {"hop": before, **metrics()} if before else None}
 
 
+WHY_OPAQUE = "rules.py:translate only translates"
+
+
 def a_ledger() -> dict[str, Any]:
     """A ledger in which every promise is kept, and nothing is uncertain."""
     before = {"teacher": None, "reference": "teacher", "student": None, "onnx": "student", "model": "onnx", "engine": "model"}
     hops = [hop(*each) for each in before.items()]
     return {"samples": 100, "score_name": "accuracy", "hops": hops, "gain": None, "speedup": speedup(reference=5, teacher=9)}
+
+
+def an_opaque_ledger() -> dict[str, Any]:
+    """A ledger of a teacher without probabilities and without a reference."""
+    hops = [each for each in a_ledger()["hops"] if each["hop"] != "reference"]
+    unknown = dict.fromkeys(("correlation", "kdl"))
+    for each in hops:
+        each["teacher"] = {**each["teacher"], **unknown}
+    return {**a_ledger(), "hops": hops, "speedup": speedup(), "opaque": WHY_OPAQUE}
 
 
 def speedup(within: float = 0.0, **ratios: float) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import shutil
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -304,6 +304,8 @@ class Promiseless(Judge):
 class OtherPreprocessing(Package):
     """The bundle is told to divide pixels by 16, as the original digits have it, and not by 255."""
 
-    def _manifest(self, task: Task, steps: tuple[Steps, OutputSteps], golden: Arrays, made: Mapping[str, Artifact]) -> Manifest:
+    def _manifest(
+        self, task: Task, graphs: Sequence[str], steps: tuple[Steps, OutputSteps], golden: Arrays, made: Mapping[str, Artifact]
+    ) -> Manifest:
         inputs: Steps = {"image": [Scale(by=1 / 16), *steps[0]["image"][1:]]}
-        return super()._manifest(task, (inputs, steps[1]), golden, made)
+        return super()._manifest(task, graphs, (inputs, steps[1]), golden, made)
