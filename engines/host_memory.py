@@ -18,8 +18,9 @@ def keep_freed_memory() -> Iterator[None]:
     """Inside, memory that a tensor frees stays with the process, for the next step's tensors.
 
     glibc gives large blocks back to the kernel, which clears them page by page when the next step
-    allocates them again: a third of the time of a step with 4,000 rows of 8,000 logits. See
-    mallopt(3). Other C libraries are left as they are.
+    allocates them again: a third of the time of a step with 4,000 rows of 8,000 logits. Steps of
+    many sizes leave gaps, so up to twice the memory is in use. See mallopt(3). Other C libraries
+    are left as they are.
     """
     if platform.libc_ver()[0] != "glibc":
         yield

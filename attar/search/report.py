@@ -7,7 +7,7 @@ from pathlib import Path
 
 from attar.pipeline.core.disk import explain_disk_errors
 from attar.proof.ledger.ledger_json import to_json
-from attar.proof.report.formats.html import FILTERS, TEMPLATES
+from attar.proof.report.formats.html import TEMPLATES, make_environment
 from attar.search.figure import draw_panel
 from attar.search.result import SearchResult
 
@@ -27,21 +27,15 @@ def write_search_report(result: SearchResult, folder: Path) -> Path:
 
 
 def render_search(result: SearchResult) -> str:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader([OWN_TEMPLATES, TEMPLATES]),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(FILTERS)
     panel = draw_panel(result)
-    return environment.get_template("search.html").render(
-        result=result,
-        winner=result.get_winner(),
-        closest=result.list_closest(),
-        figures=[panel] if panel else [],
-        css=(TEMPLATES / "report.css").read_text(encoding="utf-8"),
+    return (
+        make_environment(OWN_TEMPLATES)
+        .get_template("search.html")
+        .render(
+            result=result,
+            winner=result.get_winner(),
+            closest=result.list_closest(),
+            figures=[panel] if panel else [],
+            css=(TEMPLATES / "report.css").read_text(encoding="utf-8"),
+        )
     )

@@ -22,6 +22,8 @@ from attar.proof.report.target import Target, group_targets
 from attar.proof.verdicts.gate_text import format_remedy
 
 if TYPE_CHECKING:
+    from jinja2 import Environment
+
     from attar.proof.report.figures.style import Panel
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -74,20 +76,26 @@ def render_html(records: Sequence[Record], recipe_name: str) -> str:
 
     Needs the ``train`` extra (jinja2, matplotlib). Reads ``hops.safetensors`` of every evidence.
     """
+    environment = make_environment()
+    environment.globals.update(say=gate_formatting, describe_trials=describe_trials)
+    environment.globals.update(place_mark=place_mark, format_remedy=format_remedy)
+    environment.globals.update(production_names=NAMES)
+    return environment.get_template("report.html").render(build_page(records, recipe_name))
+
+
+def make_environment(*folders: Path) -> Environment:
+    """Return what renders the templates of ``folders`` and of the report."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
+        loader=FileSystemLoader([*folders, TEMPLATES]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.filters.update(FILTERS)
-    environment.globals.update(say=gate_formatting, describe_trials=describe_trials)
-    environment.globals.update(place_mark=place_mark, format_remedy=format_remedy)
-    environment.globals.update(production_names=NAMES)
-    return environment.get_template("report.html").render(build_page(records, recipe_name))
+    return environment
 
 
 def build_page(records: Sequence[Record], recipe_name: str) -> dict[str, Any]:
