@@ -9,7 +9,7 @@ from attar.models.generation import MODEL
 from attar.models.task import Predictor, Task, load_task
 from attar.models.text_function import load_text_function, make_text_task
 from attar.pipeline.core.stage import Device
-from attar.stages.artifacts import Model, Opened
+from attar.stages.artifacts.model import Model, Opened
 
 
 class TextProgram(Model):
