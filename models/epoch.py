@@ -14,11 +14,12 @@ in length are batched by length, for which every process reads all of them.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from math import gcd
 
 import numpy as np
+import numpy.typing as npt
 
 from attar.models import lengths, preprocess
 from attar.models.batches import drop_labels, join_batches
@@ -206,20 +207,28 @@ class Epoch:
         order = np.random.default_rng(self.seed)
         self.plan_pools(order)
         left: ViewBatch | None = None
-        done = 0
+        done, has_label = 0, np.zeros(0, np.bool_)
         for pool in self.pools:
             shuffled, last = pool.shuffle(order), self.count_batches(pool)
+            has_label = np.concatenate([has_label, self.find_labelled(pool)[shuffled]])
             places = order.permutation(last - done) if self.has_lengths else np.arange(last - done)
             if pool.end > self.first_row:
                 held, rows = self.join_pool(pool, chunks, shuffled, left)
                 used = len(rows) - len(self.held.take(np.arange(last * self.size, pool.end)))
-                groups = self.group_rows(held, rows[:used]) if last > self.skip else []
+                own = has_label[: (last - done) * self.size]
+                groups = self.group_rows(held, rows[:used], own) if last > self.skip else []
                 for number, place in enumerate(places.tolist() if groups else [], done):
                     if number >= self.skip:
-                        yield trim_padding(self.source.task, held.take(groups[place]))
+                        part, share = groups[place]
+                        batch = replace(held.take(part), labelled_share=share)
+                        yield trim_padding(self.source.task, batch)
                 left = held.take(rows[used:]) if used < len(rows) else None
                 del held
-            done = last
+            done, has_label = last, has_label[(last - done) * self.size :]
+
+    def find_labelled(self, pool: Pool) -> npt.NDArray[np.bool_]:
+        """Return which samples of a pool have labels, chunk after chunk."""
+        return np.repeat(pool.numbers < count_chunks(self.source.split), pool.sizes)
 
     def iterate_view(self, view: int) -> Iterator[ViewBatch]:
         """Yield the batches of a view, prepared by this process as they are asked for."""
@@ -243,18 +252,25 @@ class Epoch:
         first = own[:0] if left is None else left.indices
         return held, find_rows(held.indices, np.concatenate([first, own]))
 
-    def group_rows(self, held: ViewBatch, rows: Integers) -> list[Integers]:
-        """Return these rows in batches, as this process reads them.
+    def group_rows(
+        self, held: ViewBatch, rows: Integers, has_label: npt.NDArray[np.bool_]
+    ) -> list[tuple[Integers, float]]:
+        """Return these rows in batches, as this process reads them, and the share of the samples of
+        each batch, of all processes together, that have labels.
+
+        ``has_label`` are those of all processes, in the order of the epoch.
 
         If samples differ in length, a batch holds samples of similar length. Padding costs as much
         time as content: seven words beside fifty would take seven times as long.
         """
         if not self.has_lengths:
-            return list(rows.reshape(-1, self.size // self.share.world))
+            parts = rows.reshape(-1, self.size // self.share.world)
+            shares = has_label.reshape(-1, self.size).mean(1).tolist()
+            return list(zip(parts, shares, strict=True))
         task, has_all_labels = self.source.task, held.labelled == len(held.indices)
         labels = lengths.measure_labels(task, held.targets) if has_all_labels else None
         groups = lengths.group_by_length(task, held.inputs, rows, self.size, labels)
-        return [self.share.take(group) for group in groups]
+        return [(self.share.take(group), float((group < held.labelled).mean())) for group in groups]
 
 
 def find_rows(indices: Integers, wanted: Integers) -> Integers:

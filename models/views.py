@@ -37,11 +37,21 @@ class ViewBatch:
     indices: npt.NDArray[np.int64]
     inputs: dict[str, Array]
     targets: Arrays
+    labelled_share: float | None = None
+    """The share of the samples of a whole step that have labels, if these are a part of one."""
 
     @property
     def labelled(self) -> int:
         """The number of samples with labels. If there are no targets at all, all count."""
         return min((len(target) for target in self.targets.values()), default=len(self.indices))
+
+    @property
+    def label_weight(self) -> float:
+        """What a mean over these samples' labels weighs, so that the mean over the parts of a step
+        is that over all its labels."""
+        if not self.labelled_share:
+            return 1.0
+        return self.labelled / len(self.indices) / self.labelled_share
 
     def take(self, rows: npt.NDArray[np.int64]) -> ViewBatch:
         """Return these samples, those with labels first."""
@@ -50,9 +60,8 @@ class ViewBatch:
             labelled = rows[rows < self.labelled]
             rows = np.concatenate([labelled, rows[rows >= self.labelled]])
         targets = {name: array[labelled] for name, array in self.targets.items()}
-        return ViewBatch(
-            self.indices[rows], {name: array[rows] for name, array in self.inputs.items()}, targets
-        )
+        inputs = {name: array[rows] for name, array in self.inputs.items()}
+        return ViewBatch(self.indices[rows], inputs, targets, self.labelled_share)
 
 
 def make_chunk(

@@ -196,7 +196,8 @@ class DistillationObjective:
         """Return the distiller's own loss, which has no gradient for the student."""
         if not lesson.labelled:
             return 0 * next(distiller.network.parameters()).sum()
-        return distiller(*select_labelled(distiller.output, outputs[distiller.output], lesson))
+        loss = distiller(*select_labelled(distiller.output, outputs[distiller.output], lesson))
+        return lesson.label_weight * loss
 
     def iterate_terms(
         self, task: Task, outputs: Tensors, lesson: Lesson[Tensor]
@@ -209,9 +210,11 @@ class DistillationObjective:
                 if not loss.needs_labels:
                     yield weight * loss(*select_answered(name, student, lesson), None)
                 elif lesson.labelled:
-                    yield weight * loss(*select_labelled(name, student, lesson))
+                    rows = select_labelled(name, student, lesson)
+                    yield weight * lesson.label_weight * loss(*rows)
             if self.distiller_loss and name == self.distiller_loss.output and lesson.labelled:
-                yield self.distiller_loss(*select_labelled(name, student, lesson))
+                rows = select_labelled(name, student, lesson)
+                yield lesson.label_weight * self.distiller_loss(*rows)
         if self.live_features is not None:
             yield self.live_features(lesson, self.progress)
         if self.stored_features is not None:

@@ -45,6 +45,8 @@ class Lesson(Generic[T]):
     """What the loss reads, by the name of the output, input or layer that it belongs to."""
     labelled: int
     """The number of samples with labels, which come first."""
+    label_weight: float = 1.0
+    """What means over labels weigh, see ``ViewBatch.label_weight``."""
 
     def find(self, part: Part, name: str) -> T | None:
         return self.parts.get((part, name))
@@ -56,6 +58,7 @@ def send_lesson(lesson: Lesson[Array], device: torch.device) -> Lesson[Tensor]:
         {name: send_array(array, device) for name, array in lesson.inputs.items()},
         {key: send_array(array, device) for key, array in lesson.parts.items()},
         lesson.labelled,
+        lesson.label_weight,
     )
 
 

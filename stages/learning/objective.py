@@ -128,10 +128,12 @@ class LabelObjective:
         return {}
 
     def __call__(self, task: Task, outputs: Tensors, lesson: Lesson[Tensor]) -> Tensor:
+        weight = self.weight * lesson.label_weight
         if decoding := find_decoding(task):
             name = decoding.output
             logits = select_places(outputs[name], lesson.find("label places", name))
-            return self.weight * cross_entropy(logits, lesson.parts["labels", name], self.smoothing)
+            tokens = lesson.parts["labels", name]
+            return weight * cross_entropy(logits, tokens, self.smoothing)
         terms = []
         for name, output in task.outputs.items():
             labels = mix_labels(name, output, lesson)
@@ -139,7 +141,7 @@ class LabelObjective:
                 places = lesson.find("label places", name)
                 got = outputs[name][: len(labels)] if places is None else outputs[name]
                 terms.append(self.compute_term(output, select_places(got, places), labels))
-        return self.weight * torch.stack(terms).sum()
+        return weight * torch.stack(terms).sum()
 
     def compute_term(self, output: Output, got: Tensor, target: Tensor) -> Tensor:
         if output.kind in CLASSIFYING:

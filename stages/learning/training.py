@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -83,18 +83,8 @@ class Training:
         source = open_source(self.task, transfer, self.views, self.accelerator.device)
         self.device_steps = DeviceSteps(source.split_steps()[1], self.accelerator.device)
         self.plan = BatchPlan(source, self.views, self.settings, self.compute.share)
-        self.check_transfer()
         self.steps_per_epoch = max(1, len(source) // self.settings.batch)
         self.clock, self.losses = BatchClock(), LossWatch(self.accelerator.device)
-
-    def check_transfer(self) -> None:
-        """Raises StageError if a step with unlabelled samples would be split into parts."""
-        if self.plan.source.transfer is not None and self.compute.parts_per_step > 1:
-            raise StageError(
-                f"{type(self.task).__name__} has a transfer split, whose samples have no labels: a "
-                f"step split into {self.compute.parts_per_step} parts would not weigh its labels "
-                "evenly; use one process and accumulate = 1"
-            )
 
     def run(self, validation: Validation, file: Path) -> None:
         """Train to the end, from the checkpoint if there is one.
@@ -187,7 +177,8 @@ class Training:
 
     def compute_loss(self, batch: ViewBatch, view: int) -> Tensor:
         read = self.objective.read_lesson(self.task, batch, view)
-        lesson = self.device_steps.apply(send_lesson(read, self.accelerator.device))
+        weighed = replace(read, label_weight=batch.label_weight)
+        lesson = self.device_steps.apply(send_lesson(weighed, self.accelerator.device))
         with self.accelerator.autocast():
             outputs = call_network(self.called, self.task, lesson.inputs)
         outputs = {name: output.float() for name, output in outputs.items()}

@@ -185,22 +185,41 @@ def test_all_processes_together_read_the_batches_of_one(count: int, more: int, s
         assert {len(part.indices) for part in own} == {size}
         assert sorted(chain.from_iterable(map(describe, own))) == describe(seen)
         assert all(part.targets["label"].tolist() == part.indices[: part.labelled].tolist() for part in own)
+        check_label_weights(seen, own)
+
+
+def check_label_weights(seen: views.ViewBatch, own: list[views.ViewBatch]) -> None:
+    """The mean over the parts of their weighed means is the mean over all labels."""
+    assert {part.labelled_share for part in [seen, *own]} == {seen.labelled / len(seen.indices)}
+    assert seen.label_weight == 1
+    if seen.labelled:
+        means = [part.targets["label"].mean() if part.labelled else 0 for part in own]
+        weighed = [part.label_weight * mean for part, mean in zip(own, means, strict=True)]
+        assert np.mean(weighed) == pytest.approx(seen.targets["label"].mean())
 
 
 @settings(deadline=None, max_examples=30)
-@given(count=st.integers(200, 20_000), batch=st.integers(16, 6000), done=st.floats(0, 1), length=st.booleans())
-def test_an_epoch_goes_on_where_it_was_left(count: int, batch: int, done: float, length: bool) -> None:
+@given(
+    count=st.integers(200, 20_000),
+    more=st.sampled_from([0, 700]),
+    batch=st.integers(16, 6000),
+    done=st.floats(0, 1),
+    length=st.booleans(),
+)
+def test_an_epoch_goes_on_where_it_was_left(count: int, more: int, batch: int, done: float, length: bool) -> None:
     task = Ragged() if length else TASK
-    whole = read(task, count, batch)
+    whole = read(task, count, batch, more=more)
     skip = int(done * len(whole))
-    rest = read(task, count, batch, skip=skip)
+    rest = read(task, count, batch, skip=skip, more=more)
     assert [describe(part) for part in rest] == [describe(part) for part in whole[skip:]]
+    assert [part.labelled_share for part in rest] == [part.labelled_share for part in whole[skip:]]
 
 
 def test_samples_that_differ_in_length_are_shared_too() -> None:
-    whole, *parts = [read(Ragged(), 5000, 64, share) for share in (Share(), Share(0, 2), Share(1, 2))]
+    whole, *parts = [read(Ragged(), 5000, 64, share, more=900) for share in (Share(), Share(0, 2), Share(1, 2))]
     for seen, *own in zip(whole, *parts, strict=True):
         assert sorted(np.concatenate([part.indices for part in own])) == sorted(seen.indices)
+        check_label_weights(seen, own)
 
 
 @pytest.mark.parametrize(("world", "chunks"), [(1, 48), (2, 24), (4, 12), (8, 6), (16, 3), (32, 3), (3, 48)])

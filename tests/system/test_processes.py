@@ -24,7 +24,7 @@ TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "
 TORCHRUN += ["--rdzv-endpoint", "localhost:0", "-m", "attar"]
 
 RECIPE = """
-task = "ring_task.py:Ring"
+task = "ring_task.py:Scarce"
 
 [teacher]
 network = "ring_task.py:layers"
@@ -38,6 +38,7 @@ features = ["5"]
 [student]
 network = "NETS"
 epochs = 4
+batch = 32  # parts of eight, of which some have no label
 learning_rate = 0.02
 accumulate = 2
 lambda_kd = 1.0

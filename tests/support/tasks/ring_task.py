@@ -32,6 +32,21 @@ class Ring(Task):
         return hits(outputs["logits"], targets["inside"])
 
 
+class Scarce(Ring):
+    """A quarter of the points to learn from has labels."""
+
+    transfer = True
+
+    def split(self, name: SplitName) -> Split:
+        if name not in ("train", "transfer"):
+            return super().split(name)
+        whole = super().split("train")
+        if name == "train":
+            some = whole.take(np.arange(SAMPLES["train"] // 4))
+            return InMemory(some.inputs, some.targets)
+        return InMemory(whole.take(np.arange(SAMPLES["train"] // 4, len(whole))).inputs, {})
+
+
 def layers(width: int = 8, dropout: float = 0.0, norm: bool = False) -> nn.Sequential:
     first = [nn.Linear(2, width), nn.BatchNorm1d(width) if norm else nn.Identity(), nn.ReLU(), nn.Dropout(dropout)]
     return nn.Sequential(*first, nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 2))  # (B, 2) -> (B, 2)
