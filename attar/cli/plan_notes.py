@@ -7,6 +7,7 @@ from typing import Any
 from attar.pipeline.core.stage import Stage
 from attar.pipeline.planner import Plan
 from attar.proof.report.formatting import format_bytes
+from attar.stages.label.features import BYTES
 from attar.stages.label.stage import Label
 
 
@@ -20,6 +21,6 @@ def describe_plan(plan: Plan, stage: Stage[Any]) -> str:
     if plan.artifact is not None:
         return f"{plan.reason}; features: {format_bytes(plan.artifact.facts.get('feature_bytes'))}"
     return (
-        f"{plan.reason}; features: 2 bytes for each of the numbers of {', '.join(stage.features)}, "
-        f"by sample, {stage.views} times (views)"
+        f"{plan.reason}; features of {', '.join(stage.features)}: {BYTES} bytes x width x samples "
+        f"x {stage.views} views"
     )

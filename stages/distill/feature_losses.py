@@ -181,6 +181,6 @@ def whiten_features(features: Tensor) -> Tensor:
     mean = covariance.diagonal().mean().clamp(min=min_divisor(features.dtype))
     identity = torch.eye(len(covariance), dtype=features.dtype, device=features.device)
     shrunk = (1 - SHRINKAGE) * covariance + SHRINKAGE * mean * identity
-    factor = torch.linalg.cholesky(shrunk)
+    factor, _ = torch.linalg.cholesky_ex(shrunk)  # `cholesky` waits for a GPU to say if it failed
     whitened: Tensor = torch.linalg.solve_triangular(factor, centered.T, upper=False).T
     return whitened

@@ -170,12 +170,19 @@ class DistillationObjective:
             for name, output in task.outputs.items():
                 stored = self.views[view][name][batch.indices]
                 parts |= read_answers(name, output, stored, batch)
-        for features in (self.live_features, self.stored_features):
-            masks = {} if features is None else features.mask_padding(batch.inputs)
-            parts |= {("padding", name): mask for name, mask in masks.items()}
-        for layer in {} if self.stored_features is None else self.stored_features.layers:
-            parts["features", layer] = self.views[view][name_features(layer)][batch.indices]
-        return Lesson(batch.inputs, parts, batch.labelled)
+        return Lesson(batch.inputs, parts | self.read_features(batch, view), batch.labelled)
+
+    def read_features(self, batch: ViewBatch, view: int) -> Parts:
+        """Return what losses of features read: masks of padding, and stored features."""
+        parts: Parts = {}
+        for loss in (self.live_features, self.stored_features):
+            masks = {} if loss is None else loss.mask_padding(batch.inputs)
+            for name, mask in masks.items():
+                parts["padding", name] = mask
+        if self.stored_features is not None:
+            for layer in self.stored_features.layers:
+                parts["features", layer] = self.views[view][name_features(layer)][batch.indices]
+        return parts
 
     def __call__(self, task: Task, outputs: Tensors, lesson: Lesson[Tensor]) -> Tensor:
         if self.lambda_kd == 0:

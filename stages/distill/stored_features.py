@@ -17,7 +17,7 @@ from attar.engines.runtimes.torch_features import (
 )
 from attar.engines.runtimes.torch_layers import hook_layer
 from attar.models.task import Array, Arrays, Task
-from attar.stages.distill.feature_loss_settings import FeatureLoss, LayerLossSettings
+from attar.stages.distill.feature_loss_settings import FeatureLoss, FeatureLossSettings
 from attar.stages.distill.live_features import call_once
 from attar.stages.distill.regressors import create_regressor
 from attar.stages.learning.lesson import Lesson
@@ -81,6 +81,6 @@ class StoredFeatureLoss(nn.Module):
         return torch.stack(terms).sum()
 
 
-def is_stored(loss: LayerLossSettings | FeatureLoss, widths: Mapping[str, int]) -> bool:
+def is_stored(loss: FeatureLossSettings, widths: Mapping[str, int]) -> bool:
     """Whether a loss reads stored features: it compares rows, and its teacher's are there."""
     return loss.compares_rows and loss.teacher in widths

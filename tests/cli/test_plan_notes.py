@@ -14,8 +14,8 @@ from tests.support.tasks.smoke import DIGITS, artifact
 def test_bytes_are_told_when_they_are_known() -> None:
     stage = Label(task=DIGITS, views=3, features=("stages.1", "head.1"))
     run = Plan("answers", "run", "never made")
-    told = "2 bytes for each of the numbers of stages.1, head.1, by sample, 3 times (views)"
-    assert describe_plan(run, stage) == f"never made; features: {told}"
+    told = "features of stages.1, head.1: 2 bytes x width x samples x 3 views"
+    assert describe_plan(run, stage) == f"never made; {told}"
     made = artifact(Answers, Path("nowhere"), {"feature_bytes": 345_678})
     assert describe_plan(Plan("answers", "reuse", "nothing changed", made), stage) == "nothing changed; features: 346 kB"
 

@@ -19,6 +19,7 @@ from attar.stages.artifacts import OnnxModel, Weights
 from attar.stages.label.stage import Label
 from tests.support.stages.labelling import label_with
 from tests.support.stages.training import READER, SENTENCES, InterruptError, interrupt_at, make_out
+from tests.support.tasks import sequences
 from tests.support.tasks.smoke import DIGITS, weights
 
 LAYERS = ("stages.1", "head.1")
@@ -96,6 +97,12 @@ def test_names_are_looked_at_before_anything_is_asked(tmp_path: Path, digits_wei
 def test_a_graph_has_no_layers(tmp_path: Path, digits_onnx: OnnxModel) -> None:
     with pytest.raises(StageError, match="ONNX teacher"):
         Label(task=DIGITS, features=("head.1",)).run(make_out(tmp_path), teacher=digits_onnx)
+
+
+def test_tokens_have_no_row_a_sample(tmp_path: Path) -> None:
+    speaker = sequences.store_translator(tmp_path / "teacher")
+    with pytest.raises(StageError, match="output of tokens"):
+        Label(task=speaker.facts["task"], features=("head",)).run(make_out(tmp_path), teacher=speaker)
 
 
 def test_a_layer_is_named_once() -> None:

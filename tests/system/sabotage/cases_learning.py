@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from tests.system.sabotage.case import Case, missed
 from tests.system.sabotage.lab import Inject, Lab, run
-from tests.system.sabotage.stages import LateLabels, RowsLate, SpoiltStudent, ViewsExchanged
+from tests.system.sabotage.stages import FeaturesLate, LateLabels, RowsLate, SpoiltStudent, ViewsExchanged
 
 
 def kept(slot: str, setting: str) -> Callable[[Lab], str]:
@@ -49,6 +49,13 @@ ANSWERS = (
     ),
     Case("Answers to the views in the wrong order", run(answers=ViewsExchanged), 1, "cpu.evidence", "view 0"),
     Case("Answers to the test split one row late", run(answers=RowsLate), 1, "cpu.evidence", "of test"),
+    Case(
+        "Features one row late beside their answers",
+        run('answers.features = ["head.1"]', answers=FeaturesLate),
+        1,
+        "cpu.evidence",
+        "'head.1.features' of train",
+    ),
     Case("A reference that was exported from another teacher", run(kept("reference", "teacher.seed = 1")), 3, "reference"),
 )
 STUDENT = (
