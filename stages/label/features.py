@@ -60,9 +60,9 @@ def check_features(task: Task, teacher: Model, layers: Sequence[str]) -> None:
         return
     if not isinstance(teacher, Weights):
         raise StageError(
-            f"features = {list(layers)} names layers, and of an ONNX teacher only inputs and "
-            "outputs are known; leave features out of [answers], and use losses of answers (kd, "
-            "mse, dist, ...)"
+            f"features = {list(layers)} names layers of a network in PyTorch, and of this teacher "
+            "only inputs and outputs are known; leave features out of [answers], and use losses of "
+            "answers (kd, mse, dist, ...)"
         )
     if find_decoding(task):
         raise StageError(

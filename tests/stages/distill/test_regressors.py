@@ -14,7 +14,7 @@ from attar.stages.distill.regressors import create_orthogonal_projection, create
 widths = st.integers(1, 12)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None)
 @given(widths, widths, st.integers(0, 2**16))
 def test_rows_or_columns_are_orthonormal_at_every_step(student: int, teacher: int, seed: int) -> None:
     """P P^T = I, where z P has at least as many numbers as z; else P^T P = I."""

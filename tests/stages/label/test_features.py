@@ -95,7 +95,7 @@ def test_names_are_looked_at_before_anything_is_asked(tmp_path: Path, digits_wei
 
 
 def test_a_graph_has_no_layers(tmp_path: Path, digits_onnx: OnnxModel) -> None:
-    with pytest.raises(StageError, match="ONNX teacher"):
+    with pytest.raises(StageError, match="only inputs and outputs are known"):
         Label(task=DIGITS, features=("head.1",)).run(make_out(tmp_path), teacher=digits_onnx)
 
 
