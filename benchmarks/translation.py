@@ -25,6 +25,7 @@ from typing import Any
 
 import ctranslate2
 import numpy as np
+import onnx
 
 from attar.engines.graphs.assembly import assemble_graph
 from attar.engines.graphs.int8_dynamic import write_dynamic_int8_graph
@@ -78,7 +79,9 @@ def load_field(folder: Path) -> Field:
 def build_engines(field: Field, folder: Path) -> dict[str, Path]:
     """Return the built graphs that generate, by their precision."""
     for name, form in sequences.describe_graphs(field.network, field.task).items():
-        sequences.export_form(form, folder / f"{name}.onnx", 20, "dynamo")
+        file = folder / f"{name}.onnx"
+        sequences.export_form(form, file, 20, "dynamo")
+        onnx.save(sequences.simplify_graph(file, name, field.task, field.decoding), file)
     return {
         precision: build_engine(field, folder, precision)
         for precision in ("fp32", "int8-dynamic", "int8-weights")

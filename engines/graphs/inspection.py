@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from math import prod
 from pathlib import Path
@@ -117,6 +117,22 @@ def index_constants(model: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
         if value is not None:
             constants[node.output[0]] = value
     return constants
+
+
+def index_readers(model: onnx.ModelProto) -> dict[str, list[onnx.NodeProto]]:
+    """Return the nodes that read each tensor.
+
+    An output of the graph, and what a graph inside a node reads, has a reader more.
+    """
+    import onnx
+
+    readers: dict[str, list[onnx.NodeProto]] = defaultdict(list)
+    for node in model.graph.node:
+        for name in (*node.input, *list_subgraph_reads(node)):
+            readers[name].append(node)
+    for output in model.graph.output:
+        readers[output.name].append(onnx.NodeProto())
+    return readers
 
 
 def infer_ranks(model: onnx.ModelProto) -> dict[str, int]:

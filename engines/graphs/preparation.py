@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from attar.engines.graphs.inspection import iterate_nodes
 
 if TYPE_CHECKING:
     import onnx
@@ -106,3 +109,12 @@ def clear_metadata(model: onnx.ModelProto) -> onnx.ModelProto:
         holder.ClearField("doc_string")
     graph.ClearField("value_info")
     return model
+
+
+def remove_unread_weights(model: onnx.ModelProto) -> None:
+    """Remove the initializers that no node reads, in place."""
+    reads = Counter(name for node in iterate_nodes(model.graph) for name in node.input)
+    reads.update(output.name for output in model.graph.output)
+    kept = [tensor for tensor in model.graph.initializer if reads[tensor.name]]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(kept)

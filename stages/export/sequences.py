@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +12,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from attar.engines.graphs.exposure import expose_results
+from attar.engines.graphs.merged_products import merge_products
+from attar.engines.graphs.padding_removal import Sizes, remove_padding
+from attar.engines.graphs.preparation import prepare_graph, remove_unread_weights
+from attar.engines.graphs.step_tidying import hoist_scales, squeeze_selections
 from attar.engines.parity import choose_traced_sizes
+from attar.engines.runtimes.onnxruntime import open_session
 from attar.engines.runtimes.torch_sequences import SequenceNetwork, require_sequence_network
-from attar.models.generation import START, STEP
+from attar.models.generation import START, STEP, Decoding
 from attar.models.task import Task
 from attar.pipeline.core.errors import StageError
 
@@ -177,6 +184,45 @@ def name_axes(model: onnx.ModelProto, form: GraphForm) -> None:
 def export_form(form: GraphForm, file: Path, opset: int, exporter: str) -> None:
     """Write one graph."""
     EXPORTERS[exporter](form, file, opset)
+
+
+def simplify_graph(file: Path, name: str, task: Task, decoding: Decoding) -> onnx.ModelProto:
+    """Return an exported graph, with the same arithmetic in fewer and larger calls."""
+    model = prepare_graph(file)
+    merge_products(model)
+    if name == STEP:
+        squeeze_selections(model)
+        hoist_scales(model)
+    elif sizes := choose_sizes(task, decoding):
+        remove_padding(model, decoding, observe_shapes(model, task, decoding, sizes), sizes)
+    remove_unread_weights(model)
+    return model
+
+
+def choose_sizes(task: Task, decoding: Decoding) -> Sizes | None:
+    """Return batch and length of two calls; None where no source has padding."""
+    axes = task.inputs[decoding.source].axes if decoding.source else ()
+    if len(axes) != 2 or not isinstance(axes[1], str):
+        return None
+    low, high = task.ranges[axes[1]]
+    return None if low == high else ((2, high), (3, high - 1))
+
+
+def observe_shapes(
+    model: onnx.ModelProto, task: Task, decoding: Decoding, sizes: Sizes
+) -> dict[str, list[tuple[int, ...]]]:
+    """Return the shapes that the tensors of `start` have in two calls."""
+    batch, length = map(str, task.inputs[str(decoding.source)].axes)
+    exposed = type(model)()
+    exposed.CopyFrom(model)
+    shapes: dict[str, list[tuple[int, ...]]] = defaultdict(list)
+    with open_session({"model": expose_results(exposed)}, threads=1) as start:
+        for samples, tokens in sizes:
+            asked = choose_traced_sizes(task) | {batch: samples, length: tokens}
+            results = start(task.example(np.random.default_rng(0), **asked))
+            for name, values in results.items():
+                shapes[name].append(values.shape)
+    return shapes
 
 
 def export_by_dynamo(form: GraphForm, file: Path, opset: int) -> None:

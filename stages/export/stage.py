@@ -91,7 +91,7 @@ class Export(Stage[OnnxModel]):
             report_progress("export", done, 4, f"{self.exporter} {name}")
             with self.explain_failure(), silence_exporters():
                 sequences.export_form(form, files[name], self.opset, self.exporter)
-            model = onnx.load(files[name])
+            model = sequences.simplify_graph(files[name], name, task, decoding)
             sequences.restore_inputs(model, form)
             sequences.name_axes(model, form)
             onnx.save(clear_metadata(model), files[name])

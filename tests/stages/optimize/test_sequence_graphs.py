@@ -78,6 +78,16 @@ def test_a_precision_that_needs_calibration(exported: OnnxModel, tmp_path: Path,
     assert "int8-weights" in str(refused.value)
 
 
+def test_exported_graphs_multiply_once_and_skip_padding(exported: OnnxModel) -> None:
+    """Of one encoder and two decoder layers: queries, keys and values are one product."""
+    start, step = (onnx.load(exported.file(name)).graph for name in (START, STEP))
+    read = [node.input[0] for node in start.node if node.op_type == "MatMul"]
+    assert len(read) == 7  # two of them in the attention, one for the decoder's keys and values
+    assert sum(name.endswith(".rows") for name in read) == 5
+    products = [node.op_type for node in step.node].count("MatMul")
+    assert products == 2 * 10 + 1  # each layer: 2 by 2 in the attentions; q-k-v, 2 out, q, 2 feed
+
+
 def test_the_exported_model_says_what_the_network_says(exported: OnnxModel) -> None:
     sources = draw_sources(2, [1, 2, 3, 4, 5] * 4)
     expected = generate(open_graphs(make_translator(), TASK, DECODING), {"source": sources}, DECODING)
