@@ -1,11 +1,12 @@
 # Two commands for a newcomer: `make demo` and `make test`. `make help` lists the rest.
-# Settings: RECIPE (a path, or a shipped recipe's name), ARGS (passed on to attar), PYTHON, VENV, PIP_ARGS (passed on to pip).
+# Settings: RECIPE (a path, or a shipped recipe's name), ARGS (passed on to attar), PYTHON, VENV, PIP_ARGS (passed on to pip), MINUTES (of make gpu).
 
 PYTHON ?= python3
 VENV ?= .venv
 RECIPE ?= demo
 ARGS ?=
 PIP_ARGS ?=
+MINUTES ?=
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_ARGS)
@@ -78,8 +79,8 @@ coverage: $(READY_DEV)  ## branch coverage of the fast tests, child processes co
 	$(BIN)/python -m coverage report
 
 # Without .venv, as on a machine that reaches no package index, with what its own Python has.
-gpu:  ## the most that this machine can do on an NVIDIA GPU, and a summary of it and the rest
-	@$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m benchmarks.gpu
+gpu:  ## the most that this machine can do on an NVIDIA GPU (in MINUTES), and a summary of it and the rest
+	@$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m benchmarks.gpu $(MINUTES)
 
 bench: $(READY_DEV)  ## every benchmark in benchmarks/, one after the other
 	@for file in benchmarks/[!_]*.py; do \

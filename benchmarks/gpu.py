@@ -2,22 +2,26 @@
 summary of all.
 
 Needs no more than Python: what a step needs is looked for before it starts, and a step without it
-is `not run here`, with the reason. Exit code 1 where a step that could be run failed. The summary
-goes to ``gpu.json`` too.
+is `not run here`, with the reason. Exit code 1 where a step that could be run failed. After each
+step ``gpu.json`` has all results, and ``gpu.md`` is a page of them for a reader. ``MINUTES=10`` is
+the time of all steps together.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import platform
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
@@ -26,6 +30,9 @@ ROOT = Path(__file__).parent.parent
 STORE = ".attar-cuda"
 CORE = ("pydantic", "click", "rich", "filelock", "safetensors", "onnxruntime")
 TRAIN = (*CORE, "torch", "accelerate", "onnx", "onnxscript", "jinja2", "matplotlib")
+INSTALL = "pip install -e '.[train,examples]' brings all but TensorRT (docs/gpu.md)"
+LINES = 40  # of what a step printed that are kept
+NO_TESTS = 5  # pytest's exit code where it selected none
 UNDECIDED = 3  # attar's exit code for a promise that was not kept: a result, not a breakdown
 
 
@@ -50,48 +57,47 @@ class Result:
     outcome: Literal["done", "failed", "gates not passed", "stopped", "not run here"]
     said: str
     seconds: float = 0.0
+    printed: tuple[str, ...] = ()
+    """The last lines that it printed."""
 
 
 def attar(*arguments: str) -> tuple[str, ...]:
     return ("-m", "attar", *arguments, "--device", "cuda", "--store", STORE)
 
 
+def ask(name: str) -> tuple[str, ...]:
+    return ("-m", "benchmarks._gpu_steps", name)
+
+
+def build_for(target: str, *needs: str, distribution: str = "") -> Step:
+    """One target of the recipe ``engines``, which must not be left out."""
+    command = attar("run", "engines", "--target", target, "--require-all")
+    return Step(f"target {target}", (*TRAIN, "sklearn", *needs), command, distribution=distribution)
+
+
 STEPS = (
-    Step("networks and losses on CUDA", ("torch",), ("-m", "benchmarks._on_cuda")),
-    Step("distil digits on CUDA", (*TRAIN, "sklearn"), attar("run", "engines", "--target", "cpu")),
+    Step("driver and flags", TRAIN, ask("driver"), limit=120),
+    Step("networks and losses, torch alone", ("torch",), ("-m", "benchmarks._on_cuda"), limit=120),
+    Step("20 steps in fp32, bf16, fp16", TRAIN, ask("steps"), limit=300),
+    Step("kill and resume", (*TRAIN, "sklearn"), ask("resume"), limit=180),
+    Step("answers on GPU and CPU", TRAIN, ask("answers"), limit=180),
+    Step("copies by the driver beside torch", TRAIN, ask("copies"), limit=120),
+    Step("NCCL with one process", TRAIN, ask("nccl"), limit=120),
+    Step("distil digits", (*TRAIN, "sklearn"), attar("run", "engines", "--target", "cpu")),
+    build_for("cuda", distribution="onnxruntime-gpu"),
+    build_for("rtx", "tensorrt_rtx"),
+    build_for("trt", "tensorrt"),
+    Step("demo", TRAIN, attar("run", "demo"), data="attar.models.tasks.fashion:FashionMnist"),
+    Step("tests that need a GPU", (*TRAIN, "pytest"), ("-m", "pytest", "-q", "-m", "gpu")),
     Step(
-        "ONNX Runtime, CUDA provider",
-        (*TRAIN, "sklearn"),
-        attar("run", "engines", "--target", "cuda", "--require-all"),
-        distribution="onnxruntime-gpu",
-    ),
-    Step(
-        "TensorRT-RTX",
-        (*TRAIN, "sklearn", "tensorrt_rtx"),
-        attar("run", "engines", "--target", "rtx", "--require-all"),
-    ),
-    Step(
-        "TensorRT",
-        (*TRAIN, "sklearn", "tensorrt"),
-        attar("run", "engines", "--target", "trt", "--require-all"),
-    ),
-    Step(
-        "demo on CUDA", TRAIN, attar("run", "demo"), data="attar.models.tasks.fashion:FashionMnist"
-    ),
-    Step(
-        "tests",
-        (*TRAIN, "pytest", "xdist"),
-        ("-m", "pytest", "-q", "-n", "auto", "-m", "not network"),
-        limit=3600,
-    ),
-    Step(
-        "CIFAR-100 on CUDA, hours",
+        "CIFAR-100, as long as there is time",
         TRAIN,
         attar("run", "cifar100"),
         data="attar.models.tasks.cifar:Cifar100",
         limit=24 * 3600,
     ),
 )
+"""In the order of what they tell of a GPU that is lent for ten minutes."""
 
 
 def gpu() -> str | None:
@@ -124,7 +130,7 @@ def missing(step: Step) -> str | None:
     """Why a step cannot be run here; None where it can."""
     absent = [module for module in step.needs if importlib.util.find_spec(module) is None]
     if absent:
-        return f"not installed: {', '.join(absent)}"
+        return f"not installed: {', '.join(absent)}; {INSTALL}"
     if step.distribution and not installed(step.distribution):
         return f"not installed: {step.distribution}, in the place of what brings the same module"
     if step.data and not has_data(step.data):
@@ -153,30 +159,56 @@ def has_data(task: str) -> bool:
     )
 
 
-def results(unusable: str | None) -> Iterator[Result]:
+def results(unusable: str | None, minutes: float = math.inf) -> Iterator[Result]:
+    end = time.monotonic() + 60 * minutes
     for step in STEPS:
-        why = unusable or missing(step)
-        yield Result(step.name, "not run here", why) if why else run(step)
+        left = end - time.monotonic()
+        why = unusable or missing(step) or (f"{minutes:g} minutes are over" if left <= 0 else None)
+        yield Result(step.name, "not run here", why) if why else run(step, min(step.limit, left))
 
 
-def run(step: Step) -> Result:
+def run(step: Step, limit: float) -> Result:
     print(f"== {step.name}", flush=True)
     start = time.perf_counter()
-    command = [sys.executable, *step.command]
-    try:
-        code = subprocess.run(command, cwd=ROOT, check=False, timeout=step.limit).returncode
-    except subprocess.TimeoutExpired:
-        return Result(step.name, "stopped", f"after its limit of {step.limit} s", step.limit)
+    code, printed = call(step.command, limit)
     seconds = round(time.perf_counter() - start, 1)
+    found = partial(Result, step.name, seconds=seconds, printed=printed)
+    if code is None:
+        return found("stopped", f"after {limit:.0f} s")
     if code == 0:
-        return Result(step.name, "done", "", seconds)
-    if code == UNDECIDED and "--require-all" in command:
-        again = [word for word in command if word != "--require-all"]  # nothing is made again
-        if subprocess.run(again, cwd=ROOT, check=False).returncode == 0:
-            return Result(step.name, "not run here", "the target's engine: see its report", seconds)
+        return found("done", "")
+    if code == NO_TESTS and "pytest" in step.command:
+        return found("not run here", "no test needs a GPU")
+    if code == UNDECIDED and is_left_out(step, limit):
+        return found("not run here", "the target's engine: see its report")
     if code == UNDECIDED and "attar" in step.command:
-        return Result(step.name, "gates not passed", "see its report", seconds)
-    return Result(step.name, "failed", f"exit code {code}", seconds)
+        return found("gates not passed", "see its report")
+    return found("failed", f"exit code {code}")
+
+
+def call(arguments: Sequence[str], limit: float) -> tuple[int | None, tuple[str, ...]]:
+    """Return the exit code, None where the limit ended it, and the last lines that were printed."""
+    with tempfile.TemporaryFile() as log:
+        command = [sys.executable, *arguments]
+        try:
+            done = subprocess.run(
+                command, cwd=ROOT, check=False, timeout=limit, stdout=log, stderr=subprocess.STDOUT
+            )
+            code = done.returncode
+        except subprocess.TimeoutExpired:
+            code = None
+        log.seek(0)
+        printed = log.read().decode(errors="replace")
+    print(printed, flush=True)
+    return code, tuple(printed.splitlines()[-LINES:])
+
+
+def is_left_out(step: Step, limit: float) -> bool:
+    """Whether a step keeps its promises where what could not be run here may be left out."""
+    if "--require-all" not in step.command:
+        return False
+    again = [word for word in step.command if word != "--require-all"]  # nothing is made again
+    return call(again, limit)[0] == 0
 
 
 def summary(device: str, found: Sequence[Result]) -> str:
@@ -188,18 +220,33 @@ def summary(device: str, found: Sequence[Result]) -> str:
     return "\n".join([f"GPU: {device}; Python {platform.python_version()}", *lines])
 
 
-def main() -> int:
+def page(device: str, date: str, found: Sequence[Result]) -> str:
+    """Return the results as Markdown."""
+    rows = [f"| {one.step} | {one.outcome} | {one.seconds} s | {one.said} |" for one in found]
+    table = ["| step | outcome | time | |", "| --- | --- | --- | --- |", *rows]
+    told = [
+        f"## {one.step}\n\n```\n{chr(10).join(one.printed)}\n```" for one in found if one.printed
+    ]
+    return "\n\n".join([f"# {device}, {date}", "\n".join(table), *told]) + "\n"
+
+
+def save(device: str | None, found: Sequence[Result]) -> None:
+    date = f"{datetime.now(UTC):%Y-%m-%d}"
+    made = {"date": date, "gpu": device, "steps": [asdict(one) for one in found]}
+    (ROOT / "gpu.json").write_text(json.dumps(made, indent=1) + "\n")
+    (ROOT / "gpu.md").write_text(page(device or "no GPU", date, found))
+
+
+def main(minutes: float = math.inf) -> int:
     device = gpu()
     unusable = "no NVIDIA GPU on this machine" if device is None else torch_s_device()
-    made = {"date": f"{datetime.now(UTC):%Y-%m-%d}", "gpu": device}
     found: list[Result] = []
-    for each in results(unusable):  # what is done stays, whatever ends the machine's time
+    for each in results(unusable, minutes):  # what is done stays, whatever ends the machine's time
         found.append(each)
-        steps = [asdict(one) for one in found]
-        (ROOT / "gpu.json").write_text(json.dumps({**made, "steps": steps}, indent=1) + "\n")
+        save(device, found)
     print(summary(device or "none", found))
     return 1 if any(each.outcome == "failed" for each in found) else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(*map(float, sys.argv[1:])))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import settings
 
 from attar.stages.artifacts import Answers, OnnxModel, Ranges, Weights
@@ -28,8 +30,21 @@ settings.register_profile("few", settings(), max_examples=25)
 settings.load_profile("few")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_configure(config: pytest.Config) -> None:
+    """Hide the GPU from all tests but those that are asked for with ``-m gpu``: what a CPU computes twice has the same bytes."""
+    if config.option.markexpr != "gpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.name not in LONG_FILES)
+    asked = config.option.markexpr == "gpu"
+    if asked and torch.cuda.is_available():
+        return
+    reason = "no NVIDIA GPU that torch can use" if asked else "needs a GPU: pytest -m gpu"
+    for item in items:
+        if item.get_closest_marker("gpu"):
+            item.add_marker(pytest.mark.skip(reason))
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from attar.engines.runtimes import cuda
+from attar.pipeline.core.stage import Device
 from attar.pipeline.keys import machine
-from benchmarks import _on_cuda, gpu
+from benchmarks import _gpu_steps, _gpu_task, _on_cuda, gpu
 from benchmarks.gpu import Result, Step
+from tests.support.engines.cuda_host import HostDriver
 
 
 def test_without_a_gpu_every_step_says_so_and_nothing_is_wrong(
@@ -19,6 +23,7 @@ def test_without_a_gpu_every_step_says_so_and_nothing_is_wrong(
     assert gpu.main() == 0
     steps = json.loads((tmp_path / "gpu.json").read_text())["steps"]
     assert {each["outcome"] for each in steps} == {"not run here"}
+    assert (tmp_path / "gpu.md").read_text().count("| not run here | 0.0 s | no NVIDIA GPU") == len(steps)
     assert capsys.readouterr().out.count("no NVIDIA GPU") == len(gpu.STEPS) == len(steps)
 
 
@@ -33,7 +38,8 @@ ABSENT = "import sys; raise SystemExit(3 if '--require-all' in sys.argv else 0)"
         (Step("no promise of attar's", (), ("-c", "raise SystemExit(3)")), "failed", "exit code 3"),
         (Step("a promise", (), ("-c", "raise SystemExit(3)", "attar")), "gates not passed", "see its report"),
         (Step("absent", (), ("-c", ABSENT, "attar", "--require-all")), "not run here", "the target's engine"),
-        (Step("endless", (), ("-c", "while True: pass"), limit=1), "stopped", "limit of 1 s"),
+        (Step("endless", (), ("-c", "while True: pass"), limit=1), "stopped", "after 1 s"),
+        (Step("no tests", (), ("-c", "raise SystemExit(5)", "pytest")), "not run here", "no test"),
         (Step("cannot", ("no_such_module",), ("-c", "")), "not run here", "no_such_module"),
         (Step("other", (), ("-c", ""), distribution="onnxruntime-gpu"), "not run here", "onnxruntime-gpu"),
         (Step("no data", (), ("-m", "attar", "run", "cifar100"), data="no.such:Task"), "not run here", "attar fetch cifar100"),
@@ -47,9 +53,22 @@ def test_a_step_is_done_failed_or_not_run_here(step: Step, outcome: str, said: s
     assert said in result.said
 
 
+def test_what_a_step_prints_is_on_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu, "STEPS", (Step("told", (), ("-c", "print('one'); raise SystemExit('two')")),))
+    (result,) = gpu.results(None)
+    assert result.printed == ("one", "two")
+    assert gpu.page("NVIDIA L4", "2026-11-28", [result]).endswith("## told\n\n```\none\ntwo\n```\n")
+
+
+def test_no_step_begins_when_the_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu, "STEPS", (Step("late", (), ("-c", "")),))
+    (result,) = gpu.results(None, minutes=0)
+    assert (result.outcome, result.said) == ("not run here", "0 minutes are over")
+
+
 def test_a_failed_step_is_an_exit_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu, "ROOT", tmp_path)
-    monkeypatch.setattr(gpu, "results", lambda _: iter([Result("x", "done", ""), Result("y", "failed", "exit code 2")]))
+    monkeypatch.setattr(gpu, "results", lambda *_: iter([Result("x", "done", ""), Result("y", "failed", "exit code 2")]))
     assert gpu.main() == 1
 
 
@@ -58,3 +77,38 @@ def test_the_script_for_the_device_runs(capsys: pytest.CaptureFixture[str]) -> N
     said = capsys.readouterr().out
     assert said.count("apart by 0.0e+00") == len(_on_cuda.losses()) + len(_on_cuda.networks())
     assert "images/s" in said
+
+
+@pytest.fixture
+def _narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_gpu_task, "SAMPLES", 16)
+    monkeypatch.setattr(_gpu_steps, "LARGE", {"stem": 8, "width": 2, "channels": 3, "classes": 1000})
+
+
+@pytest.mark.usefixtures("_narrow")
+@pytest.mark.parametrize("step", [_gpu_steps.compare_answers, _gpu_steps.reduce_alone])
+def test_a_question_to_the_device_is_answered_by_the_cpu(
+    step: Callable[[Device], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    step("cpu")
+    said = capsys.readouterr().out
+    assert "fp32: apart by 0.0e+00" in said or "gloo: a sum of 1,048,576" in said
+
+
+@pytest.mark.usefixtures("_narrow")
+def test_steps_of_a_real_size_are_measured(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_gpu_steps, "WARM", 1)
+    _gpu_steps.measure_steps("cpu", size=2, count=2)
+    assert capsys.readouterr().out.count("waits in 2 steps: not run here") == 2  # fp16 needs a GPU
+
+
+def test_numbers_go_through_a_driver_and_back(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda, "load_library", HostDriver)
+    _gpu_steps.copy_there_and_back("cpu")
+    assert "64 MiB there and back" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_training_that_is_killed_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
+    _gpu_steps.kill_and_resume("cpu")
+    assert "losses apart by 0.0e+00" in capsys.readouterr().out

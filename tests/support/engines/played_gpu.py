@@ -1,6 +1,6 @@
 """A GPU that the CPU plays: tensors that say they are elsewhere, and a list of what makes the host wait for it.
 
-It is a backend of Python for torch, of one device, ``played:0``. The CPU computes what is computed there, so the numbers are its.
+It is a backend of Python for torch, of one device. The CPU computes what is computed there, so the numbers are its.
 As on a GPU, an operation on tensors of two devices raises, but for numbers without axes and for indices.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import torch
@@ -24,8 +25,8 @@ class PlayedBackend(_DummyBackendModule):
         return [torch.float16, torch.bfloat16]
 
 
-_setup_privateuseone_for_python_backend("played", backend_module=PlayedBackend())
-PLAYED = torch.device("played:0")
+PLAYED = torch.device("privateuseone:0")
+"""The device that torch leaves to others."""
 CPU = torch.device("cpu")
 aten = torch.ops.aten
 READS = (aten._local_scalar_dense, aten.is_nonzero, aten.equal, aten.nonzero, aten.masked_select, aten._unique2, aten.unique_dim)
@@ -113,7 +114,14 @@ class PlayedGpu(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch ha
             self.waits.append(f"copy of {tuple(source.shape)} {source.dtype} to {target.type}")
 
 
+@cache
+def register_backend() -> None:
+    """Tell torch of the device, once and for good: a process that did so has no use of a real GPU."""
+    _setup_privateuseone_for_python_backend("played", backend_module=PlayedBackend())
+
+
 @contextmanager
 def play_gpu() -> Iterator[PlayedGpu]:
+    register_backend()
     with PlayedGpu() as gpu:
         yield gpu
