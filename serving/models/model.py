@@ -51,7 +51,7 @@ class LoadedBundle:
         self.active = 0
         """Number of requests that are being read, are waiting or are being answered."""
         self.models = [Model(name, self, engines.graph)]
-        self._preprocessor = Preprocessor(engines, settings.max_pixels)
+        self._preprocessor = Preprocessor(engines, settings.max_pixels, settings.inline_below)
         if engines.raw:
             self.models.append(Model(name + RAW, self, engines.raw, self._preprocessor))
 

@@ -1,0 +1,80 @@
+"""Where steps run: short texts on the event loop, all else in a thread beside it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from types import SimpleNamespace
+from typing import cast
+
+import numpy as np
+import pytest
+
+from attar.models import preprocess
+from attar.models.preprocess import Scale
+from attar.models.task import Arrays
+from attar.models.tasks.numbers import LONGEST, Numbers
+from attar.serving.core.errors import BadRequestError
+from attar.serving.models.engines import Engines
+from attar.serving.models.preprocessor import CHARACTER_SECONDS, TOKEN_SECONDS, Preprocessor
+
+TEXTS = {"digits": np.array(["4711", "7"], object)}
+TOKENS = {"words": np.full((2, LONGEST), 14)}
+Threads = list[str]
+
+
+@pytest.fixture
+def threads(monkeypatch: pytest.MonkeyPatch) -> Threads:
+    """The names of the threads in which steps ran."""
+    seen: Threads = []
+    apply = preprocess.apply
+
+    def noted(steps: object, tensors: Arrays) -> object:
+        seen.append(threading.current_thread().name.partition("_")[0])
+        return apply(steps, tensors)  # type: ignore[arg-type]  # passed on as they came
+
+    monkeypatch.setattr(preprocess, "apply", noted)
+    return seen
+
+
+def make_preprocessor(inline_below: float, **steps: object) -> Preprocessor:
+    given = {"preprocess": Numbers.preprocess, "postprocess": Numbers.postprocess, **steps}
+    engines = SimpleNamespace(manifest=SimpleNamespace(**given), predicts=[None])
+    return Preprocessor(cast(Engines, engines), 1000, inline_below)
+
+
+def run_both(steps: Preprocessor, inputs: Arrays = TEXTS) -> None:
+    async def run() -> None:
+        await steps.run(inputs, None)
+        answers = await steps.convert_outputs(dict(TOKENS))
+        assert answers["words"].tolist() == [" ".join(["zéro"] * LONGEST).encode()] * 2
+
+    asyncio.run(run())
+    steps.close()
+
+
+def test_short_texts_change_no_thread(threads: Threads) -> None:
+    run_both(make_preprocessor(1e-3))
+    assert threads == ["MainThread", "MainThread"]
+
+
+def test_what_takes_longer_than_a_change_of_threads_is_done_beside_the_loop(threads: Threads) -> None:
+    """Five characters; twice sixteen tokens."""
+    run_both(make_preprocessor(4.5 * CHARACTER_SECONDS))
+    assert threads == ["prepare", "prepare"]
+    threads.clear()
+    run_both(make_preprocessor(max(5.5 * CHARACTER_SECONDS, 32.5 * TOKEN_SECONDS)))
+    assert threads == ["MainThread", "MainThread"]
+
+
+def test_other_steps_than_those_of_texts_are_done_beside_the_loop(threads: Threads) -> None:
+    run_both(make_preprocessor(1e-3, preprocess={"x": [Scale(by=2)]}), {"x": np.ones((1, 2), np.float32)})
+    assert threads == ["prepare", "MainThread"]
+
+
+@pytest.mark.parametrize("inline_below", [0.0, 1e-3])
+def test_a_text_that_is_refused_is_a_bad_request_wherever_it_is_read(inline_below: float) -> None:
+    steps = make_preprocessor(inline_below)
+    with pytest.raises(BadRequestError, match="an empty text"):
+        asyncio.run(steps.run({"digits": np.array([" "], object)}, None))
+    steps.close()
