@@ -200,10 +200,13 @@ def is_tied_with_fastest(ratio: LatencyRatio) -> bool:
 
 
 def rank_similarity(hop: Hop) -> tuple[float, float]:
-    """Return how close to the teacher it is: the correlation first, which sees more than a
-    score."""
+    """Return how close to the teacher it is: the correlation first, which sees more than a score.
+
+    With a teacher that only translates nothing correlates, and agreement stands for it.
+    """
     drop = hop.get_value("teacher", "score_drop") or 0.0
-    return hop.get_value("teacher", "correlation") or 0.0, -drop
+    known = (hop.get_value("teacher", metric) for metric in ("correlation", "agreement"))
+    return next((value for value in known if value is not None), 0.0), -drop
 
 
 def explain_choice(

@@ -27,8 +27,7 @@ from attar.models.task import Task
 from attar.pipeline.core.errors import StageError
 from attar.pipeline.core.progress import report_progress
 from attar.pipeline.core.stage import Facts, Stage
-from attar.stages.artifacts import Model, OnnxModel, Weights
-from attar.stages.artifacts.text_program import TextProgram
+from attar.stages.artifacts import Model, OnnxModel, TextProgram, Weights
 
 if TYPE_CHECKING:
     import onnx

@@ -34,8 +34,7 @@ from attar.pipeline.core.stage import (
 )
 from attar.pipeline.keys import data
 from attar.pipeline.keys import deciders as keys
-from attar.stages.artifacts import Answers, Model, Weights
-from attar.stages.artifacts.text_program import TextProgram
+from attar.stages.artifacts import Answers, Model, TextProgram, Weights
 from attar.stages.label.features import check_features, measure_features
 from attar.stages.label.sequence_labels import SEQUENCE_TOP, SequenceLabels
 from attar.stages.label.shard_labeller import ShardLabeller

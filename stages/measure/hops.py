@@ -9,8 +9,7 @@ from attar.engines.runtimes.runtime import load_runtime
 from attar.pipeline.core.errors import StageError
 from attar.proof.comparison.hop_outputs import HopOutputs
 from attar.proof.ledger.ledger import Hop
-from attar.stages.artifacts import Engine, Model, Weights
-from attar.stages.artifacts.text_program import TextProgram
+from attar.stages.artifacts import Engine, Model, TextProgram, Weights
 
 
 def describe_model(hop: Hop, model: Model) -> Hop:

@@ -23,8 +23,15 @@ from attar.proof.gate import Baseline, Comparison
 from attar.proof.hop import HOPS
 from attar.proof.ledger.ledger import Hop, Ledger
 from attar.proof.ledger.ledger_json import ledger_to_json
-from attar.stages.artifacts import Answers, Engine, Model, OnnxModel, Production, Weights
-from attar.stages.artifacts.text_program import TextProgram
+from attar.stages.artifacts import (
+    Answers,
+    Engine,
+    Model,
+    OnnxModel,
+    Production,
+    TextProgram,
+    Weights,
+)
 from attar.stages.measure import stored
 from attar.stages.measure.bench import (
     SPEED_BASELINES,

@@ -24,7 +24,9 @@ GATES = GateLimits(correlation=0.9, score_drop=0.05)
 ROUNDS = 101
 
 
-def row(name: str, p50: float = 10.0, within: float = 0.0, batch_p50: float | None = None, **changed: float) -> dict[str, Any]:
+def row(
+    name: str, p50: float = 10.0, within: float = 0.0, batch_p50: float | None = None, **changed: float | None
+) -> dict[str, Any]:
     """A measured candidate that is perfect, but for what is changed against the teacher."""
     made = hop(name, "onnx", **changed)
     for metric, bounds in made["teacher"]["bounds"].items():
@@ -100,6 +102,11 @@ def test_within_the_noise_the_most_faithful_goes_on(tmp_path: Path) -> None:
     assert "within the noise" in found["c1"]["reason"]
     assert found["c3"]["reason"].startswith("slower: 1.")
     assert choice(tmp_path, *rows)["winner"] == "c1"  # without noise a thousandth is seen
+
+
+def test_without_a_correlation_the_one_that_agrees_most_goes_on(tmp_path: Path) -> None:
+    rows = [row(f"c{number}", 10, correlation=None, agreement=share) for number, share in enumerate((0.95, 0.97, 0.96))]
+    assert choice(tmp_path, *rows, noise=0.1, gates=GateLimits(agreement=0.5))["winner"] == "c1"
 
 
 def test_of_equally_faithful_ones_the_faster_goes_on(tmp_path: Path) -> None:

@@ -20,8 +20,8 @@ from attar.pipeline.core.errors import AttarError, RecipeError, StageError
 from attar.pipeline.core.names import load_object
 from attar.pipeline.keys.deciders import list_code_names
 from attar.pipeline.keys.fingerprint import Fingerprint
-from attar.stages.artifacts import Answers, Model
-from attar.stages.artifacts.text_program import TextProgram
+from attar.stages.artifacts import Answers, Model, OnnxModel, TextProgram
+from attar.stages.choose.speeds import TimeEngines
 from attar.stages.distill.feature_loss_settings import AnyLoss
 from attar.stages.distill.sequence_loss_settings import SequenceLoss, TopPearsonLoss, WordLoss
 from attar.stages.distill.sequence_objective import SequenceObjective
@@ -211,6 +211,12 @@ def test_its_tokens_are_learned_as_labels_are(answers: Answers) -> None:
 
 def test_it_has_no_reference(tmp_path: Path) -> None:
     assert Export().run(tmp_path, weights=make_program()) == {"off": True}
+
+
+def test_no_search_is_timed_beside_a_reference_that_is_not_there() -> None:
+    absent = smoke.artifact(OnnxModel, Path("nowhere"), {"off": True})
+    with pytest.raises(StageError, match="a teacher that only translates has none; search with"):
+        TimeEngines(task=TASK).run(Path("nowhere"), reference=absent)
 
 
 def test_a_recipe_names_one_teacher_and_an_existing_function() -> None:
