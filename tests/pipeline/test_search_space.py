@@ -50,6 +50,10 @@ def test_every_combination_of_the_values_is_one_assignment() -> None:
         ({WIDTH: [6], "trails": 5}, "search.trails"),
         ({WIDTH: [6], "objective": "beauty"}, "search.objective"),
         ({WIDTH: list(range(MOST_VARIANTS + 1))}, str(MOST_VARIANTS)),
+        ({WIDTH: [6], "student.options": [{"width": 8}]}, f"{WIDTH} is a part of search.student.options"),
+        ({WIDTH: [6], "parallel": 0}, "search.parallel"),
+        ({WIDTH: [6], "resources": {"num_cpus": 0}}, "search.resources.num_cpus"),
+        ({WIDTH: [6], "resources": {"cpus": 1}}, "search.resources.cpus"),
     ],
 )
 def test_a_mistake_in_the_section_is_named(section: dict[str, Any], named: str) -> None:

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from attar.cli.main import main
 from tests.support.projects import tiny
 
 SEARCH = """
@@ -115,6 +117,35 @@ def test_a_training_that_fails_ends_no_search_unless_all_do(tmp_path: Path) -> N
     done = tiny.call(tmp_path, "search", "recipe.toml")
     assert done.returncode == 1
     assert "loss" in done.stderr
+
+
+def test_two_values_that_cannot_go_together_are_both_named(tmp_path: Path) -> None:
+    space = '\n[search]\n"student.network" = ["nets.py:student", "nets.py:bare"]\n"student.options" = [{ width = 8 }, {}]\n'
+    recipe = tiny.RECIPE.replace("options = { width = 16 }\n", "")
+    tiny.write(tmp_path, recipe=recipe + space, nets=tiny.NETS + "\ndef bare():\n    return student(4)\n")
+    done = tiny.call(tmp_path, "search", "recipe.toml")
+    assert done.returncode == 2
+    assert "search.student.network = 'nets.py:bare' and search.student.options = {'width': 8}" in done.stderr
+    assert not (tmp_path / "store" / "artifacts").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (("--ray", "auto"), "file:///FOLDER"),
+        (("--ray", "auto", "--store", "file:///{folder}/bucket"), "[search.resources] target"),
+        (("--ray", "host", "--store", "file:///{folder}/bucket", "--set", 'search.resources.target="box"'), "HOST:PORT"),
+    ],
+)
+def test_a_mistake_about_a_cluster_is_told_before_anything_is_made(
+    tmp_path: Path, arguments: tuple[str, ...], named: str
+) -> None:
+    tiny.write(tmp_path, recipe=RECIPE)
+    given = [each.format(folder=str(tmp_path)[1:]) for each in arguments]
+    with tiny.project_folder(tmp_path):
+        done = CliRunner().invoke(main, ["search", "recipe.toml", *given])
+    assert done.exit_code == 2, done.output
+    assert named in done.stderr
 
 
 @pytest.mark.parametrize(

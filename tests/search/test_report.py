@@ -1,0 +1,36 @@
+"""The page of a search says what the test split said of the winner."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from attar.pipeline.run import Record
+from attar.proof.artifacts import Verdict
+from attar.search.report import render_search
+from attar.search.result import SearchResult, VariantResult, WinnerTest
+from attar.search.winner import judge_winner
+
+WINNER = VariantResult("v1", "width 8", {"student.options.width": 8}, "kept", "", p50=10.0, speedup=2.0)
+RESULT = SearchResult("demo", "speedup", (WINNER,), "v1", "accuracy", {}, 0.9, 20.0, 9)
+BROKE = WinnerTest("failed", ("agreement 0.91 (0.88 to 0.93), promised at least 0.95",))
+
+
+@pytest.mark.parametrize(
+    ("test", "banner", "said"),
+    [
+        (None, "not-tested", "was not asked yet"),
+        (WinnerTest("passed"), "passed", "It keeps them on the test split"),
+        (BROKE, "failed", "On the test split: failed; agreement 0.91"),
+    ],
+)
+def test_the_verdict_on_test_heads_the_page(test: WinnerTest | None, banner: str, said: str) -> None:
+    page = render_search(replace(RESULT, test=test))
+    assert f'class="banner {banner}"' in page
+    assert said in page
+
+
+def test_a_run_that_broke_before_its_verdict_says_why() -> None:
+    record = Record("cpu.evidence", "Measure", "failed", "broke", error="the test split is empty", makes=Verdict)
+    assert judge_winner([record]) == WinnerTest("no verdict", ("the test split is empty",))
