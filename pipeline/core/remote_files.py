@@ -3,6 +3,7 @@ server."""
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
 import re
@@ -39,6 +40,8 @@ CLIENT: ClientConfig = {
     "read_timeout": "60s",
     "timeout": "1h",  # of one whole transfer, which may be long
 }
+TOGETHER = 64
+"""How many small files are asked for at a time."""
 ASKED_OF_THE_MACHINE = ("latest/api/token", "latest/meta-data", "computeMetadata", "must be spec")
 """In errors of a library that found no credentials and asked the machine, in a cloud, for its."""
 RETRY: RetryConfig = {"max_retries": 4, "retry_timeout": timedelta(seconds=60)}
@@ -88,6 +91,24 @@ class RemoteFiles:
         with self._explain_errors():
             found = self._open(path)
             return None if found is None else bytes(found.bytes())
+
+    def read_all(self, paths: Sequence[str]) -> list[bytes | None]:
+        """Return the content of many small files, None for each that is not there."""
+        with self._explain_errors():
+            return asyncio.run(self._read_all(paths))
+
+    async def _read_all(self, paths: Sequence[str]) -> list[bytes | None]:
+        turns = asyncio.Semaphore(TOGETHER)
+
+        async def read(path: str) -> bytes | None:
+            async with turns:
+                try:
+                    found = await self.library.get_async(self.server, path)
+                    return bytes(await found.bytes_async())
+                except FileNotFoundError:
+                    return None
+
+        return await asyncio.gather(*map(read, paths))
 
     def download(self, path: str, to: Path) -> str | None:
         """Write a file's content to ``to``. Return its SHA-256, or None if it is not there."""

@@ -3,6 +3,7 @@
 records/KEY.json      the `Publication` of an artifact; it is written last, and the first one stays
 objects/SHA256        the files of all artifacts, each content once
 recipes/              the keys that each recipe used last, so that `attar gc` keeps them
+cluster/              what a search and its nodes tell each other while it runs
 
 In the cache, ``remote/URL-DIGEST/`` holds the publications that this machine has seen, so a run in
 which nothing changed asks the server nothing. Files are fetched when a stage reads them.
@@ -10,6 +11,7 @@ which nothing changed asks the server nothing. Files are fetched when a stage re
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -21,9 +23,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from attar.pipeline.core.disk import encode_json, explain_disk_errors
-from attar.pipeline.core.errors import CorruptArtifactError, RecipeError, StoreError
+from attar.pipeline.core.errors import CorruptArtifactError, RecipeError
 from attar.pipeline.core.publication import Entry, Publication, read_publication
 from attar.pipeline.core.remote_files import RemoteFiles, is_url
+from attar.pipeline.core.remote_notes import TOLD, list_used
 from attar.pipeline.core.stage import A, Artifact
 from attar.pipeline.core.store import Store
 from attar.pipeline.core.store_format import STORE_VERSION
@@ -221,7 +224,16 @@ class SharedStore(Store):
         """Return the publications by key; None for one that is damaged."""
         keys = [Path(file.name).stem for file in self.remote.list("records")]
         wanted = [key for key in keys if is_wanted(key)]
-        return dict(zip(wanted, run_parallel(self._find_sound, wanted), strict=True))
+        unseen = [key for key in wanted if not self._is_noted(key)]
+        texts = self.remote.read_all([record_path(key) for key in unseen])
+        for key, text in zip(unseen, texts, strict=True):
+            with contextlib.suppress(CorruptArtifactError):
+                if text is not None:
+                    self.known[key] = read_publication(key, text, self.remote.url)
+        return {key: self._find_sound(key) for key in wanted}
+
+    def _is_noted(self, key: str) -> bool:
+        return key in self.known or (self.root / self.seen / f"{key}.json").exists()
 
     def _find_sound(self, key: str) -> Publication | None:
         try:
@@ -242,7 +254,7 @@ class SharedStore(Store):
     def _collect_remote(self, *, dry_run: bool) -> Iterator[tuple[str, int]]:
         before = datetime.now(UTC) - GRACE
         old = [file for file in self.remote.list("records") if file.changed < before]
-        doomed = {Path(file.name).stem for file in old} - self._list_used()
+        doomed = {Path(file.name).stem for file in old} - self.used() - list_used(self.remote)
         published = self._list_published(lambda _: True)
         needed = {
             digest
@@ -260,29 +272,17 @@ class SharedStore(Store):
             yield f"shared {slot} {key[:12]}", sum(unneeded.pop(each, 0) for each in digests)
         if unneeded:
             yield f"{len(unneeded)} shared files of no artifact", sum(unneeded.values())
+        told = [file for file in self.remote.list(TOLD) if file.changed < before]
+        if told:
+            yield f"{len(told)} files of searches that were killed", sum(file.size for file in told)
         if not dry_run:
             self._delete_published(doomed)
-            self.remote.delete(objects)
+            self.remote.delete([*objects, *(f"{TOLD}/{file.name}" for file in told)])
 
     def _delete_published(self, keys: set[str]) -> None:
         self.remote.delete([record_path(key) for key in keys])
         for key in keys:
             self._forget_published(key)
-
-    def _list_used(self) -> set[str]:
-        """Return the keys that a recipe of any machine used last."""
-        names = [file.name for file in self.remote.list("recipes")]
-        notes = run_parallel(lambda name: self.remote.read(f"recipes/{name}"), names)
-        keys = self.used()
-        for name, note in zip(names, notes, strict=True):
-            try:
-                keys.update(json.loads(note or b"{}").values())
-            except (ValueError, AttributeError) as error:
-                raise StoreError(
-                    f"recipes/{name} in {self.remote.url} is no list of keys, so nothing there is "
-                    "deleted; run its recipe again, or delete that file"
-                ) from error
-        return keys
 
 
 def record_path(key: str) -> str:

@@ -91,3 +91,12 @@ def test_a_place_that_takes_no_files_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="file/bucket"):
         RemoteFiles((tmp_path / "file" / "bucket").as_uri()).write("a", b"1")
+
+
+def test_many_files_are_read_in_their_order_and_one_that_is_not_there_is_none(tmp_path: Path) -> None:
+    files = RemoteFiles(tmp_path.as_uri())
+    for number in range(100):
+        files.write(f"notes/{number}", str(number).encode())
+    names = [f"notes/{number}" for number in (7, 500, *range(100))]
+    assert files.read_all(names) == [b"7", None, *(str(number).encode() for number in range(100))]
+    assert files.read_all([]) == []

@@ -240,6 +240,15 @@ def test_gc_deletes_objects_whose_record_was_never_published(tmp_path: Path, mon
     assert list((tmp_path / "bucket" / "objects").iterdir()) == []
 
 
+def test_gc_deletes_what_a_killed_search_left_for_its_nodes(tmp_path: Path) -> None:
+    store = open_machine(tmp_path, "one")
+    store.remote.write("cluster/token-v1.log", b"epoch 1")
+    assert list(store.collect(dry_run=False)) == []
+    age(tmp_path)
+    assert list(store.collect(dry_run=False)) == [("1 files of searches that were killed", 7)]
+    assert store.remote.list("cluster") == []
+
+
 def test_gc_deletes_nothing_when_it_cannot_tell_what_is_used(tmp_path: Path) -> None:
     one = open_machine(tmp_path, "one")
     make(one)

@@ -95,7 +95,6 @@ def test_a_worker_and_the_command_are_killed_and_the_winner_is_that_of_one_machi
     found = search(folder, cluster)
     after = list_students(folder)
     assert before.items() <= after.items(), "no finished training is made again"
-    assert [path.name for path in (folder / "bucket" / "cluster").glob("*") if path.name.endswith("probe")][1:] == []
     assert found["targets"]["cpu"]["verdict"] == "passed"
     assert Path(found["targets"]["cpu"]["bundle"], "manifest.json").is_file()
 

@@ -9,6 +9,7 @@ from typing import Generic, TypeVar
 
 from attar.models.splits.cache import find_cache_folder
 from attar.pipeline.core.errors import AttarError, RecipeError
+from attar.pipeline.core.remote_notes import TOLD
 from attar.pipeline.core.shared_store import SharedStore
 from attar.pipeline.core.version import VERSION
 from attar.pipeline.recipe.search_space import SearchSpace
@@ -16,8 +17,6 @@ from attar.pipeline.run import Record
 from attar.search.variant import Search
 
 T = TypeVar("T")
-FOLDER = "cluster"
-"""In the shared store: what the command and its nodes tell each other beside artifacts."""
 
 
 @dataclass(frozen=True)
@@ -51,12 +50,12 @@ class Order:
 
     def get_log_path(self, job: str) -> str:
         """Return the file in the store that has the end of a job's log while it runs."""
-        return f"{FOLDER}/{self.token}-{job}.log"
+        return f"{TOLD}/{self.token}-{job}.log"
 
     @property
     def probe_path(self) -> str:
         """The file in the store by which a node shows that it sees the same store."""
-        return f"{FOLDER}/{self.token}-probe"
+        return f"{TOLD}/{self.token}-probe"
 
 
 @dataclass(frozen=True)

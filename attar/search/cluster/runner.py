@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
@@ -10,13 +11,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from attar.pipeline.core.errors import RecipeError, StageError
+from attar.pipeline.core.errors import RecipeError, StageError, StoreError
+from attar.pipeline.core.remote_notes import TOLD
 from attar.pipeline.core.shared_store import SharedStore
 from attar.pipeline.recipe.recipe import make_recipe_id
 from attar.pipeline.run import Record
 from attar.search.cluster import jobs
 from attar.search.cluster.logs import read_log_end
-from attar.search.cluster.orders import FOLDER, Delivery, FoundRecipe, Order
+from attar.search.cluster.orders import Delivery, FoundRecipe, Order
 from attar.search.cluster.ray_cluster import RayCluster, Reference, import_ray, join_cluster
 from attar.search.cluster.shipping import ship_recipe
 from attar.search.runner import TrialEnd
@@ -123,8 +125,8 @@ class ClusterRunner:
     def clean_up(self) -> None:
         """Delete what this command and its jobs told each other in the store."""
         own = [
-            f"{FOLDER}/{each.name}"
-            for each in self.store.remote.list(FOLDER)
+            f"{TOLD}/{each.name}"
+            for each in self.store.remote.list(TOLD)
             if each.name.startswith(self.order.token)
         ]
         self.store.remote.delete(own)
@@ -157,7 +159,8 @@ def open_cluster(search: Search, address: str) -> Iterator[ClusterRunner]:
                 runner.check_nodes()
                 yield runner
             finally:
-                runner.clean_up()
+                with contextlib.suppress(StoreError):  # `attar gc` deletes what is left
+                    runner.clean_up()
 
 
 def check_store(search: Search) -> SharedStore:
