@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -56,13 +57,22 @@ def write_command(folder: Path, cluster: LocalCluster) -> list[str]:
     return [sys.executable, "-m", "attar", "search", "recipe.toml", "--json", *places, "--ray", cluster.address]
 
 
-def search(folder: Path, cluster: LocalCluster) -> dict[str, Any]:
-    done = subprocess.run(
-        write_command(folder, cluster), cwd=folder, env=tiny.environment(), capture_output=True, text=True, check=False
-    )
+def search(folder: Path, command: list[str]) -> dict[str, Any]:
+    done = subprocess.run(command, cwd=folder, env=tiny.environment(), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
     return found
+
+
+def search_alone(folder: Path, other: Path, cluster: LocalCluster) -> dict[str, Any]:
+    """Search without Ray, on the timings of another search and on nothing that it trained."""
+    tiny.write(folder, recipe=RECIPE + SEARCH)
+    shutil.copytree(other / "bucket", folder / "bucket")
+    for path in (folder / "bucket" / "records").iterdir():
+        slot = json.loads(path.read_text())["record"]["slot"]
+        if slot not in ("teacher", "reference", "answers") and not slot.startswith("search."):
+            path.unlink()
+    return search(folder, write_command(folder, cluster)[:-2])
 
 
 def list_students(folder: Path) -> dict[str, str]:
@@ -92,22 +102,20 @@ def test_a_worker_and_the_command_are_killed_and_the_winner_is_that_of_one_machi
             time.sleep(0.2)
         command.kill()
     before = list_students(folder)
-    found = search(folder, cluster)
+    found = search(folder, write_command(folder, cluster))
     after = list_students(folder)
     assert before.items() <= after.items(), "no finished training is made again"
     assert found["targets"]["cpu"]["verdict"] == "passed"
     assert Path(found["targets"]["cpu"]["bundle"], "manifest.json").is_file()
 
-    tiny.write(tmp_path / "alone", recipe=RECIPE + SEARCH)
-    done = tiny.call(tmp_path / "alone", "search", "recipe.toml", "--json")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert describe_choice(json.loads(done.stdout)) == describe_choice(found)
+    alone = search_alone(tmp_path / "alone", folder, cluster)
+    assert describe_choice(alone) == describe_choice(found)
 
 
 def test_a_trial_that_dies_is_told_with_the_end_of_its_log_and_the_others_go_on(tmp_path: Path, cluster: LocalCluster) -> None:
     deadly = SEARCH.replace("[2, 8, 16]", "[8, 16]") + "max_retries = 0\n"
     tiny.write(tmp_path, nets=MORTAL, recipe=RECIPE + deadly)
-    found = search(tmp_path, cluster)
+    found = search(tmp_path, write_command(tmp_path, cluster))
     rows = {each["settings"]["student.options.width"]: each for each in found["search"]["variants"]}
     assert rows[8]["status"] == "kept"
     assert rows[16]["status"] == "failed"

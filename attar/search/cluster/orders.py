@@ -37,8 +37,10 @@ class Order:
     version: str = VERSION
 
     def open(self) -> Search:
-        """Open the search with the cache of this node. Raises RecipeError, StoreError, and
-        RecipeError for another version of attar, whose keys may differ."""
+        """Open the search with the cache of this node.
+
+        Raises RecipeError for another version of attar, whose keys may differ; StoreError.
+        """
         if self.version != VERSION:
             raise RecipeError(
                 f"the command is of attar {self.version}, and this node has {VERSION}; install "
