@@ -22,12 +22,13 @@ def test_every_loss_is_in_a_case() -> None:
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_a_step_waits_for_nothing(case: Case, tmp_path: Path) -> None:
-    """The second one, after all that is made once."""
+    """The second one, after all that is made once; but for the projection of ``vkd``, which solves equations."""
     with play_gpu() as gpu, open_training(case, tmp_path, PLAYED) as training:
         take_step(training, 0)
         gpu.waits.clear()
         take_step(training, 1)
-        assert gpu.waits == []
+        assert gpu.waits == ["aten._linalg_check_errors.default"] * case.solves
+        gpu.waits.clear()
         assert np.isfinite(training.check_loss(1))
         assert len(gpu.waits) == 1  # one look at all losses
 

@@ -29,7 +29,8 @@ PLAYED = torch.device("privateuseone:0")
 """The device that torch leaves to others."""
 CPU = torch.device("cpu")
 aten = torch.ops.aten
-READS = (aten._local_scalar_dense, aten.is_nonzero, aten.equal, aten.nonzero, aten.masked_select, aten._unique2, aten.unique_dim)
+SIZES = (aten.nonzero, aten.masked_select, aten._unique2, aten.unique_dim)
+READS = (*SIZES, aten._local_scalar_dense, aten.is_nonzero, aten.equal, aten._linalg_check_errors)
 """The host needs the value, or the size of the result, which the values decide."""
 INDEXING = (aten.index, aten.index_put_, aten._index_put_impl_)
 

@@ -13,6 +13,7 @@ import torch
 from accelerate.state import PartialState
 
 from attar.engines.runtimes.torch import build_network
+from attar.models.features import name_features
 from attar.models.generation import Integers, find_decoding
 from attar.models.task import Array, Task, load_task
 from attar.models.top_answers import TOP, TopAnswers
@@ -26,6 +27,8 @@ from attar.stages.distill.feature_loss_settings import (
     Hint,
     Rkd,
     Similarity,
+    SimKd,
+    VkD,
 )
 from attar.stages.distill.loss_settings import (
     BinaryKd,
@@ -54,7 +57,7 @@ PIXELS, DENSE = "attar.models.tasks.pixels:Pixels", "attar.models.networks.pixel
 VECTORS, BAG = "tests.support.tasks.embedding_task:Texts", "tests.support.tasks.embedding_task:student"
 ATTRIBUTES = "attar.models.tasks.attributes:Attributes"
 NARROW = {"width": 2}
-STAGE, QUERIES = "stages.1", "blocks.0.attention.inside"
+STAGE, ROWS, QUERIES = "stages.1", "head.1", "blocks.0.attention.inside"
 
 
 @dataclass
@@ -62,7 +65,10 @@ class Drawn:
     """Answers that are drawn: rows of every sample, by output, and for tokens the likeliest ones along a path."""
 
     task: Task
+    features: Mapping[str, int]
+    """The width of each of the teacher's layers that is stored."""
     facts: dict[str, Any] = field(default_factory=lambda: {"views": 1, "along": "teacher"})
+    why_opaque: None = None
 
     def open_learned_rows(self, view: int) -> Mapping[str, Any]:
         samples = len(self.task.split("train")) + (len(self.task.split("transfer")) if self.task.transfer else 0)
@@ -74,6 +80,8 @@ class Drawn:
         for name, output in self.task.outputs.items():
             sizes = [axis if isinstance(axis, int) else 12 for axis in output.axes[1:]]
             rows[name] = generator.standard_normal((samples, *sizes)).astype(np.float32)
+        for layer, width in self.features.items():
+            rows[name_features(layer)] = generator.standard_normal((samples, width)).astype(np.float32)
         return rows
 
     def read_top(self, indices: Integers) -> TopAnswers:
@@ -94,16 +102,20 @@ class Case:
     options: Mapping[str, Any] = field(default_factory=dict)
     distiller: DistillerSettings | None = None
     share: float = 0.5
+    stored: Mapping[str, int] = field(default_factory=dict)
+    """Layers whose features are stored beside the answers, and their widths."""
+    solves: int = 0
+    """Systems of equations in a step: torch waits to tell whether one has no solution."""
 
     def make_objective(self, folder: Path) -> Objective:
         """Return what is minimized. A live teacher is stored in ``folder``."""
         task = load_task(self.task)
-        drawn: Any = Drawn(task)
+        drawn: Any = Drawn(task, self.stored)
         if not self.losses:
             return LabelObjective()
         if find_decoding(task):
             return SequenceObjective(self.share, self.losses, drawn)
-        is_live = any(isinstance(loss, FeatureLossSettings) for loss in self.losses)
+        is_live = not self.stored and any(isinstance(loss, FeatureLossSettings) for loss in self.losses)
         teacher = smoke.weights(folder / "teacher", self.network, self.task, **self.options) if is_live else None
         return DistillationObjective(self.share, self.losses, drawn, self.distiller, teacher=teacher)
 
@@ -128,6 +140,13 @@ CASES = {
     "distiller": make_digits(Kd(), distiller=DistillerSettings(hidden=4)),
     "distiller in two steps": make_digits(Kd(), distiller=DistillerSettings(hidden=4, pretraining=0.5)),
     "features of images": make_digits(*(kind(student=STAGE, teacher=STAGE) for kind in (Rkd, Similarity, Attention, Hint))),
+    "stored features": make_digits(
+        SimKd(student=ROWS, teacher=ROWS),
+        VkD(student=ROWS, teacher=ROWS),
+        VkD(student=ROWS, teacher=ROWS, normalize="whiten"),
+        stored={ROWS: 8},
+        solves=2,
+    ),
     "features of texts": Case(
         WORDS,
         TEXT,
