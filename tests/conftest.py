@@ -20,6 +20,7 @@ from benchmarks.tuning import stretched
 from tests.support.bundles.packaging import package_bundle
 from tests.support.processes.isolation import empty_home, loopback_only
 from tests.support.processes.shared import make_once, session_folder
+from tests.support.projects import tiny
 from tests.support.tasks import sequences, smoke
 
 LONG_FILES = ("test_sabotage.py", "test_cli.py")
@@ -139,6 +140,18 @@ def points_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
         return {"bundle": str(package_bundle(root / "chain"))}
 
     return Path(make_once(tmp_path_factory, "points", make)[1]["bundle"])
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny project, whose every slot is made. Read only: take a copy."""
+
+    def make(root: Path) -> dict[str, Any]:
+        tiny.write(root / "project")
+        assert set(tiny.statuses(tiny.call_run(root / "project")).values()) == {"made"}
+        return {}
+
+    return make_once(tmp_path_factory, "finished", make)[0] / "project"
 
 
 @pytest.fixture

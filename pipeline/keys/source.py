@@ -13,6 +13,7 @@ import ast
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from typing import TypedDict
 
 STATEMENTS = ""
@@ -37,8 +38,10 @@ class Source(TypedDict):
     """Other names at module level; the statements that assign them count as a whole."""
 
 
+@lru_cache(maxsize=1024)
 def parse_source(text: str, module: str, *, is_package: bool) -> Source:
-    """Parse a file. Raises SyntaxError as ``ast.parse`` does."""
+    """Parse a file; a process that opens several stores does so once. Raises SyntaxError as
+    ``ast.parse`` does."""
     tree = WithoutDocstrings().visit(ast.parse(text))
     package = module if is_package else module.rpartition(".")[0]
     level = list(_module_level(tree.body))

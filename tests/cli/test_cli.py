@@ -23,15 +23,6 @@ from tests.support.bundles.signing_parts import pair
 from tests.support.projects import tiny
 
 
-@pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project whose every slot is made. Read only: take a ``copy``."""
-    folder = tmp_path_factory.mktemp("finished") / "project"
-    tiny.write(folder)
-    assert set(tiny.statuses(tiny.call_run(folder)).values()) == {"made"}
-    return folder
-
-
 @pytest.fixture
 def copy(finished: Path, tmp_path: Path) -> Path:
     """The finished project in a place of its own; its data are looked at there."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
@@ -19,6 +20,8 @@ from tests.support.projects import tiny
 pytestmark = pytest.mark.timeout(300)  # a whole run
 
 CPU = ["fp32", "int8", *(["bf16"] if openvino.NATIVE["bf16"] & cpu.cpu_flags() else [])]
+SLOW = {"fp32", "bf16"}
+"""What `make test` leaves out: each precision is asked in several processes."""
 RTX = ["fp16", "int8"]
 POINTS = np.array([[0.0, 0.0], [0.99, 0.99]], np.float32)
 BEFORE = "import json, sys; sys.modules.update(dict.fromkeys({blocked!r})); import attar; import numpy as np; "
@@ -46,9 +49,10 @@ def recipe(runtime: str, precisions: list[str], more: str = "") -> str:
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("chain")
-    tiny.write(folder)
+def project(tmp_path_factory: pytest.TempPathFactory, finished: Path) -> Path:
+    """The tiny project, whose teacher, answers and student are made, with recipes for other runtimes."""
+    folder = tmp_path_factory.mktemp("chain") / "project"
+    shutil.copytree(finished, folder, symlinks=True)
     (folder / "openvino.toml").write_text(recipe("openvino", CPU, "threads = 1"))
     (folder / "rtx.toml").write_text(recipe("tensorrt-rtx", RTX, 'compute = ["8.6", "8.9"]\nprofile = { batch = [1, 8, 32] }'))
     return folder
@@ -80,7 +84,7 @@ def opened(bundle: Path, *blocked: str) -> subprocess.CompletedProcess[str]:
 
 
 @needs_openvino
-@pytest.mark.parametrize("precision", CPU)
+@pytest.mark.parametrize("precision", [pytest.param(each, marks=[pytest.mark.slow] * (each in SLOW)) for each in CPU])
 def test_openvino_from_the_recipe_to_an_answer(project: Path, served: dict[str, Any], precision: str) -> None:
     assert served["targets"][precision]["verdict"] == "passed"
     facts = tiny.entry(served, f"{precision}.engine")["facts"]

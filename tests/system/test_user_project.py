@@ -101,6 +101,12 @@ FILES = {
         [control]
         enabled = true
 
+        [reference]
+        exporter = "torchscript"  # seconds faster than dynamo
+
+        [onnx]
+        exporter = "torchscript"
+
         [targets.cpu]
         precision = "int8"
 
