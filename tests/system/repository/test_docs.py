@@ -20,7 +20,7 @@ from attar.pipeline.recipe.schema import build_schema, describe_section
 from attar.stages.slots import SLOTS
 from docs import drawing, figures, hooks, reference
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 DOCS = ROOT / "docs"
 
 
