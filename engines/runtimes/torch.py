@@ -17,6 +17,7 @@ from torch import nn
 
 from attar.engines import cpu
 from attar.engines.runtimes import cuda, torch_sequences
+from attar.engines.runtimes.torch_kernels import choose_attention
 from attar.engines.runtimes.torch_memory import SplitCalls, explain_failure
 from attar.models.generation import MODEL, find_decoding
 from attar.models.probabilities import are_probabilities
@@ -56,12 +57,6 @@ def use_ieee_float32() -> None:
     """
     cuda.check_tf32_override()
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-
-
-def choose_convolutions(task: Task) -> None:
-    """Let cuDNN time its kernels for each size, if samples have one: a new size is timed anew."""
-    axes = [axis for tensor in task.inputs.values() for axis in tensor.axes[1:]]
-    torch.backends.cudnn.benchmark = all(isinstance(axis, int) for axis in axes)
 
 
 def build_network(network: str, options: Mapping[str, Any]) -> nn.Module:
@@ -197,6 +192,7 @@ def is_narrow(weight: torch.Tensor) -> bool:
 
 def apply_layout(module: nn.Module, place: torch.device) -> nn.Module:
     """The module itself, for images that go to this device; it is not moved."""
+    choose_attention(module, place)
     return module.to(memory_format=choose_layout(module, place))  # type: ignore[call-overload,no-any-return]  # torch's stub lacks it
 
 

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from attar.engines.runtimes.torch import apply_layout, call_network, choose_convolutions
+from attar.engines.runtimes.torch import apply_layout, call_network
+from attar.engines.runtimes.torch_kernels import choose_convolutions
 from attar.models.task import Task
 from attar.models.views import ViewBatch
 from attar.pipeline.core.errors import StageError

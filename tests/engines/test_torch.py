@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import deepcopy
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,10 +14,13 @@ from torch.nn import functional
 from torch.nn.utils import parametrizations
 
 from attar.engines import cpu
-from attar.engines.runtimes.torch import apply_layout, arrange, choose_convolutions, choose_layout, send_array
+from attar.engines.runtimes.torch import apply_layout, arrange, choose_layout, send_array
+from attar.engines.runtimes.torch_kernels import choose_convolutions
+from attar.models.networks import huggingface
 from attar.models.networks.residual import residual
 from attar.models.task import Task
 from attar.models.tasks.digits import Digits
+from tests.support.tasks.bert_task import LONGEST, VOCABULARY_SIZE, make_bert_config
 from tests.support.tasks.smoke import Images
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -99,3 +103,19 @@ def test_convolutions_are_timed_where_samples_have_one_size(task: Task, timed: b
     monkeypatch.setattr(torch.backends.cudnn, "benchmark", not timed)
     choose_convolutions(task)
     assert torch.backends.cudnn.benchmark is timed
+
+
+def test_attention_of_transformers_is_fused_on_a_gpu_and_answers_the_same() -> None:
+    torch.manual_seed(0)
+    with huggingface.silence_transformers():
+        network = huggingface.classifier(make_bert_config(num_labels=3).to_json_string()).eval()
+    tokens = torch.randint(1, VOCABULARY_SIZE, (3, LONGEST), generator=torch.Generator().manual_seed(0))
+    tokens[1, 5:] = 0  # padding
+    found = []
+    for place, kind in ((CPU, "eager"), (CUDA, "sdpa")):
+        apply_layout(network, place)
+        models: list[Any] = [layer for layer in network.modules() if hasattr(layer, "set_attn_implementation")]
+        assert {model.config._attn_implementation for model in models} == {kind}
+        with torch.no_grad():
+            found.append(network(tokens))
+    torch.testing.assert_close(found[1], found[0], rtol=1e-5, atol=1e-6)
