@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from attar.engines.runtimes.torch import build_network, call_network
 from attar.models import views
+from attar.models.preprocess import Scale
 from attar.models.task import load_task
 from attar.pipeline.core.errors import StageError
 from attar.pipeline.core.progress import listen_to_progress
@@ -24,6 +25,7 @@ from attar.stages.distill.objective import DistillationObjective
 from attar.stages.distill.stage import Distill
 from tests.support.stages.labelling import label_with
 from tests.support.stages.training import READER, SENTENCES, InterruptError, interrupt_at, make_out, measure_loss
+from tests.support.tasks.ring_task import Ring
 from tests.support.tasks.smoke import NOBODY, weights
 
 RING, LAYERS = "tests.support.tasks.ring_task:Ring", "tests.support.tasks.ring_task:layers"
@@ -106,6 +108,22 @@ def test_the_teacher_may_be_gone(taught: Taught, tmp_path: Path) -> None:
     assert (broken / "weights.safetensors").read_bytes() == (out / "weights.safetensors").read_bytes()
     names = set(load_file(out / "weights.safetensors"))
     assert names == set(build_network(LAYERS, {}).state_dict())  # no projection is part of the student
+
+
+class Doubled(Ring):
+    """What a teacher reads that wants other numbers than its student."""
+
+    preprocess = {"point": [Scale(by=2.0)]}
+
+
+def test_the_teacher_may_read_other_inputs(tmp_path: Path) -> None:
+    teacher = weights(tmp_path / "teacher", LAYERS, f"{HERE}:Doubled", width=16)
+    answers, settings = label_with(teacher, make_out(tmp_path), features=("5",), views=1), STUDENT | {"epochs": 1}
+    Distill(**settings, losses=(VkD(student="5", teacher="5"),)).run(
+        make_out(tmp_path, "stored"), teacher=teacher, answers=answers
+    )
+    with pytest.raises(StageError, match=r"features in \[answers\]"):
+        Distill(**settings, losses=(Rkd(student="5", teacher="5"),)).run(make_out(tmp_path), teacher=teacher, answers=answers)
 
 
 def test_what_is_not_pooled_runs_the_teacher(taught: Taught, tmp_path: Path) -> None:
