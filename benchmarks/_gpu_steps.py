@@ -23,7 +23,8 @@ from torch.profiler import ProfilerActivity, profile
 
 from attar.engines.runtimes import cuda
 from attar.engines.runtimes.torch import build_network, open_network
-from attar.models.task import Array, Arrays, load_task
+from attar.models.epoch import Source
+from attar.models.task import Array, Arrays, InMemory, load_task
 from attar.pipeline.core.progress import listen_to_progress
 from attar.pipeline.core.stage import Device, FloatPrecision
 from attar.stages.learning import loss_watch, training
@@ -238,8 +239,27 @@ def reduce_alone(device: Device = "cuda") -> None:
         sys.exit(f"the sum of 1,048,576 ones is {total}")
 
 
+def measure_host(device: Device = "cuda") -> None:
+    """What one core spends on an image of 224 pixels, in CPU time, and what is then sent."""
+    task = load_task(DRAWN)
+    batch = task.split("train").take(np.arange(128))
+    for leaves_steps, what in ((False, "floats"), (True, "bytes")):
+        source = Source(task, InMemory(batch.inputs, batch.targets), leaves_steps=leaves_steps)
+        source.read_chunk(0, 0)
+        started = time.process_time()
+        for view in range(4):
+            chunk = source.read_chunk(view, 0)
+        each = (time.process_time() - started) / 4 / len(chunk.indices)
+        sent = chunk.inputs["image"][0].nbytes
+        print(
+            f"{what}: {1e3 * each:.2f} ms an image, so {1 / each:,.0f} images/s of each core that "
+            f"prepares them; {sent / 1024:,.0f} KiB sent of each"
+        )
+
+
 STEPS_BY_NAME: dict[str, Callable[..., None]] = {
     "driver": show_driver,
+    "host": measure_host,
     "steps": measure_steps,
     "resume": kill_and_resume,
     "killed": die,

@@ -79,6 +79,7 @@ STEPS = (
     Step("driver and flags", TRAIN, ask("driver"), limit=120),
     Step("networks and losses, torch alone", ("torch",), ("-m", "benchmarks._on_cuda"), limit=120),
     Step("20 steps in fp32, bf16, fp16", TRAIN, ask("steps"), limit=300),
+    Step("what the host prepares", TRAIN, ask("host"), limit=120),
     Step("kill and resume", (*TRAIN, "sklearn"), ask("resume"), limit=180),
     Step("answers on GPU and CPU", TRAIN, ask("answers"), limit=180),
     Step("copies by the driver beside torch", TRAIN, ask("copies"), limit=120),

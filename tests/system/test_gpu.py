@@ -102,6 +102,13 @@ def test_steps_of_a_real_size_are_measured(capsys: pytest.CaptureFixture[str], m
     assert capsys.readouterr().out.count("waits in 2 steps: not run here") == 2  # fp16 needs a GPU
 
 
+def test_what_the_host_spends_on_an_image(capsys: pytest.CaptureFixture[str]) -> None:
+    _gpu_steps.measure_host("cpu")
+    said = capsys.readouterr().out
+    assert "588 KiB sent of each\nbytes:" in said
+    assert said.endswith("147 KiB sent of each\n")
+
+
 def test_numbers_go_through_a_driver_and_back(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cuda, "load_library", HostDriver)
     _gpu_steps.copy_there_and_back("cpu")
