@@ -12,7 +12,6 @@ import torch
 
 from attar.engines.runtimes.torch import PREFIX
 from attar.models import views
-from attar.models.preprocess import Tokenize
 from attar.models.task import Output
 from attar.models.tasks.numbers import END, TOKENIZER, Numbers, encode_words
 from attar.models.text_function import TextFunction, make_text_task
@@ -170,12 +169,6 @@ def test_a_task_without_tokens_is_told() -> None:
     task = change_task(FewNumbers, outputs={"words": Output(("batch", 3))})
     with pytest.raises(StageError, match="no output of kind 'tokens'"):
         make_text_task(task)
-
-
-def test_texts_of_other_steps_are_other_tasks(answers: Answers, tmp_path: Path) -> None:
-    program = smoke.artifact(TextProgram, Path("nowhere"), {"task": TASK, "function": SPELL})
-    steps = {"digits": [Tokenize(file=TOKENIZER, length=3, whole=True)]}
-    assert make_text_task(change_task(FewNumbers, preprocess=steps)).inputs == program.load_task().inputs
 
 
 @pytest.mark.parametrize("settings", [{"top": 8}, {"along": "labels"}, {"beam": 4}, {"beam": 4, "keep": "closest"}])

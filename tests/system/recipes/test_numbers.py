@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from attar.models.task import InMemory, Split, SplitName
-from attar.models.tasks.numbers import END, Numbers, encode_words, read_vocabulary, spell_number
+from attar.models.tasks.numbers import END, read_vocabulary, spell_number
 from attar.pipeline.run import Record
 from attar.proof.gate import Metric
 from attar.proof.hop import HOPS
@@ -22,10 +21,10 @@ from attar.proof.ledger.ledger_json import ledger_from_json
 from attar.proof.verdicts.verdict_json import verdict_from_json
 from attar.recipes.workspace import choose_exit_code, open_workspace
 from attar.stages.slots import SLOTS
+from tests.support.tasks.number_words import TASK
 
-PLACES = {"test": slice(0, 160), "validation": slice(160, 210), "train": slice(210, None)}
 CUT = (
-    f'task = "{__name__}:FewNumbers"',
+    f'task = "{TASK}"',
     "teacher.epochs = 4",
     "teacher.options.width = 32",
     "teacher.batch = 32",
@@ -55,14 +54,6 @@ with attar.open(sys.argv[1]) as predict:
     digits = np.array(sys.argv[2:])
     print(predict(predict.preprocess({"digits": digits}))["words"].tolist())
 """
-
-
-class FewNumbers(Numbers):
-    """The numbers below a thousand."""
-
-    def split(self, name: SplitName) -> Split:
-        numbers = np.random.default_rng(0).permutation(1000)[PLACES[name]].tolist()
-        return InMemory({"digits": np.array([str(number) for number in numbers])}, {"words": encode_words(numbers)})
 
 
 def run_recipe(store: Path, overrides: Sequence[str] = ()) -> list[Record]:
