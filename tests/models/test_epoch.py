@@ -21,6 +21,7 @@ from attar.pipeline.core.errors import StageError
 from tests.support.tasks.noisy import SPLIT, TASK, Noisy, numbered
 
 
+@settings(deadline=None)  # hundreds of small batches, on a machine that may be busy
 @given(st.integers(1, 1300), st.integers(1, 200), st.integers(0, 1000))
 def test_an_epoch_shows_each_sample_once_and_drops_less_than_a_batch(count: int, batch: int, seed: int) -> None:
     split = numbered(count)
@@ -31,6 +32,7 @@ def test_an_epoch_shows_each_sample_once_and_drops_less_than_a_batch(count: int,
     assert {len(part.indices) for part in seen} == ({count} if count < batch else {batch})
 
 
+@settings(deadline=None)  # as above
 @given(st.integers(0, 1000), st.integers(0, 1000))
 def test_the_order_of_an_epoch_does_not_change_what_a_sample_looks_like(first: int, second: int) -> None:
     looks = []
