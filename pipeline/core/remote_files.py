@@ -3,17 +3,17 @@ server."""
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
 from attar.pipeline.core.errors import (
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from obstore import GetResult
     from obstore.store import ClientConfig, ObjectStore, RetryConfig
 
+T = TypeVar("T")
+R = TypeVar("R")
 FORMS = {
     "s3": "s3://BUCKET/PREFIX",
     "gs": "gs://BUCKET/PREFIX",
@@ -40,8 +42,8 @@ CLIENT: ClientConfig = {
     "read_timeout": "60s",
     "timeout": "1h",  # of one whole transfer, which may be long
 }
-TOGETHER = 64
-"""How many small files are asked for at a time."""
+TRANSFERS = 16
+"""How many files are sent or fetched at a time."""
 ASKED_OF_THE_MACHINE = ("latest/api/token", "latest/meta-data", "computeMetadata", "must be spec")
 """In errors of a library that found no credentials and asked the machine, in a cloud, for its."""
 RETRY: RetryConfig = {"max_retries": 4, "retry_timeout": timedelta(seconds=60)}
@@ -94,21 +96,7 @@ class RemoteFiles:
 
     def read_all(self, paths: Sequence[str]) -> list[bytes | None]:
         """Return the content of many small files, None for each that is not there."""
-        with self._explain_errors():
-            return asyncio.run(self._read_all(paths))
-
-    async def _read_all(self, paths: Sequence[str]) -> list[bytes | None]:
-        turns = asyncio.Semaphore(TOGETHER)
-
-        async def read(path: str) -> bytes | None:
-            async with turns:
-                try:
-                    found = await self.library.get_async(self.server, path)
-                    return bytes(await found.bytes_async())
-                except FileNotFoundError:
-                    return None
-
-        return await asyncio.gather(*map(read, paths))
+        return run_parallel(self.read, list(paths))
 
     def download(self, path: str, to: Path) -> str | None:
         """Write a file's content to ``to``. Return its SHA-256, or None if it is not there."""
@@ -188,6 +176,12 @@ class RemoteFiles:
             f"the store {self.url} failed: {find_reason(error)}. What was made is in the cache and "
             "is published by the next run of the same command"
         )
+
+
+def run_parallel(work: Callable[[T], R], items: list[T]) -> list[R]:
+    """Return the result for each item, in their order. Raises what the first failure raised."""
+    with ThreadPoolExecutor(TRANSFERS) as pool:
+        return list(pool.map(work, items))
 
 
 def find_reason(error: Exception) -> str:

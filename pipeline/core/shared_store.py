@@ -17,24 +17,19 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from attar.pipeline.core.disk import encode_json, explain_disk_errors
 from attar.pipeline.core.errors import CorruptArtifactError, RecipeError
 from attar.pipeline.core.publication import Entry, Publication, read_publication
-from attar.pipeline.core.remote_files import RemoteFiles, is_url
+from attar.pipeline.core.remote_files import RemoteFiles, is_url, run_parallel
 from attar.pipeline.core.remote_notes import TOLD, list_used
 from attar.pipeline.core.stage import A, Artifact
 from attar.pipeline.core.store import Store
 from attar.pipeline.core.store_format import STORE_VERSION
 
-T = TypeVar("T")
-R = TypeVar("R")
-TRANSFERS = 16
-"""How many files are sent or fetched at a time."""
 GRACE = timedelta(days=1)
 """What is younger stays: another machine may be about to publish or to use it."""
 
@@ -291,9 +286,3 @@ def record_path(key: str) -> str:
 
 def object_path(digest: str) -> str:
     return f"objects/{digest}"
-
-
-def run_parallel(work: Callable[[T], R], items: list[T]) -> list[R]:
-    """Return the result for each item, in their order. Raises what the first failure raised."""
-    with ThreadPoolExecutor(TRANSFERS) as pool:
-        return list(pool.map(work, items))
