@@ -2,7 +2,8 @@
 schedule for every row.
 
 ``python -m benchmarks.distillation`` prints a table for digits in two minutes, of which 300 test
-images tell little; ``--task fashion`` takes two and a half hours of one core. Every finished
+images tell little; ``--task fashion`` takes two and a half hours of one core. ``--task noisy`` is
+Fashion-MNIST with 30 % of its training labels wrong, for rows that are named. Every finished
 training is kept in ``--work``, so an interrupted run goes on; empty it to measure anew. ``--train``
 trains what the table needs and prints nothing: several of those share the work, one thread each, as
 in ``OMP_NUM_THREADS=1 taskset -c 1 python -m benchmarks.distillation --train &``. Seconds are CPU

@@ -52,6 +52,12 @@ FIELDS = {
         {"options": {"width": 12, "stem": 2}, "epochs": 6, "learning_rate": 0.006},
         "stages",
     ),
+    "noisy": Field(
+        "benchmarks._noisy:NoisyFashion",
+        {"options": {"width": 48, "stem": 2}, "epochs": 12, "learning_rate": 0.003},
+        {"options": {"width": 12, "stem": 2}, "epochs": 12, "learning_rate": 0.006},
+        "stages",
+    ),
     "digits": Field(
         "attar.models.tasks.digits:Digits",
         {"options": {"width": 16}, "epochs": 12, "batch": 64, "learning_rate": 0.01},
