@@ -6,6 +6,7 @@ bit by bit.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -96,3 +97,64 @@ def move_scale(model: onnx.ModelProto, scale: onnx.NodeProto, path: list[onnx.No
     moved.CopyFrom(scale)
     model.graph.node.remove(scale)
     model.graph.node.insert(list(model.graph.node).index(first), moved)
+
+
+def drop_moves_of_one(model: onnx.ModelProto) -> int:
+    """Remove each Transpose beside a Reshape that moves no more than axes of size 1, in place.
+
+    Of one token, ``(B, 1, heads, d)`` and ``(B, heads, 1, d)`` are the same values in the same
+    order. Return how many were removed.
+    """
+    constants, sizes = index_constants(model), infer_sizes(model)
+    count = 0
+    for move in list(model.graph.node):
+        perm = list(get_attribute(move, "perm", [])) if move.op_type == "Transpose" else []
+        if perm and keeps_order(perm, sizes.get(move.input[0], [])):
+            count += join_reshape(model, move, perm, constants)
+    return count
+
+
+def keeps_order(perm: Sequence[int], sizes: Sequence[int]) -> bool:
+    """Whether the axes that may have more than one position stay in their order."""
+    if len(perm) != len(sizes):
+        return False
+    larger = [axis for axis in perm if sizes[axis] != 1]
+    return larger == sorted(larger)
+
+
+def join_reshape(
+    model: onnx.ModelProto,
+    move: onnx.NodeProto,
+    perm: Sequence[int],
+    constants: Mapping[str, onnx.TensorProto],
+) -> bool:
+    """Let the Reshape before or after a Transpose do its work. Return whether there is one."""
+    import onnx
+
+    readers = index_readers(model)
+    makers = {name: node for node in model.graph.node for name in node.output}
+    before, after = makers.get(move.input[0]), readers[move.output[0]]
+    if len(after) == 1 and copies_leading(after[0], perm, constants):
+        after[0].input[0] = move.input[0]
+    elif before and copies_leading(before, perm, constants) and len(readers[move.input[0]]) == 1:
+        name = f"{move.output[0]}{make_unused_suffix(model, '.shape')}"
+        shape = onnx.numpy_helper.to_array(constants[before.input[1]])[list(perm)]
+        model.graph.initializer.append(onnx.numpy_helper.from_array(shape, name))
+        before.input[1], before.output[0] = name, move.output[0]
+    else:
+        return False
+    model.graph.node.remove(move)
+    return True
+
+
+def copies_leading(
+    node: onnx.NodeProto, perm: Sequence[int], constants: Mapping[str, onnx.TensorProto]
+) -> bool:
+    """Whether a node is a Reshape whose axes of size 0, which are copied, the Transpose keeps."""
+    import onnx
+
+    if node.op_type != "Reshape" or node.input[1] not in constants:
+        return False
+    fixed = next((place for place, axis in enumerate(perm) if place != axis), len(perm))
+    zeros = np.flatnonzero(onnx.numpy_helper.to_array(constants[node.input[1]]) == 0)
+    return not len(zeros) or bool(zeros.max() < fixed and not get_attribute(node, "allowzero", 0))

@@ -16,7 +16,7 @@ from attar.engines.graphs.exposure import expose_results
 from attar.engines.graphs.merged_products import merge_products
 from attar.engines.graphs.padding_removal import Sizes, remove_padding
 from attar.engines.graphs.preparation import prepare_graph, remove_unread_weights
-from attar.engines.graphs.step_tidying import hoist_scales, squeeze_selections
+from attar.engines.graphs.step_tidying import drop_moves_of_one, hoist_scales, squeeze_selections
 from attar.engines.parity import choose_traced_sizes
 from attar.engines.runtimes.onnxruntime import open_session
 from attar.engines.runtimes.torch_sequences import SequenceNetwork, require_sequence_network
@@ -193,6 +193,7 @@ def simplify_graph(file: Path, name: str, task: Task, decoding: Decoding) -> onn
     if name == STEP:
         squeeze_selections(model)
         hoist_scales(model)
+        drop_moves_of_one(model)
     elif sizes := choose_sizes(task, decoding):
         remove_padding(model, decoding, observe_shapes(model, task, decoding, sizes), sizes)
     remove_unread_weights(model)
