@@ -84,7 +84,8 @@ class Rows:
             weight = self.constants.get(node.input[1])
             return weight is not None and len(weight.dims) == 2 and self.has_rows(node.input[0])
         if node.op_type == "LayerNormalization":
-            return get_attribute(node, "axis", -1) in LAST_AXES and self.has_rows(node.input[0])
+            is_last = get_attribute(node, "axis", -1) in LAST_AXES and self.has_rows(node.input[0])
+            return is_last and set(node.input[1:]) <= self.constants.keys()
         return node.op_type in ELEMENTWISE and all(map(self.is_readable, node.input))
 
     def is_readable(self, name: str) -> bool:

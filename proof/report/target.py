@@ -24,6 +24,9 @@ from attar.proof.verdicts.verdict_json import verdict_from_json
 NO_VERDICT = "no verdict"
 """What a target without evaluated gates has. Not a verdict: ``--json`` says null."""
 
+RUNNERS = {"PyTorch": "PyTorch eager", "ONNX": "ONNX Runtime"}
+"""What runs a teacher, by its format."""
+
 
 @dataclass(frozen=True)
 class Target:
@@ -68,6 +71,13 @@ class Target:
         """Return a hop that was run here."""
         hop = self.find_entry(name)
         return hop if hop is not None and hop.was_run else None
+
+    @property
+    def timed_teacher(self) -> str:
+        """The teacher, with what ran it when it was timed."""
+        teacher = self.find_entry("teacher")
+        runner = RUNNERS.get(teacher.format) if teacher else None
+        return f"the teacher in {runner}" if runner else "the teacher"
 
     @cached_property
     def last(self) -> Hop | None:

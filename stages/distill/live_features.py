@@ -139,8 +139,8 @@ def require_layers(task: Task, teacher: Model) -> Weights:
     """Return the teacher. Raises StageError if its layers cannot be read on the student's batch."""
     if not isinstance(teacher, Weights):
         raise StageError(
-            "a loss of features compares layers, and of an ONNX teacher only inputs and outputs "
-            "are known; use losses of answers (kd, mse, dist, ...)"
+            "a loss of features compares layers, and of this teacher, which is no network in "
+            "PyTorch, only inputs and outputs are known; use losses of answers (kd, mse, dist, ...)"
         )
     if not agreement.same_inputs(task, teacher.load_task()):
         raise StageError(

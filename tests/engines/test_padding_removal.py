@@ -96,3 +96,16 @@ def test_a_graph_without_such_products_stays_as_it_is() -> None:
     shapes = {name: [(1,), (1,)] for name in list_shapes()}
     assert remove_padding(model, DECODING, shapes, SIZES) == 0
     assert model.SerializeToString() == before
+
+
+def test_a_norm_with_a_gain_that_is_computed_reads_the_whole_tensor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The gain has no rows to gather."""
+    norm = "normed = LayerNormalization(x, {}, shift)"
+    computed = GRAPH.replace(norm.format("gain"), f"scale = Add(gain, shift)\n{norm.format('scale')}")
+    monkeypatch.setattr("tests.engines.test_padding_removal.GRAPH", computed)
+    model, source = build_model(), np.array([[5, 0, 3, 4]])
+    models = {"before": model.SerializeToString()}
+    assert remove_padding(model, DECODING, list_shapes() | {"scale": [(WIDTH,)] * 2}, SIZES) == 2
+    with open_session(models | {"after": model.SerializeToString()}, threads=1) as opened:
+        before, after = (opened.graphs[name]({"source": source})["memory"][0] for name in ("before", "after"))
+    np.testing.assert_allclose(after[[0, 2, 3]], before[[0, 2, 3]], rtol=1e-5, atol=1e-5)

@@ -6,8 +6,8 @@ it names, its files and its data. Code that is not installed is shipped from whe
 
 from __future__ import annotations
 
+import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 from attar.models.task import load_task
@@ -34,8 +34,8 @@ def ship_recipe(search: Search, folder: Path) -> str:
     for variant in search.variants:
         opened = search.open_trial(variant)
         files |= find_code(opened)
-        files |= {path.relative_to(recipe.parent): path for path in list_own_files(opened)}
-    files |= {path.relative_to(recipe.parent): path for path in list_data(workspace)}
+        files |= find_own_files(opened)
+    files |= find_data(workspace)
     check_size(files, recipe.parent)
     for place, path in files.items():
         (folder / place).parent.mkdir(parents=True, exist_ok=True)
@@ -58,22 +58,51 @@ def find_code(workspace: Workspace) -> dict[Path, Path]:
     return found
 
 
-def list_own_files(workspace: Workspace) -> Iterator[Path]:
-    """Yield the files in the recipe's folder that its settings name."""
+def find_own_files(workspace: Workspace) -> dict[Path, Path]:
+    """Return the files in the recipe's folder that its settings name, by their place in it."""
+    home = workspace.recipe.path.parent
+    found: dict[Path, Path] = {}
     for bound in workspace.recipe.pipeline.slots.values():
         for kind, path in list_places(bound.stage).values():
-            if path.is_relative_to(workspace.recipe.path.parent):
-                yield from map(Path, LISTED[kind](str(path)))
+            if is_inside(path, home):
+                files = map(Path, LISTED[kind](str(path)))
+                found |= {find_place(file, home): file for file in files}
+    return found
 
 
-def list_data(workspace: Workspace) -> Iterator[Path]:
-    """Yield the data in the recipe's folder. Other data must be on every node by the same path."""
+def find_data(workspace: Workspace) -> dict[Path, Path]:
+    """Return the data in the recipe's folder, by their place in it. Other data must be on every
+    node by the same path."""
+    home = workspace.recipe.path.parent
+    found: dict[Path, Path] = {}
     stages = (bound.stage for bound in workspace.recipe.pipeline.slots.values())
     names = dict.fromkeys(stage.task for stage in stages if hasattr(stage, "task"))
     for name in names:
         for item in load_task(name).data():
-            if isinstance(item, Path) and item.is_relative_to(workspace.recipe.path.parent):
-                yield from filter(Path.is_file, item.rglob("*")) if item.is_dir() else [item]
+            if isinstance(item, Path) and is_inside(item, home):
+                listed = filter(Path.is_file, item.rglob("*")) if item.is_dir() else [item]
+                found |= {find_place(file, home): file for file in listed}
+    return found
+
+
+def is_inside(path: Path, home: Path) -> bool:
+    """Whether a path lies in the recipe's folder.
+
+    Raises RecipeError for one that leads out of it by "..": no node has it there.
+    """
+    if find_place(path, home).parts[:1] != ("..",):
+        return True
+    if path.is_relative_to(home):
+        raise RecipeError(
+            f"{path} lies outside of {home}, the recipe's folder, which alone is shipped to the "
+            "nodes; move it there, or name it by an absolute path that every node has"
+        )
+    return False
+
+
+def find_place(path: Path, home: Path) -> Path:
+    """Return the path as seen from the recipe's folder."""
+    return Path(os.path.relpath(path, home))
 
 
 def check_size(files: dict[Path, Path], home: Path) -> None:

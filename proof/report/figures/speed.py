@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from attar.proof.ledger.ledger import Hop
@@ -30,7 +31,7 @@ def draw_panels(target: Target) -> list[Panel]:
             "Latency, batch 1",
             read_latency(1, "p50"),
             formatting.format_microseconds,
-            describe_engine_ratio,
+            partial(describe_engine_ratio, target.timed_teacher),
             read_latency(1, "p99"),
         ),
         draw_bars(
@@ -45,7 +46,7 @@ def draw_panels(target: Target) -> list[Panel]:
             "Size",
             lambda hop: hop.size_bytes,
             formatting.format_bytes,
-            describe_engine_ratio,
+            partial(describe_engine_ratio, "the teacher"),
         ),
     ]
     return [one for one in made if one is not None]
@@ -135,12 +136,11 @@ def write_caption(
     )
 
 
-def describe_engine_ratio(title: str, values: Sequence[Value], name: str) -> str:
-    """How the engine stands against the reference and the teacher."""
+def describe_engine_ratio(teacher: str, title: str, values: Sequence[Value], name: str) -> str:
+    """How the engine stands against the reference and the teacher, in these words."""
     known = dict(values)
     words_of = ("smaller", "larger") if title == "Size" else ("faster", "slower")
-    eager = "" if title == "Size" else " in PyTorch eager"
-    others = (("the reference", "reference"), (f"the teacher{eager}", "teacher"))
+    others = (("the reference", "reference"), (teacher, "teacher"))
     said = [
         f"{describe_ratio(known[hop] / known[name], *words_of)} than {text}"
         for text, hop in others

@@ -242,14 +242,13 @@ def build_similarity_tile(target: Target, last: Hop, name: str, metric: Metric) 
 def build_speed_tile(target: Target) -> Tile:
     """Compare with the reference, the teacher in the same runtime, and then with the teacher."""
     speedups = target.ledger.speedups if target.ledger else {}
-    reference, eager = speedups.get("reference"), speedups.get("teacher")
+    reference, teacher = speedups.get("reference"), speedups.get("teacher")
     bounds = gate_formatting.format_bounds(reference) if reference else ""
     batch = target.ledger.speed_batch if target.ledger else 1
     size = f"at batch {batch}" if batch != 1 else ""
     note = " ".join(filter(None, [bounds, "over the reference", size]))
-    if eager:
-        ratio = gate_formatting.format_value(eager)
-        note += f", {ratio} over the teacher in PyTorch eager"
+    if teacher:
+        note += f", {gate_formatting.format_value(teacher)} over {target.timed_teacher}"
     value = gate_formatting.format_value(reference) if reference else formatting.DASH
     verdict = target.find_verdict("engine", "speedup", "reference")
     return Tile("speedup", value, note, verdict)

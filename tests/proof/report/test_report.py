@@ -145,6 +145,14 @@ def test_slower_engine_is_called_slower(tmp_path: Path) -> None:
     )
 
 
+def test_a_teacher_in_onnx_is_not_said_to_run_in_pytorch(tmp_path: Path) -> None:
+    records = run_records(tmp_path)
+    hops = [dict(hop, format="ONNX") if hop["hop"] == "teacher" else hop for hop in hop_rows(records)]
+    text = Page(render_html(changed(records, "cpu.evidence", hops=hops), "fashion")).text
+    assert "PyTorch eager" not in text
+    assert text.count("the teacher in ONNX Runtime") == 2
+
+
 def promised(records: Sequence[Made], gate: str, limit: float) -> str:
     """The page, had the recipe promised this."""
     gates = [{**row, "limit": limit} if row["gate"] == gate else row for row in gate_rows(records)]

@@ -46,3 +46,13 @@ def test_a_shipped_recipe_is_on_every_node(tmp_path: Path) -> None:
     search = Search.create("demo", Store(tmp_path / "store"))
     assert ship_recipe(search, tmp_path / "shipped") == "demo"
     assert not (tmp_path / "shipped").exists()
+
+
+def test_data_above_the_recipes_folder_are_refused_and_not_written_beside_the_shipped_ones(tmp_path: Path) -> None:
+    search = open_search(tmp_path / "project")
+    task = tmp_path / "project" / "task.py"
+    task.write_text(task.read_text().replace('"points.npz"', '".." / "points.npz"'))
+    (tmp_path / "project" / "points.npz").rename(tmp_path / "points.npz")
+    with tiny.project_folder(tmp_path / "project"), pytest.raises(RecipeError, match="outside of"):
+        ship_recipe(search, tmp_path / "parts" / "shipped")
+    assert not (tmp_path / "parts").exists()

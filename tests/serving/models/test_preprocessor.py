@@ -16,7 +16,7 @@ from attar.models.task import Arrays
 from attar.models.tasks.numbers import LONGEST, Numbers
 from attar.serving.core.errors import BadRequestError
 from attar.serving.models.engines import Engines
-from attar.serving.models.preprocessor import CHARACTER_SECONDS, TOKEN_SECONDS, Preprocessor
+from attar.serving.models.preprocessor import CHARACTER_SECONDS, TEXT_SECONDS, TOKEN_SECONDS, Preprocessor
 
 TEXTS = {"digits": np.array(["4711", "7"], object)}
 TOKENS = {"words": np.full((2, LONGEST), 14)}
@@ -59,11 +59,26 @@ def test_short_texts_change_no_thread(threads: Threads) -> None:
 
 
 def test_what_takes_longer_than_a_change_of_threads_is_done_beside_the_loop(threads: Threads) -> None:
-    """Five characters; twice sixteen tokens."""
-    run_both(make_preprocessor(4.5 * CHARACTER_SECONDS))
-    assert threads == ["prepare", "prepare"]
+    """Five characters in two texts; twice sixteen tokens, which take less."""
+    texts = 2 * TEXT_SECONDS
+    run_both(make_preprocessor(texts + 4.5 * CHARACTER_SECONDS))
+    assert threads == ["prepare", "MainThread"]
     threads.clear()
-    run_both(make_preprocessor(max(5.5 * CHARACTER_SECONDS, 32.5 * TOKEN_SECONDS)))
+    run_both(make_preprocessor(texts + 5.5 * CHARACTER_SECONDS))
+    assert threads == ["MainThread", "MainThread"]
+    threads.clear()
+    run_both(make_preprocessor(31.5 * TOKEN_SECONDS))
+    assert threads == ["prepare", "prepare"]
+
+
+def test_many_texts_of_one_character_are_read_beside_the_loop(threads: Threads) -> None:
+    run_both(make_preprocessor(1e-3), {"digits": np.array(["7"] * 1000, object)})
+    assert threads == ["prepare", "MainThread"]
+
+
+def test_an_input_without_steps_is_no_text(threads: Threads) -> None:
+    steps = {**Numbers.preprocess, "weight": []}
+    run_both(make_preprocessor(1e-3, preprocess=steps), TEXTS | {"weight": np.ones(2, np.float32)})
     assert threads == ["MainThread", "MainThread"]
 
 
