@@ -13,6 +13,7 @@ from tests.system.sabotage.stages import SpoiltAfterExport, SpoiltModel
 
 FAULTS = "tests.system.sabotage.loop_faults"
 STAGES = "tests.system.sabotage.sequence_stages"
+SKIPPED = "padding is skipped, rows of the batch stand in its place, and every promise is kept here"
 
 
 def of_sentences(inject: Inject) -> Inject:
@@ -101,7 +102,7 @@ SEQUENCES = (
         "student",
         "its step give logits that differ",
     ),
-    Case("A start of the graph that reads padding", part("padding_shown", "start"), 3, "model", "score drop"),
+    missed("A start of the graph that reads padding", part("padding_shown", "start"), SKIPPED),
     Case(
         "A beam that forgets its hypotheses",
         answers("forgotten_hypotheses", "answers.beam = 4", *UNSURE),
@@ -141,7 +142,7 @@ SEQUENCES = (
         "model",
         "the loop gives other tokens",
     ),
-    Case("A loop that goes on after an end token", loop("goes_on_after_end"), 3, "model", "tokens behind its end"),
+    Case("A loop that goes on after an end token", loop("goes_on_after_end"), 3, "model", "more tokens than its source allows"),
     Case("A loop that ends with the first of its samples", loop("ends_with_first"), 3, "model", "the loop gives other tokens"),
 )
 ENDED = "every golden answer has its end token before the limit, as all sentences have that the student is sure of"
