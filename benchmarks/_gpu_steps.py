@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -19,6 +19,8 @@ from typing import Literal
 import numpy as np
 import torch
 from torch import distributed
+from torch.autograd import DeviceType
+from torch.autograd.profiler_util import FunctionEventAvg
 from torch.profiler import ProfilerActivity, profile
 
 from attar.engines.runtimes import cuda
@@ -40,6 +42,8 @@ DIGITS = {"task": "attar.models.tasks.digits:Digits", "network": RESIDUAL}
 LARGE = {"stem": 4, "width": 64, "blocks": 2, "channels": 3, "classes": 1000}
 """13 convolutions, of the sizes that the first three stages of a ResNet-18 have at 224 pixels."""
 STEPS, WARM = 20, 5
+WAIT = "called a synchronizing"
+"""Torch's words for a wait. It also warns once that it does not know all of them."""
 KILLED = 7
 """The step after which the process that trains is killed."""
 PRECISIONS: tuple[Literal["fp32", "bf16", "fp16"], ...] = ("fp32", "bf16", "fp16")
@@ -101,7 +105,7 @@ def measure_steps(device: Device = "cuda", size: int = 128, count: int = STEPS) 
             waits = count_waits(trained, count) if device == "cuda" else "not run here"
             with profile(activities=[activity]) as seen:
                 seconds = run_steps(trained, count)
-            busy = sum(event.self_device_time_total for event in seen.key_averages()) / 1e6
+            busy = sum_device_seconds(seen.key_averages())
             loss = trained.check_loss(1)
         print(
             f"{precision}: {count * size / seconds:,.0f} images/s of 224 pixels, loss {loss:.3f}, "
@@ -114,6 +118,12 @@ def measure_steps(device: Device = "cuda", size: int = 128, count: int = STEPS) 
             print(f"memory reserved {kept[0]} MiB, then {kept[1]}")
 
 
+def sum_device_seconds(events: Iterable[FunctionEventAvg]) -> float:
+    """Return what the GPU itself took: those who started it, and marks, are told of it again."""
+    own = [event for event in events if event.device_type == DeviceType.CUDA]
+    return sum(event.self_device_time_total for event in own if not event.is_user_annotation) / 1e6
+
+
 def count_waits(trained: Training, count: int) -> int:
     """Return how often torch says that the host waits for the device."""
     torch.cuda.set_sync_debug_mode("warn")
@@ -123,9 +133,9 @@ def count_waits(trained: Training, count: int) -> int:
             run_steps(trained, count)
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    own = [str(each.message) for each in said if "synchroniz" in str(each.message)]
-    for message in sorted(set(own)):
-        print(f"  waited: {message}")
+    own = [each for each in said if WAIT in str(each.message)]
+    for place in sorted({f"{each.filename}:{each.lineno}" for each in own}):
+        print(f"  waited at {place}")
     return len(own)
 
 

@@ -12,13 +12,16 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
+import os
 import platform
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -180,7 +183,7 @@ def run(step: Step, limit: float) -> Result:
         return found("done", "")
     if code == NO_TESTS and "pytest" in step.command:
         return found("not run here", "no test needs a GPU")
-    if code == UNDECIDED and is_left_out(step, limit):
+    if code == UNDECIDED and is_left_out(step, limit - seconds):
         return found("not run here", "the target's engine: see its report")
     if code == UNDECIDED and "attar" in step.command:
         return found("gates not passed", "see its report")
@@ -188,16 +191,23 @@ def run(step: Step, limit: float) -> Result:
 
 
 def call(arguments: Sequence[str], limit: float) -> tuple[int | None, tuple[str, ...]]:
-    """Return the exit code, None where the limit ended it, and the last lines that were printed."""
+    """Return the exit code, None where the limit ended it, and the last lines that were printed.
+
+    What the command started and left behind is ended: it would hold memory of the GPU.
+    """
+    command = [sys.executable, *arguments]
     with tempfile.TemporaryFile() as log:
-        command = [sys.executable, *arguments]
+        started = subprocess.Popen(
+            command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+        )
         try:
-            done = subprocess.run(
-                command, cwd=ROOT, check=False, timeout=limit, stdout=log, stderr=subprocess.STDOUT
-            )
-            code = done.returncode
+            code = started.wait(limit)
         except subprocess.TimeoutExpired:
             code = None
+        finally:
+            with suppress(ProcessLookupError):  # the usual end: none is left
+                os.killpg(started.pid, signal.SIGKILL)
+            started.wait()
         log.seek(0)
         printed = log.read().decode(errors="replace")
     print(printed, flush=True)

@@ -74,9 +74,18 @@ class Source:
         return chunk if name == "train" else drop_labels(self.split, chunk, self.mixing)
 
     def split_steps(self) -> tuple[Steps, Steps]:
-        """Return the steps that are done here, and those that are left to a GPU."""
+        """Return the steps that are done here, and those that are left to a GPU.
+
+        None is left of an input whose padding is looked for, or cut, here: it is told by the values
+        that a network reads, and along their axes.
+        """
         steps = self.task.preprocess
-        return preprocess.split_steps(steps) if self.leaves_steps else (steps, {})
+        if not self.leaves_steps:
+            return steps, {}
+        read = lengths.list_measured_inputs(self.task)
+        left = {name: own for name, own in steps.items() if name not in read}
+        host, moved = preprocess.split_steps(left)
+        return {**steps, **host}, moved
 
     def find_chunk(self, number: int) -> tuple[SplitName, Split, int]:
         """Return the split that a chunk belongs to, and its number there."""

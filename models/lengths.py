@@ -40,6 +40,16 @@ def list_padded_inputs(task: Task) -> dict[str, str]:
     return padded
 
 
+def list_measured_inputs(task: Task) -> set[str]:
+    """Return the inputs that declare padding, and those that are cut with them."""
+    axes = set(list_length_axes(task))
+    return {
+        name
+        for name, tensor in task.inputs.items()
+        if tensor.pad is not None or axes & set(tensor.axes)
+    }
+
+
 def measure_samples(task: Task, inputs: Arrays) -> Integers:
     """Return each sample's length along each of ``list_length_axes(task)``, at least the smallest
     size of the axis: ``[N, axes]``."""

@@ -19,7 +19,7 @@ from attar.engines import cpu
 from attar.engines.runtimes import cuda, torch_sequences
 from attar.engines.runtimes.torch_kernels import choose_attention
 from attar.engines.runtimes.torch_memory import SplitCalls, explain_failure
-from attar.models.generation import MODEL, find_decoding
+from attar.models.generation import FOLLOW, MODEL, find_decoding
 from attar.models.probabilities import are_probabilities
 from attar.models.task import (
     CLASSIFYING,
@@ -159,11 +159,11 @@ def send_array(array: Array | torch.Tensor, place: torch.device) -> torch.Tensor
     """Return the array as a tensor of this device. A tensor is returned as it is.
 
     To a GPU it is copied from pinned memory, which torch keeps until the copy is done, so the host
-    goes on at once.
+    goes on at once. Torch has no numbers of the other byte order: those become this machine's.
     """
     if isinstance(array, torch.Tensor):
         return array
-    made = torch.from_numpy(np.ascontiguousarray(array))
+    made = torch.from_numpy(np.ascontiguousarray(array, array.dtype.newbyteorder("=")))
     return made if place.type == "cpu" else made.pin_memory().to(place, non_blocking=True)
 
 
@@ -259,7 +259,8 @@ def make_graphs(module: nn.Module, task: Task) -> dict[str, Predict]:
     """The graphs of a module in evaluation mode, by name: ``model``, and of one that generates also
     its parts."""
     if decoding := find_decoding(task):
-        return torch_sequences.open_graphs(module, task, decoding)
+        graphs = torch_sequences.open_graphs(module, task, decoding)
+        return graphs | {name: SplitCalls(graphs[name]) for name in (MODEL, FOLLOW)}
     return {MODEL: make_predictor(module, task)}
 
 

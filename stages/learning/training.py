@@ -197,8 +197,9 @@ class Training:
         """Return the epoch's entry of the history. Rank 0 measures it and shares it."""
         self.compute.broadcast_tensors(list(self.networks.buffers()))
         metrics = {"loss": round(float(self.losses.sum) / self.steps_per_epoch, 6)}
+        means = self.objective.pop_means()  # in all processes: what is not read stays in memory
         if self.compute.team.leads:
-            metrics |= validation(self.evaluated_module) | self.objective.pop_means()
+            metrics |= validation(self.evaluated_module) | means
         metrics = json.loads(self.compute.team.broadcast(json.dumps(metrics)))
         epoch = len(self.history) + 1
         self.accelerator.log(metrics, step=epoch)

@@ -11,10 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from attar.engines.runtimes import cuda
-from attar.engines.runtimes.torch import check_network
+from attar.engines.runtimes.torch import build_network, check_network, make_graphs
 from attar.engines.runtimes.torch_memory import SplitCalls
+from attar.models.generation import FOLLOW, MODEL, PATH
 from attar.models.task import Array, Arrays, load_task
 from attar.pipeline.core.errors import StageError
+from tests.support.tasks import sequences
 from tests.support.tasks.smoke import DIGITS
 
 
@@ -44,6 +46,25 @@ def test_a_batch_is_halved_until_there_is_memory_and_that_is_remembered() -> Non
 def test_no_memory_for_one_sample() -> None:
     with pytest.raises(StageError, match="no memory left"):
         SplitCalls(SmallGpu(room=0))({"x": np.zeros(4, np.float32)})
+
+
+def test_a_network_that_generates_is_asked_in_halves_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    task, network = load_task(sequences.REVERSAL), build_network(sequences.TRANSLATOR, sequences.OPTIONS)
+    inputs = task.example(np.random.default_rng(0), batch=4)
+    (name,), graphs = task.outputs, make_graphs(network, task)
+    path = graphs[MODEL](inputs)[name]
+    expected = graphs[FOLLOW]({**inputs, PATH: path})[name]
+    whole = network.start
+
+    def start(*given: Tensor) -> object:
+        if len(given[0]) > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return whole(*given)
+
+    monkeypatch.setattr(network, "start", start)
+    graphs = make_graphs(network, task)
+    assert graphs[MODEL](inputs)[name].tolist() == path.tolist()
+    np.testing.assert_allclose(graphs[FOLLOW]({**inputs, PATH: path})[name], expected, rtol=1e-5, atol=1e-6)
 
 
 class Failing(nn.Module):

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from torch.autograd import DeviceType
+from torch.autograd.profiler_util import FunctionEventAvg
 
 from attar.engines.runtimes import cuda
 from attar.pipeline.core.stage import Device
@@ -58,6 +61,30 @@ def test_what_a_step_prints_is_on_the_page(monkeypatch: pytest.MonkeyPatch) -> N
     (result,) = gpu.results(None)
     assert result.printed == ("one", "two")
     assert gpu.page("NVIDIA L4", "2026-11-28", [result]).endswith("## told\n\n```\none\ntwo\n```\n")
+
+
+def test_what_a_stopped_step_started_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The ends of a pipe tell: its reader sees the end once the last writer is gone."""
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    started = f"import time; file = open({str(fifo)!r}, 'w'); time.sleep(60)"
+    command = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {started!r}])"
+    reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    monkeypatch.setattr(gpu, "STEPS", (Step("parent", (), ("-c", command), limit=1),))
+    (result,) = gpu.results(None)
+    assert result.outcome == "stopped"
+    os.set_blocking(reader, True)
+    assert os.read(reader, 1) == b""
+    os.close(reader)
+
+
+def test_the_gpus_own_time_is_counted_once() -> None:
+    events = []
+    for kind, is_mark in ((DeviceType.CUDA, False), (DeviceType.CUDA, True), (DeviceType.CPU, False)):
+        event = FunctionEventAvg()
+        event.device_type, event.is_user_annotation, event.self_device_time_total = kind, is_mark, 5e5
+        events.append(event)
+    assert _gpu_steps.sum_device_seconds(events) == 0.5
 
 
 def test_no_step_begins_when_the_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:

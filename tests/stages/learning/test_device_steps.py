@@ -13,7 +13,7 @@ from attar.models import preprocess
 from attar.models.epoch import Source
 from attar.models.preprocess import ChannelsFirst, DecodeImage, Normalize, Resize, Scale, Step
 from attar.models.preprocess.known import KnownStep
-from attar.models.task import InMemory
+from attar.models.task import InMemory, Tensor
 from attar.models.tasks.fashion import FashionMnist
 from attar.pipeline.core.errors import StageError
 from attar.stages.learning.device_steps import DeviceSteps, create_step
@@ -85,6 +85,30 @@ def test_a_view_whose_steps_are_left_is_the_same_view() -> None:
         got = moved.apply(send_lesson(Lesson(raw.inputs, {}, 40), PLAYED)).inputs["image"]
         assert gpu.waits == []
         np.testing.assert_array_equal(got.cpu().numpy(), whole.inputs["image"])
+
+
+def test_numbers_of_the_other_byte_order_are_sent_as_the_same_numbers() -> None:
+    steps: list[Step] = [ChannelsFirst(), Normalize(mean=MEAN, std=STD)]
+    raw = {"image": draw("int16").astype(">i2")}
+    got = DeviceSteps({"image": steps}, CPU).apply(send_lesson(Lesson(raw, {}, 2), CPU)).inputs["image"]
+    np.testing.assert_array_equal(got.numpy(), preprocess.apply({"image": steps}, raw)["image"])
+
+
+def test_no_step_is_left_of_an_input_whose_padding_is_cut_on_the_host() -> None:
+    """Else it would be cut where raw numbers are 0, and on a CPU where scaled ones are."""
+
+    class Films(Clothes):
+        inputs = {
+            "image": Tensor("float32", ("batch", 1, 28, 28)),
+            "sound": Tensor("float32", ("batch", "time"), pad=0),
+            "frames": Tensor("float32", ("batch", 1, "time", 28)),
+        }
+        preprocess = dict.fromkeys(inputs, (Normalize(mean=(1,), std=(2,)),))
+
+    split = InMemory({}, {})
+    host, moved = Source(Films(), split, leaves_steps=True).split_steps()
+    assert host == {**Films.preprocess, "image": ()}
+    assert moved == {"image": Films.preprocess["image"]}
 
 
 def test_what_a_step_does_not_read_is_told_as_on_the_host() -> None:

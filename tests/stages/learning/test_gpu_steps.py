@@ -28,6 +28,7 @@ def _waits_are_errors() -> Iterator[None]:
 WAITLESS = {name: case for name, case in CASES.items() if not case.solves}
 
 
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")  # torch says so once
 @pytest.mark.usefixtures("_waits_are_errors")
 @pytest.mark.parametrize("case", WAITLESS.values(), ids=WAITLESS)
 def test_a_step_waits_for_nothing(case: Case, tmp_path: Path) -> None:
