@@ -19,7 +19,7 @@ from typing import Literal
 import numpy as np
 import torch
 from torch import distributed
-from torch.autograd import DeviceType
+from torch._C._autograd import DeviceType
 from torch.autograd.profiler_util import FunctionEventAvg
 from torch.profiler import ProfilerActivity, profile
 

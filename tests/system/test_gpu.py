@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from torch.autograd import DeviceType
+from torch._C._autograd import DeviceType
 from torch.autograd.profiler_util import FunctionEventAvg
 
 from attar.engines.runtimes import cuda
@@ -82,7 +82,7 @@ def test_the_gpus_own_time_is_counted_once() -> None:
     events = []
     for kind, is_mark in ((DeviceType.CUDA, False), (DeviceType.CUDA, True), (DeviceType.CPU, False)):
         event = FunctionEventAvg()
-        event.device_type, event.is_user_annotation, event.self_device_time_total = kind, is_mark, 5e5
+        event.device_type, event.is_user_annotation, event.self_device_time_total = kind, is_mark, 500_000
         events.append(event)
     assert _gpu_steps.sum_device_seconds(events) == 0.5
 
