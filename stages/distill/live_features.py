@@ -65,6 +65,10 @@ class LiveFeatureLoss(nn.Module):
         with torch.no_grad():  # a loss that cannot read its layers raises before the training
             self.compare_features(masks)
 
+    @property
+    def student_hooks(self) -> list[LayerHook | Projections]:
+        return [pair.student for pair in self.pairs]
+
     def mask_padding(self, inputs: Arrays) -> dict[str, Array]:
         """Return where the inputs that the losses leave the padding out of hold content."""
         return {name: lengths.mask_padding(self.task, inputs, name) for name in self.padded}

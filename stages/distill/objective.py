@@ -26,8 +26,10 @@ from attar.stages.distill.loss_settings import (
     format_suitable_losses,
     list_suitable_losses,
 )
+from attar.stages.distill.reach import check_reach
 from attar.stages.distill.sequence_loss_settings import SEQUENCE_LOSSES
 from attar.stages.distill.stored_features import StoredFeatureLoss, is_stored
+from attar.stages.distill.warm_start import WarmStart
 from attar.stages.learning.lesson import Lesson
 from attar.stages.learning.objective import Autocast, LabelObjective, Parts, Tensors
 
@@ -47,9 +49,11 @@ class DistillationObjective:
         distiller: DistillerSettings | None = None,
         other: LabelObjective = LabelObjective(),  # noqa: B008  # it is frozen
         teacher: Model | None = None,
+        origin: WarmStart | None = None,
     ) -> None:
-        """``other`` is L_other. ``teacher`` is opened only for features that are not stored."""
-        self.lambda_kd, self.teacher = lambda_kd, teacher
+        """``other`` is L_other. ``teacher`` is opened only for features that are not stored.
+        ``origin`` has made the student's first weights, unless they are random."""
+        self.lambda_kd, self.teacher, self.origin = lambda_kd, teacher, origin
         self.losses = [loss for loss in losses if isinstance(loss, OutputLoss)]
         self.sequence_losses = [loss for loss in losses if isinstance(loss, SEQUENCE_LOSSES)]
         features = [loss for loss in losses if isinstance(loss, FeatureLossSettings)]
@@ -132,7 +136,16 @@ class DistillationObjective:
             modules["distiller"] = self.distiller_loss.network.to(device)
             if self.distiller_loss.copy is not None:
                 modules["copy"] = apply_layout(self.distiller_loss.copy, device)
+        if self.origin is not None and self.reads_layers_alone:
+            parts = (self.live_features, self.stored_features)
+            hooks = [hook for part in parts if part is not None for hook in part.student_hooks]
+            check_reach(task, module, hooks, self.origin.fit)
         return modules
+
+    @property
+    def reads_layers_alone(self) -> bool:
+        """Whether no answer and no label has a share in the loss."""
+        return self.lambda_kd == 1 and not self.losses and self.distiller is None
 
     def describe_features(self) -> Facts:
         """Return, if there are losses of features, the kinds of those that read stored ones, and of

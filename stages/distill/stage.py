@@ -15,7 +15,7 @@ from attar.pipeline.core.errors import StageError
 from attar.pipeline.core.stage import Facts, Stage, StoredKey
 from attar.stages.artifacts import Answers, Model, Weights
 from attar.stages.distill.distiller_settings import DistillerSettings
-from attar.stages.distill.feature_loss_settings import AnyLoss
+from attar.stages.distill.feature_loss_settings import AnyLoss, FeatureLossSettings
 from attar.stages.distill.loss_settings import Kd
 from attar.stages.learning.settings import TrainingSettings
 
@@ -72,13 +72,16 @@ class Distill(TrainingSettings, Stage[Weights]):
         return self
 
     @model_validator(mode="after")
-    def _check_reused_head(self) -> Self:
+    def _check_head_is_taught(self) -> Self:
         has_origin = self.inherit or self.start is not None
-        is_alone = self.lambda_kd == 1 and all(loss.kind == "simkd" for loss in self.losses)
-        if is_alone and not has_origin:
+        reads_layers = all(isinstance(loss, FeatureLossSettings) for loss in self.losses)
+        if self.lambda_kd == 1 and reads_layers and self.distiller is None and not has_origin:
+            kinds = ", ".join(dict.fromkeys(loss.kind for loss in self.losses))
             raise ValueError(
-                "simkd teaches what is before the head, and with lambda_kd = 1 nothing teaches the "
-                "head: set inherit = true, which takes the teacher's where name and shape are equal"
+                f"losses of layers alone ({kinds}), and lambda_kd = 1: nothing teaches the layers "
+                "behind them, such as the head; add a loss of answers, such as { kind = 'kd' }, "
+                "set lambda_kd below 1, or set inherit = true, which takes the teacher's head "
+                "where name and shape are equal"
             )
         return self
 
@@ -98,11 +101,6 @@ class Distill(TrainingSettings, Stage[Weights]):
         views = RecordedViews(answers.facts["seed"], answers.facts["views"], answers.mixing)
         other = LabelObjective(self.label_smoothing, self.label_weight)
         parts = (self.lambda_kd, self.losses, answers, self.distiller, other)
-        objective: DistillationObjective | SequenceObjective
-        if find_decoding(load_task(self.task)):
-            objective = SequenceObjective(*parts)
-        else:
-            objective = DistillationObjective(*parts, teacher)
         origin = teacher if self.inherit else start
         if self.inherit and not isinstance(origin, Weights):
             raise StageError(
@@ -111,6 +109,11 @@ class Distill(TrainingSettings, Stage[Weights]):
             )
         layers = self.layers if self.inherit else None
         warm_start = WarmStart(self, origin, layers) if isinstance(origin, Weights) else None
+        objective: DistillationObjective | SequenceObjective
+        if find_decoding(load_task(self.task)):
+            objective = SequenceObjective(*parts)
+        else:
+            objective = DistillationObjective(*parts, teacher, warm_start)
         facts = train_network(self, out, "student", objective, views, answers, warm_start)
         started = {} if warm_start is None else {"started_from": warm_start.facts}
         return {**facts, **objective.describe_features(), **started}

@@ -38,10 +38,10 @@ class StoredFeatureLoss(nn.Module):
         self.task, self.losses = task, losses
         self.layers = [str(loss.teacher) for loss in losses]
         self.names = [f"the student's layer {loss.student!r}" for loss in losses]
-        self.hooks = [hook_layer(student, str(loss.student), "student") for loss in losses]
+        self.student_hooks = [hook_layer(student, str(loss.student), "student") for loss in losses]
         inputs = task.example(np.random.default_rng(0), batch=2)
         call_once(student, task, inputs)
-        device = self.hooks[0]().device
+        device = self.student_hooks[0]().device
         masks = {name: send_array(mask, device) for name, mask in self.mask_padding(inputs).items()}
         rows = self.read_student(masks)
         for name, row in zip(self.names, rows, strict=True):
@@ -61,7 +61,7 @@ class StoredFeatureLoss(nn.Module):
         """Return the features of the student's last call, by loss."""
         return [
             pool_features(hook(), masks, name)
-            for hook, name in zip(self.hooks, self.names, strict=True)
+            for hook, name in zip(self.student_hooks, self.names, strict=True)
         ]
 
     def forward(self, lesson: Lesson[Tensor], progress: float = 1.0) -> Tensor:

@@ -31,6 +31,8 @@ class WarmStart:
     ) -> None:
         self.settings, self.weights, self.layers = settings, weights, layers
         self.facts: Facts = {}
+        self.fit: frozenset[str] = frozenset()
+        """The tensors that matched."""
 
     def __call__(self) -> nn.Module:
         """Raises StageError if no tensor matches, and for a control that is disabled."""
@@ -50,6 +52,7 @@ class WarmStart:
                 "begin with a network that shares names and shapes with this one, or from nothing"
             )
         module.load_state_dict({name: tensors[name] for name in fit}, strict=False)
+        self.fit = frozenset(fit)
         total = sum(parameter.numel() for parameter in parameters.values())
         others = {name: t for name, t in module.state_dict().items() if name not in fit}
         self.facts = {

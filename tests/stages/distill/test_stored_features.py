@@ -19,6 +19,7 @@ from attar.models.task import load_task
 from attar.pipeline.core.errors import StageError
 from attar.pipeline.core.progress import listen_to_progress
 from attar.stages.artifacts import Answers, Weights
+from attar.stages.distill.distiller_settings import DistillerSettings
 from attar.stages.distill.feature_loss_settings import Attention, FeatureLoss, Hint, Rkd, Similarity, SimKd, VkD
 from attar.stages.distill.loss_settings import Kd
 from attar.stages.distill.objective import DistillationObjective
@@ -173,6 +174,31 @@ def test_simkd_keeps_the_head_that_it_inherits(taught: Taught, tmp_path: Path) -
     assert facts["correlation"] > 0.95
 
 
-def test_simkd_without_a_head_to_reuse_is_refused() -> None:
-    with pytest.raises(ValidationError, match="inherit = true"):
-        Distill(**STUDENT | {"losses": (SimKd(student="5", teacher="5"),), "lambda_kd": 1.0})
+@pytest.mark.parametrize(
+    "loss", [SimKd(student="5", teacher="5"), *LOSSES[:4], Attention(student="0", teacher="0")], ids=lambda loss: loss.kind
+)
+def test_layers_alone_teach_no_head(loss: FeatureLoss) -> None:
+    given = STUDENT | {"losses": (loss,), "lambda_kd": 1.0}
+    with pytest.raises(ValidationError, match=rf"\({loss.kind}\).* nothing teaches .*inherit = true"):
+        Distill(**given)
+    taught = ({"lambda_kd": 0.9}, {"losses": (loss, Kd())}, {"inherit": True}, {"distiller": DistillerSettings()})
+    assert all(Distill(**given | settings) for settings in taught)
+
+
+class Renamed(Reuser):
+    """Its head has another name than the teacher's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(16, 2)
+
+    def forward(self, point: Tensor) -> Tensor:
+        made: Tensor = self.head(self.projector(self.trunk(point)))
+        return made
+
+
+def test_a_head_that_is_neither_taught_nor_inherited_is_refused(taught: Taught, tmp_path: Path) -> None:
+    settings = STUDENT | {"network": f"{HERE}:Renamed", "inherit": True, "lambda_kd": 1.0}
+    stage = Distill(**settings, losses=(SimKd(student="projector", teacher="5"),))
+    with pytest.raises(StageError, match=r"nothing teaches head\.weight, head\.bias: .*'kd'"):
+        stage.run(make_out(tmp_path), teacher=taught[0], answers=taught[1])

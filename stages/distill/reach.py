@@ -1,0 +1,45 @@
+"""Reach: which parameters of a student nothing teaches, where losses read its layers alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence, Set
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from attar.engines.runtimes.torch import call_network
+from attar.engines.runtimes.torch_layers import LayerHook, Projections, keep_padding
+from attar.models.task import Task
+from attar.pipeline.core.errors import StageError
+
+
+def check_reach(
+    task: Task, student: nn.Module, hooks: Sequence[LayerHook | Projections], inherited: Set[str]
+) -> None:
+    """Raises StageError if an output depends on parameters that are behind all hooked layers, and
+    that are not ``inherited``: they would stay as random as they begin."""
+    training = student.training
+    student.eval()
+    with keep_padding(student), torch.enable_grad():
+        outputs = call_network(student, task, task.example(np.random.default_rng(0), batch=2))
+        used = list_reached(student, list(outputs.values()))
+        taught = list_reached(student, [hook() for hook in hooks])
+    student.train(training)
+    lost = [name for name in used if name not in taught and name not in inherited]
+    if lost:
+        raise StageError(
+            f"nothing teaches {', '.join(lost[:3])}: the losses read layers before, lambda_kd is "
+            "1, and no inherited tensor has this name and shape; give it the name and shape that "
+            "it has in the teacher, or add a loss of answers, such as { kind = 'kd' }"
+        )
+
+
+def list_reached(student: nn.Module, tensors: Sequence[Tensor]) -> list[str]:
+    """Return the names of the parameters that these tensors depend on."""
+    named = {name: each for name, each in student.named_parameters() if each.requires_grad}
+    total = torch.stack([tensor.float().sum() for tensor in tensors]).sum()
+    found: Sequence[Tensor | None] = torch.autograd.grad(
+        total, list(named.values()), retain_graph=True, allow_unused=True
+    )
+    return [name for name, gradient in zip(named, found, strict=True) if gradient is not None]
