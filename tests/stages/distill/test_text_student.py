@@ -55,9 +55,9 @@ def connect(taught: Taught, *losses: FeatureLoss, student: torch.nn.Module | Non
 
 @pytest.mark.parametrize("loss", [STATES, RELATIONS], ids=lambda loss: str(loss.kind))
 def test_a_student_comes_nearer_to_its_teacher(taught: Taught, tmp_path: Path, loss: FeatureLoss) -> None:
-    """Learning from that loss alone, of texts of many lengths."""
+    """Learning from that loss nearly alone, of texts of many lengths."""
     teacher, answers = taught
-    stage = Distill(**STUDENT, epochs=12, lambda_kd=1, losses=(loss,))
+    stage = Distill(**STUDENT, epochs=12, lambda_kd=0.99, losses=(loss,))
     history = stage.run(make_out(tmp_path), teacher=teacher, answers=answers)["history"]
     assert history[-1]["loss"] < 0.7 * history[0]["loss"]
 

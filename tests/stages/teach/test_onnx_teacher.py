@@ -104,7 +104,7 @@ def test_its_answers_are_stored_and_the_reference_is_the_same_graph(tmp_path: Pa
 
 
 def test_its_layers_cannot_be_compared(tmp_path: Path, file: Path) -> None:
-    with pytest.raises(StageError, match="an ONNX teacher"):
+    with pytest.raises(StageError, match="no network in PyTorch"):
         require_layers(DisjointPoints(), adopted(file, make_out(tmp_path)))
 
 
