@@ -4,9 +4,10 @@ schedule for every row.
 ``python -m benchmarks.distillation`` prints a table for digits in two minutes, of which 300 test
 images tell little; ``--task fashion`` takes two and a half hours of one core. ``--task noisy`` is
 Fashion-MNIST with 30 % of its training labels wrong, for rows that are named. Every finished
-training is kept in ``--work``, so an interrupted run goes on; empty it to measure anew. ``--train``
-trains what the table needs and prints nothing: several of those share the work, one thread each, as
-in ``OMP_NUM_THREADS=1 taskset -c 1 python -m benchmarks.distillation --train &``. Seconds are CPU
+training is kept in ``--work``, so an interrupted run goes on; empty it to measure anew.
+``--epochs`` trains students for longer or shorter, beside the same teacher. ``--train`` trains what
+the table needs and prints nothing: several of those share the work, one thread each, as in
+``OMP_NUM_THREADS=1 taskset -c 1 python -m benchmarks.distillation --train &``. Seconds are CPU
 time. What is best is chosen on validation, trained again with seeds that no row had, and tested
 once.
 
@@ -23,7 +24,7 @@ import platform
 import statistics
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,7 @@ Columns = dict[str, list[float]]
 
 @dataclass(frozen=True)
 class Bench:
+    name: str
     field: Field
     work: Path
     device: str
@@ -119,7 +121,7 @@ class Bench:
     def teacher_of(self, row: str) -> tuple[Weights, Answers]:
         if row == MATCHED:
             views = self.field.student["epochs"]
-            return self.teacher(asked="mixed-", views=views, mix=("mixup", "cutmix"))
+            return self.teacher(asked=f"{self.length}mixed-", views=views, mix=("mixup", "cutmix"))
         return self.teacher("smoothed-", 0.1) if row == SMOOTHED else self.teacher()
 
     def students(
@@ -131,7 +133,7 @@ class Bench:
         self, name: str, chosen: Choice, seed: int, taught: tuple[Weights, Answers]
     ) -> Weights:
         settings = self.settings(self.field.student) | {"seed": seed}
-        place = placed(name, seed)
+        place = self.place(name, seed)
         if isinstance(chosen, Alone):
             root, facts = self.made(place, Control(**settings, enabled=True, **chosen.settings))
         else:
@@ -139,6 +141,17 @@ class Bench:
                 place, Distill(**settings, **chosen), teacher=taught[0], answers=taught[1]
             )
         return Weights("", "", root, facts)
+
+    def place(self, name: str, seed: int) -> str:
+        """The folder of a student, below ``work``."""
+        return f"{self.length}{name.replace(' ', '-').replace(',', '')}/{seed}"
+
+    @property
+    def length(self) -> str:
+        """What the folders of students begin with that are trained longer, or shorter, than the
+        task's own."""
+        epochs = self.field.student["epochs"]
+        return "" if epochs == FIELDS[self.name].student["epochs"] else f"{epochs}-epochs-"
 
     def measured(self, student: Weights, answers: Answers) -> dict[str, float]:
         """On the test split, against the teacher's stored answers."""
@@ -170,10 +183,6 @@ class Bench:
         return task.aggregate(task.score(dict(answers.read_split("test")), joined))
 
 
-def placed(name: str, seed: int) -> str:
-    return f"{name.replace(' ', '-').replace(',', '')}/{seed}"
-
-
 def train(bench: Bench, part: Part) -> None:
     """Every training of the table that no other process is at; those of one seed before those of
     the next."""
@@ -182,7 +191,7 @@ def train(bench: Bench, part: Part) -> None:
     jobs = [(name, seed) for seed in part.seeds for name in part.rows]
     jobs += [(CONTROL, seed) for seed in FRESH if part.whole]
     for name, seed in jobs:
-        if not bench.busy(placed(name, seed)):
+        if not bench.busy(bench.place(name, seed)):
             bench.student(name, part.rows[name], seed, bench.teacher_of(name))
 
 
@@ -279,6 +288,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--task", choices=FIELDS, default="digits")
     parser.add_argument("--work", type=Path, help="where finished trainings are kept")
+    parser.add_argument("--epochs", type=int, help="of each student, instead of the task's own")
     parser.add_argument("--figure", type=Path, help="where to draw accuracy against CORR, as SVG")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     parser.add_argument(
@@ -308,8 +318,12 @@ def arguments() -> argparse.Namespace:
 
 def main() -> None:
     given = arguments()
+    field = FIELDS[given.task]
+    if given.epochs is not None:
+        field = replace(field, student={**field.student, "epochs": given.epochs})
     bench = Bench(
-        FIELDS[given.task],
+        given.task,
+        field,
         given.work or Path(".benchmarks") / f"distillation-{given.task}",
         given.device,
     )

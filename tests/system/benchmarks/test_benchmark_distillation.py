@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -42,8 +43,14 @@ def test_some_rows_stand_beside_the_control_and_nothing_is_chosen_of_them() -> N
 
 
 def test_what_was_trained_with_other_settings_is_told(tmp_path: Path) -> None:
-    bench = Bench(FIELD, tmp_path, "cpu")
+    bench = Bench("digits", FIELD, tmp_path, "cpu")
     for _ in range(2):
         bench.made("control/0", Control(task="a:b", network="c:d"))
     with pytest.raises(SystemExit, match="control/0 was"):
         bench.made("control/0", Control(task="a:b", network="c:d", epochs=3))
+
+
+def test_students_of_another_length_have_folders_of_their_own(tmp_path: Path) -> None:
+    longer = replace(FIELD, student={**FIELD.student, "epochs": 24})
+    assert Bench("digits", FIELD, tmp_path, "cpu").place("KD + AT", 3) == "KD-+-AT/3"
+    assert Bench("digits", longer, tmp_path, "cpu").place("KD + AT", 3) == "24-epochs-KD-+-AT/3"
