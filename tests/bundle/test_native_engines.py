@@ -29,7 +29,7 @@ from tests.support.bundles.signing_parts import Pair, pair
 from tests.support.serving.serve_command import run_refused_serve
 from tests.support.serving.serving_parts import INFER, asked, running
 
-pytest.importorskip("openvino")
+pytest.importorskip("openvino", reason="without OpenVINO")
 ENGINE = Path("engines/openvino/model.blob")
 POINT = np.array([[1, 2]], np.float32)
 ANSWER = [2.0, 4.5, -4.0]

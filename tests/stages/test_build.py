@@ -99,7 +99,7 @@ def test_an_engine_that_answers_differently_is_refused(
 
 
 def test_an_engine_of_openvino(tmp_path: Path, model: OnnxModel) -> None:
-    pytest.importorskip("openvino")
+    pytest.importorskip("openvino", reason="without OpenVINO")
     facts = Build(task=smoke.DIGITS, runtime="openvino", threads=1).run(tmp_path, model=model)
     engine = smoke.artifact(Engine, tmp_path, facts)
     assert (facts["provider"], facts["files"], facts["why"]) == (None, {"model": "model.blob"}, None)

@@ -8,16 +8,13 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from attar.models.splits.cache import find_cache_folder
-from attar.pipeline.core.errors import AttarError, RecipeError
+from attar.pipeline.core.errors import AttarError, RecipeError, StageError
 from attar.pipeline.core.remote_notes import TOLD
 from attar.pipeline.core.shared_store import SharedStore
 from attar.pipeline.core.version import VERSION
 from attar.pipeline.recipe.search_space import SearchSpace
 from attar.pipeline.run import Record
 from attar.search.variant import Search
-
-T = TypeVar("T")
-
 
 @dataclass(frozen=True)
 class Order:
@@ -60,6 +57,9 @@ class Order:
         return f"{TOLD}/{self.token}-probe"
 
 
+T = TypeVar("T")
+
+
 @dataclass(frozen=True)
 class Delivery(Generic[T]):
     """What a job returns: the records to show, and its value or the error that ended it."""
@@ -79,6 +79,13 @@ def strip_record(record: Record) -> Record:
 def deliver_error(records: Sequence[Record], error: AttarError) -> Delivery[T]:
     is_mistake = isinstance(error, RecipeError)
     return Delivery(records, error=str(error), is_mistake=is_mistake)
+
+
+def check_delivery(delivery: Delivery[T]) -> T | None:
+    """Return the value of a job. Raises RecipeError or StageError if it failed."""
+    if delivery.error is not None:
+        raise (RecipeError if delivery.is_mistake else StageError)(delivery.error)
+    return delivery.value
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from attar.pipeline.core.errors import RecipeError, StageError, StoreError
 from attar.pipeline.core.remote_notes import TOLD
@@ -18,16 +18,13 @@ from attar.pipeline.recipe.recipe import make_recipe_id
 from attar.pipeline.run import Record
 from attar.search.cluster import jobs
 from attar.search.cluster.logs import read_log_end
-from attar.search.cluster.orders import Delivery, FoundRecipe, Order
+from attar.search.cluster.orders import FoundRecipe, Order, check_delivery
 from attar.search.cluster.ray_cluster import RayCluster, Reference, import_ray, join_cluster
 from attar.search.cluster.shipping import ship_recipe
 from attar.search.runner import TrialEnd
 from attar.search.speeds import Show, Timing
 from attar.search.trial import StudentTraining, TrialOutcome, TrialPlan
 from attar.search.variant import Search
-
-T = TypeVar("T")
-
 
 @dataclass(frozen=True)
 class ClusterRunner:
@@ -130,13 +127,6 @@ class ClusterRunner:
             if each.name.startswith(self.order.token)
         ]
         self.store.remote.delete(own)
-
-
-def check_delivery(delivery: Delivery[T]) -> T | None:
-    """Return the value of a job. Raises RecipeError or StageError if it failed."""
-    if delivery.error is not None:
-        raise (RecipeError if delivery.is_mistake else StageError)(delivery.error)
-    return delivery.value
 
 
 @contextmanager

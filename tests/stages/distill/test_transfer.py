@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from attar.models.epoch import Epoch, Source
-from attar.models.task import Arrays, InMemory, Output, Split, SplitName, Tensor
+from attar.models.task import Arrays, Output, Split, SplitName, Tensor
 from attar.models.tasks.digits import Digits
 from attar.models.views import ViewBatch
 from attar.pipeline.core.errors import StageError
@@ -23,6 +23,7 @@ from attar.stages.distill.stage import Control, Distill
 from attar.stages.label.stage import Label
 from attar.stages.learning.losses import cross_entropy, dkd, kd, mse
 from tests.support.stages.training import make_out, measure_loss
+from tests.support.tasks.ring_task import hide_labels
 from tests.support.tasks.smoke import NOBODY, RESIDUAL, artifact, digits_weights
 
 LABELLED = 200
@@ -42,11 +43,7 @@ class Unlabelled(Digits):
     def split(self, name: SplitName) -> Split:
         if name not in ("train", "transfer"):
             return super().split(name)
-        whole = super().split("train")
-        if name == "train":
-            some = whole.take(np.arange(LABELLED))
-            return InMemory(some.inputs, some.targets)
-        return InMemory(whole.take(np.arange(LABELLED, len(whole))).inputs, {})
+        return hide_labels(super().split("train"), LABELLED, name)
 
 
 @pytest.fixture(scope="module")

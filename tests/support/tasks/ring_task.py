@@ -40,11 +40,15 @@ class Scarce(Ring):
     def split(self, name: SplitName) -> Split:
         if name not in ("train", "transfer"):
             return super().split(name)
-        whole = super().split("train")
-        if name == "train":
-            some = whole.take(np.arange(SAMPLES["train"] // 4))
-            return InMemory(some.inputs, some.targets)
-        return InMemory(whole.take(np.arange(SAMPLES["train"] // 4, len(whole))).inputs, {})
+        return hide_labels(super().split("train"), SAMPLES["train"] // 4, name)
+
+
+def hide_labels(whole: Split, labelled: int, name: SplitName) -> Split:
+    """Return the first samples with their labels for ``train``, and the others without them for ``transfer``."""
+    if name == "train":
+        some = whole.take(np.arange(labelled))
+        return InMemory(some.inputs, some.targets)
+    return InMemory(whole.take(np.arange(labelled, len(whole))).inputs, {})
 
 
 def layers(width: int = 8, dropout: float = 0.0, norm: bool = False) -> nn.Sequential:

@@ -102,7 +102,7 @@ def test_a_norm_with_a_gain_that_is_computed_reads_the_whole_tensor(monkeypatch:
     """The gain has no rows to gather."""
     norm = "normed = LayerNormalization(x, {}, shift)"
     computed = GRAPH.replace(norm.format("gain"), f"scale = Add(gain, shift)\n{norm.format('scale')}")
-    monkeypatch.setattr("tests.engines.test_padding_removal.GRAPH", computed)
+    monkeypatch.setattr("tests.engines.graphs.test_padding_removal.GRAPH", computed)
     model, source = build_model(), np.array([[5, 0, 3, 4]])
     models = {"before": model.SerializeToString()}
     assert remove_padding(model, DECODING, list_shapes() | {"scale": [(WIDTH,)] * 2}, SIZES) == 2

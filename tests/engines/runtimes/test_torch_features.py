@@ -85,7 +85,7 @@ def test_parts_that_had_no_memory_leave_no_rows(tmp_path: Path) -> None:
     """The first half was answered, the second had no memory, and all is asked again in smaller parts."""
     torch.manual_seed(0)
     module = Crowded()
-    teacher = stored(tmp_path, module, "tests.engines.test_torch_features:Crowded", "tests.support.tasks.ring_task:Ring", {})
+    teacher = stored(tmp_path, module, f"{__name__}:Crowded", "tests.support.tasks.ring_task:Ring", {})
     points = np.arange(12, dtype=np.float32).reshape(6, 2)
     with teacher.open(layers=["first"]) as predict:
         features = floats(predict({"point": points})["first.features"])

@@ -87,7 +87,7 @@ def test_tensorrt_rtx_builds_nodes_in_half_between_others_in_int8(
 
 def built(file: Path, sample: tuple[int, ...]) -> int:
     """Bytes of an engine for Ada, which needs no GPU to be built."""
-    trt = pytest.importorskip("tensorrt_rtx")
+    trt = pytest.importorskip("tensorrt_rtx", reason="without TensorRT-RTX")
     builder = trt.Builder(trt.Logger(trt.Logger.ERROR))
     network = builder.create_network(0)
     parser = trt.OnnxParser(network, trt.Logger(trt.Logger.ERROR))

@@ -97,7 +97,7 @@ def test_with_7_bits_every_kernel_answers_what_integers_do(tmp_path: Path, case:
 
 @pytest.mark.parametrize("case", [*SHAPES, *PRODUCTS])
 def test_those_of_openvino_too(tmp_path: Path, case: str) -> None:
-    pytest.importorskip("openvino")
+    pytest.importorskip("openvino", reason="without OpenVINO")
     file, x, exact = quantized(tmp_path, case, 7)
     with engine(file, openvino.OpenVino()) as predict:
         np.testing.assert_array_equal(predict({"x": x})["y"], exact)

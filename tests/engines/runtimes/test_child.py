@@ -46,7 +46,7 @@ def test_a_child_does_not_outlive_its_parent(tmp_path: Path) -> None:
         "child.call_in_child(child_calls.telling, {'file': sys.argv[1]}, 'waiting', 100)"
     )
     command = [sys.executable, "-c", called, str(tmp_path / "pid")]
-    parent = subprocess.Popen(command, cwd=Path(__file__).parents[2])
+    parent = subprocess.Popen(command, cwd=Path(__file__).parents[3])
     while not (tmp_path / "pid").exists():
         time.sleep(0.05)
     process = Path("/proc") / (tmp_path / "pid").read_text()
