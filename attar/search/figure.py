@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from attar.proof.report import formatting
 from attar.proof.report.figures import speed, style
-from attar.proof.report.figures.front import Point, draw_dot, draw_front
+from attar.proof.report.figures.front import Point, draw_dot, draw_front, write_name
 from attar.proof.report.figures.style import Panel
 from attar.search.result import SearchResult, VariantResult
 
@@ -49,16 +49,8 @@ def choose_ink(each: VariantResult) -> str:
 def draw_variant(axes: Axes, point: Point, winner: VariantResult | None) -> None:
     wins = winner is not None and point.name == winner.name
     draw_dot(axes, point, wins)
-    axes.annotate(
-        winner.title if winner and wins else point.name,
-        (point.latency, point.value),
-        (0, 9),
-        textcoords="offset points",
-        ha="center",
-        color=style.INK if wins else style.MUTED,
-        size=style.SMALL,
-        weight="bold" if wins else "normal",
-    )
+    name = winner.title if winner and wins else point.name
+    write_name(axes, name, (point.latency, point.value), wins)
 
 
 def draw_promises(axes: Axes, result: SearchResult) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable
 from errno import EACCES, EXDEV
 from pathlib import Path
@@ -15,17 +14,7 @@ from attar.bundle.opening import check_bundle
 from attar.bundle.sign import open_to_others, sign_bundle
 from attar.pipeline.core.errors import InvalidBundleError, StoreError
 from tests.support.bundles.packaging import write_store_files
-from tests.support.bundles.signing_parts import Pair, pair
-
-
-@pytest.fixture
-def key(tmp_path: Path) -> Pair:
-    return pair(tmp_path)
-
-
-@pytest.fixture
-def bundle(points_bundle: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(points_bundle, tmp_path / "mine"))
+from tests.support.bundles.signing_parts import Pair
 
 
 def test_what_a_store_writes_is_signed_by_nobody(bundle: Path, key: Pair) -> None:

@@ -19,10 +19,9 @@ from attar.bundle.manifest import Manifest, StoredInput, StoredOutput
 from attar.pipeline.core.errors import GateError, StageError
 from attar.proof.artifacts import Evidence
 from attar.proof.verdicts.limits import GateLimits
-from attar.stages.judge import Judge
 from attar.stages.package import stage as package
 from attar.stages.package.stage import Package
-from tests.support.bundles.packaging import package_bundle, write_batch_dependent_graph
+from tests.support.bundles.packaging import package_batch_dependent_bundle, package_bundle
 from tests.support.proof.proof_parts import NAME, STUDENT, TEACHER, Chain, digest, engine, onnx_model, verdict
 
 
@@ -32,15 +31,7 @@ def bundle(points_bundle: Path) -> Path:
 
 
 def test_an_engine_whose_answers_depend_on_the_whole_call_is_packaged(tmp_path: Path) -> None:
-    chain = Chain(tmp_path)
-    inputs = chain.inputs()
-    for hop in ("model", "engine"):
-        write_batch_dependent_graph(inputs[hop].root / "model.onnx")
-    evidence = chain.evidence(inputs)
-    judged = verdict(Judge(gates=GateLimits(correlation=0.5)).run(tmp_path, evidence=evidence))
-    given = {name: inputs[name] for name in ("onnx", "model", "engine")}
-    (tmp_path / "out").mkdir()
-    facts = Package(task=NAME, name="points").run(tmp_path / "out", **given, evidence=evidence, verdict=judged)
+    _, facts = package_batch_dependent_bundle(tmp_path)
     assert facts["golden"]["requests"] == 16
 
 

@@ -16,6 +16,7 @@ from attar.pipeline.recipe.search_space import SearchSpace
 from attar.pipeline.run import Record
 from attar.search.variant import Search
 
+
 @dataclass(frozen=True)
 class Order:
     """A search, as a node opens it in the folder that was shipped to it."""

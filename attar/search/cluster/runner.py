@@ -26,6 +26,7 @@ from attar.search.speeds import Show, Timing
 from attar.search.trial import StudentTraining, TrialOutcome, TrialPlan
 from attar.search.variant import Search
 
+
 @dataclass(frozen=True)
 class ClusterRunner:
     """Sends jobs to a cluster, and shows what they made when each has ended."""

@@ -164,11 +164,16 @@ def join_names(together: Sequence[Point]) -> str:
 
 def write_names(axes: Axes, together: Sequence[Point], winner: str) -> None:
     """Above the dots, in the middle; bold where one of them goes on."""
-    wins = any(point.name == winner for point in together)
     middle = sum(point.latency for point in together) / len(together)
+    place = (middle, max(point.value for point in together))
+    write_name(axes, join_names(together), place, any(point.name == winner for point in together))
+
+
+def write_name(axes: Axes, name: str, place: tuple[float, float], wins: bool) -> None:
+    """Write a name above a place; bold where it goes on."""
     axes.annotate(
-        join_names(together),
-        (middle, max(point.value for point in together)),
+        name,
+        place,
         (0, 9),
         textcoords="offset points",
         ha="center",

@@ -183,7 +183,8 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Ranges]:
     root, out = tmp_path_factory.mktemp("small"), tmp_path_factory.mktemp("small-ranges")
     onnx.save(onnx.parser.parse_model(SMALL), root / "model.onnx")
     model = smoke.artifact(OnnxModel, root, {"graphs": ["model"]})
-    return model.file(), smoke.artifact(Ranges, out, Calibrate(task="tests.engines.calibration.test_ranges:Skewed").run(out, onnx=model))
+    stage = Calibrate(task=f"{__name__}:Skewed")
+    return model.file(), smoke.artifact(Ranges, out, stage.run(out, onnx=model))
 
 
 def calibrated(kind: Any, folder: Path, model: Path, **settings: Any) -> dict[str, tuple[float, float]]:

@@ -27,11 +27,9 @@ from attar.proof.verdicts.limits import GateLimits
 from attar.serving.core.settings import Settings
 from attar.serving.models.engines import CALLS, count_instances, measure_batch_effect, open_engines, time_warm_call
 from attar.serving.protocol.signature import declare_raw
-from attar.stages.judge import Judge
-from attar.stages.package.stage import Package
-from tests.support.bundles.packaging import edit_manifest, package_bundle, write_batch_dependent_graph
+from tests.support.bundles.packaging import edit_manifest, package_batch_dependent_bundle, package_bundle
 from tests.support.engines.tensor_specs import make_spec
-from tests.support.proof.proof_parts import STUDENT, Chain, verdict
+from tests.support.proof.proof_parts import STUDENT
 from tests.support.serving.serving_parts import Running, ask, asked, running, triton_client
 from tests.support.tasks.word_pairs import NAME, WordPairs
 from tests.support.tasks.words import saved
@@ -65,17 +63,8 @@ def test_settings_decide_otherwise(points_bundle: Path) -> None:
 
 
 def test_an_engine_whose_answers_depend_on_the_whole_call_is_never_shared(tmp_path: Path) -> None:
-    chain = Chain(tmp_path)
-    inputs = chain.inputs()
-    for hop in ("model", "engine"):
-        write_batch_dependent_graph(inputs[hop].root / "model.onnx")
-    evidence = chain.evidence(inputs)
-    judged = verdict(Judge(gates=GateLimits(correlation=0.5)).run(tmp_path, evidence=evidence))
-    given: dict[str, Any] = {name: inputs[name] for name in ("onnx", "model", "engine")}
-    out = tmp_path / "out"
-    out.mkdir()
-    Package(task=chain.task, name="points").run(out, **given, evidence=evidence, verdict=judged)
-    engines = open_engines(out, Settings())
+    bundle, _ = package_batch_dependent_bundle(tmp_path)
+    engines = open_engines(bundle, Settings())
     assert not engines.joins
     engines.close()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from attar.bundle import checksums
+from attar.pipeline.core.stage import Facts
 from attar.proof.verdicts.limits import GateLimits
 from attar.stages.judge import Judge
 from attar.stages.package.stage import Package
@@ -25,14 +26,27 @@ GATES = GateLimits(score_drop=0.2, correlation=0.9, teacher_score=0.9)
 def package_bundle(root: Path, gates: GateLimits = GATES, task: str = NAME, **changed: Any) -> Path:
     """Package the chain of a task of points in ``root``; what Package reads may be replaced. Return the bundle."""
     chain = Chain(root, task=task)
+    package_chain(chain, chain.inputs(), gates, **changed)
+    return root / "out"
+
+
+def package_batch_dependent_bundle(root: Path) -> tuple[Path, Facts]:
+    """Package a chain whose engine answers by the whole call. Return the bundle, and what Package says of it."""
+    chain = Chain(root)
     inputs = chain.inputs()
+    for hop in ("model", "engine"):
+        write_batch_dependent_graph(inputs[hop].root / "model.onnx")
+    return root / "out", package_chain(chain, inputs, GateLimits(correlation=0.5))
+
+
+def package_chain(chain: Chain, inputs: Mapping[str, Any], gates: GateLimits, **changed: Any) -> Facts:
+    """Measure, judge and package a chain into ``out`` in its folder."""
     evidence = chain.evidence(inputs)
-    judged = verdict(Judge(gates=gates).run(root, evidence=evidence))
+    judged = verdict(Judge(gates=gates).run(chain.root, evidence=evidence))
     given = {name: inputs[name] for name in ("onnx", "model", "engine")}
-    out = root / "out"
+    out = chain.root / "out"
     out.mkdir()
-    Package(task=task, name="points").run(out, **{**given, "evidence": evidence, "verdict": judged, **changed})
-    return out
+    return Package(task=chain.task, name="points").run(out, **{**given, "evidence": evidence, "verdict": judged, **changed})
 
 
 def write_batch_dependent_graph(path: Path) -> None:

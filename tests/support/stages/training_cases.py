@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate.state import PartialState
+from pydantic import TypeAdapter
 
 from attar.engines.runtimes.torch import build_network
 from attar.models.features import name_features
@@ -18,31 +19,8 @@ from attar.models.generation import Integers, find_decoding
 from attar.models.task import Array, Task, load_task
 from attar.models.top_answers import TOP, TopAnswers
 from attar.stages.distill.distiller_settings import DistillerSettings
-from attar.stages.distill.feature_loss_settings import (
-    AnyLoss,
-    Attention,
-    AttentionRelations,
-    FeatureLossSettings,
-    HiddenStates,
-    Hint,
-    Rkd,
-    Similarity,
-    SimKd,
-    VkD,
-)
-from attar.stages.distill.loss_settings import (
-    BinaryKd,
-    Cosine,
-    Dist,
-    Dkd,
-    Kd,
-    LabelPearson,
-    LogitPearson,
-    Mse,
-    Relations,
-)
+from attar.stages.distill.feature_loss_settings import AnyLoss, FeatureLossSettings
 from attar.stages.distill.objective import DistillationObjective
-from attar.stages.distill.sequence_loss_settings import SequenceLoss, TopPearsonLoss, WordLoss
 from attar.stages.distill.sequence_objective import SequenceObjective
 from attar.stages.learning.compute import open_compute
 from attar.stages.learning.loop import RecordedViews
@@ -58,6 +36,20 @@ VECTORS, BAG = "tests.support.tasks.embedding_task:Texts", "tests.support.tasks.
 ATTRIBUTES = "attar.models.tasks.attributes:Attributes"
 NARROW = {"width": 2}
 STAGE, ROWS, QUERIES = "stages.1", "head.1", "blocks.0.attention.inside"
+
+
+LOSSES: TypeAdapter[tuple[AnyLoss, ...]] = TypeAdapter(tuple[AnyLoss, ...])
+Written = str | Mapping[str, Any]
+"""A loss as a recipe has it, or its kind alone."""
+
+
+def read_losses(*written: Written) -> tuple[AnyLoss, ...]:
+    return LOSSES.validate_python([{"kind": each} if isinstance(each, str) else each for each in written])
+
+
+def compare_layers(kind: str, layer: str, **settings: Any) -> Written:
+    """Return a loss of one layer, which both networks call so."""
+    return {"kind": kind, "student": layer, "teacher": layer, **settings}
 
 
 @dataclass
@@ -120,40 +112,40 @@ class Case:
         return DistillationObjective(self.share, self.losses, drawn, self.distiller, teacher=teacher)
 
 
-def make_digits(*losses: AnyLoss, **given: Any) -> Case:
-    return Case(smoke.DIGITS, smoke.RESIDUAL, losses, NARROW, **given)
+def make_digits(*losses: Written, **given: Any) -> Case:
+    return Case(smoke.DIGITS, smoke.RESIDUAL, read_losses(*losses), NARROW, **given)
 
 
-def make_tokens(*losses: AnyLoss, **given: Any) -> Case:
-    return Case(sequences.REVERSAL, sequences.TRANSLATOR, losses, sequences.OPTIONS, **given)
+def make_words(*losses: Written) -> Case:
+    return Case(WORDS, TEXT, read_losses(*losses))
 
 
+def make_tokens(*losses: Written) -> Case:
+    return Case(sequences.REVERSAL, sequences.TRANSLATOR, read_losses(*losses), sequences.OPTIONS)
+
+
+SIX_LABELS = {"width": 2, "classes": 6}
 CASES = {
     "labels": make_digits(),
-    "images": make_digits(Kd(), Kd(standardize=True), Dkd(), Dist(), LogitPearson(), Mse()),
-    "texts": Case(WORDS, TEXT, (Kd(), Dkd())),
-    "tokens": make_tokens(WordLoss(temperature=2), SequenceLoss(), TopPearsonLoss()),
+    "images": make_digits("kd", {"kind": "kd", "standardize": True}, "dkd", "dist", "logit_pearson", "mse"),
+    "texts": make_words("kd", "dkd"),
+    "tokens": make_tokens({"kind": "word", "temperature": 2}, "sequence", "top_pearson"),
     "tokens of labels": make_tokens(),
-    "multilabel": Case(ATTRIBUTES, smoke.RESIDUAL, (BinaryKd(), LabelPearson(), Mse()), {"width": 2, "classes": 6}),
-    "positions": Case(PIXELS, DENSE, (Kd(), Dkd(), LogitPearson()), NARROW),
-    "embeddings": Case(VECTORS, BAG, (Cosine(), Relations(distance=1, angle=1), Mse()), share=1),
-    "distiller": make_digits(Kd(), distiller=DistillerSettings(hidden=4)),
-    "distiller in two steps": make_digits(Kd(), distiller=DistillerSettings(hidden=4, pretraining=0.5)),
-    "features of images": make_digits(*(kind(student=STAGE, teacher=STAGE) for kind in (Rkd, Similarity, Attention, Hint))),
+    "multilabel": Case(ATTRIBUTES, smoke.RESIDUAL, read_losses("binary_kd", "label_pearson", "mse"), SIX_LABELS),
+    "positions": Case(PIXELS, DENSE, read_losses("kd", "dkd", "logit_pearson"), NARROW),
+    "embeddings": Case(VECTORS, BAG, read_losses("cosine", {"kind": "relations", "distance": 1, "angle": 1}, "mse"), share=1),
+    "distiller": make_digits("kd", distiller=DistillerSettings(hidden=4)),
+    "distiller in two steps": make_digits("kd", distiller=DistillerSettings(hidden=4, pretraining=0.5)),
+    "features of images": make_digits(*(compare_layers(kind, STAGE) for kind in ("rkd", "similarity", "attention", "hint"))),
     "stored features": make_digits(
-        SimKd(student=ROWS, teacher=ROWS),
-        VkD(student=ROWS, teacher=ROWS),
-        VkD(student=ROWS, teacher=ROWS, normalize="whiten"),
+        compare_layers("simkd", ROWS),
+        compare_layers("vkd", ROWS),
+        compare_layers("vkd", ROWS, normalize="whiten"),
         stored={ROWS: 8},
         solves=2,
     ),
-    "features of texts": Case(
-        WORDS,
-        TEXT,
-        (
-            HiddenStates(student="blocks.0", teacher="blocks.0"),
-            AttentionRelations(student=QUERIES, teacher=QUERIES, heads=2),
-        ),
+    "features of texts": make_words(
+        compare_layers("hidden_states", "blocks.0"), compare_layers("attention_relations", QUERIES, heads=2)
     ),
 }
 
