@@ -14,8 +14,8 @@ from attar.pipeline.core.shared_store import SharedStore
 from attar.pipeline.core.store import Store
 from attar.pipeline.recipe.search_space import SearchSpace
 from attar.search.cluster import jobs
-from attar.search.cluster.orders import Delivery, Order
-from attar.search.cluster.runner import ClusterRunner, check_delivery, check_store
+from attar.search.cluster.orders import Delivery, Order, check_delivery
+from attar.search.cluster.runner import ClusterRunner, check_store
 from attar.search.stopping import StoppingRule
 from attar.search.trial import StudentTraining, TrialOutcome, TrialPlan
 from attar.search.variant import Search, Variant
