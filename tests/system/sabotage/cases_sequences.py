@@ -13,7 +13,7 @@ from tests.system.sabotage.stages import SpoiltAfterExport, SpoiltModel
 
 FAULTS = "tests.system.sabotage.loop_faults"
 STAGES = "tests.system.sabotage.sequence_stages"
-SKIPPED = "padding is skipped, rows of the batch stand in its place, and every promise is kept here"
+SKIPPED = "padding is skipped, the sentence's own last token stands in its place, and every promise is kept here"
 
 
 def of_sentences(inject: Inject) -> Inject:
@@ -103,6 +103,13 @@ SEQUENCES = (
         "its step give logits that differ",
     ),
     missed("A start of the graph that reads padding", part("padding_shown", "start"), SKIPPED),
+    Case(
+        "A start of the graph that reads padding, which holds a token of another sentence",
+        part("padding_of_another", "start"),
+        3,
+        "model",
+        "depends on the other samples",
+    ),
     Case(
         "A beam that forgets its hypotheses",
         answers("forgotten_hypotheses", "answers.beam = 4", *UNSURE),

@@ -102,6 +102,17 @@ def padding_shown(model: onnx.ModelProto) -> None:
     model.graph.node.append(shown)
 
 
+def padding_of_another(model: onnx.ModelProto) -> None:
+    """Padding holds the first token of the batch, and nothing hides it."""
+    padding_shown(model)
+    place, maker = next(
+        (place, node) for place, node in enumerate(model.graph.node) if node.output[0].startswith("row_of_position")
+    )
+    rows, tokens = maker.output[0], maker.output[0].replace("row_of_position", "ones")
+    maker.output[0] = "honest_rows"
+    model.graph.node.insert(place + 1, onnx.helper.make_node("Mul", ["honest_rows", tokens], [rows]))
+
+
 def set_constant(model: onnx.ModelProto, name: str, value: int) -> None:
     tensor = next(each for each in model.graph.initializer if each.name == LOOP_PREFIX + name)
     rewrite(tensor, np.full_like(numpy_helper.to_array(tensor), value))
