@@ -21,9 +21,9 @@ from attar.models.sample_order import CHUNK as CHUNK
 from attar.models.sample_order import shuffle_samples
 from attar.models.task import Array, Arrays, Split, Task
 
-# Samples of a chunk in one call of a network: few enough that a slow one shows progress, and many
-# enough to keep a fast one busy.
 PIECE_SAMPLES = 128
+"""Samples of a chunk in one call of a network on a CPU: few enough that a slow one shows progress,
+and many enough to keep a fast one busy."""
 Steps = Mapping[str, Sequence[preprocess.Step]]
 MIXING_STREAM = 1
 """The end of the seed that mixes a chunk, so that its numbers are not those that augment it."""
@@ -104,6 +104,16 @@ def make_view(
     preprocessed by the other steps."""
     view = task.augment(preprocess.decode(steps, raw), generator)
     return preprocess.apply(preprocess.list_later_steps(steps), view)
+
+
+def choose_piece(task: Task, device: str) -> int:
+    """Return how many samples of a chunk a network on this device is called with at once.
+
+    On a GPU all of them, which its runtime cuts to what the memory holds. Samples that differ in
+    length are padded to the longest of a piece, so their pieces stay small.
+    """
+    is_small = device == "cpu" or lengths.list_length_axes(task)
+    return PIECE_SAMPLES if is_small else CHUNK
 
 
 def split_chunk(chunk: ViewBatch, size: int = PIECE_SAMPLES) -> Iterator[ViewBatch]:

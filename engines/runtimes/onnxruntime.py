@@ -29,6 +29,8 @@ from attar.engines.runtimes.runtime import (
     CpuRuntime,
     RefusedNode,
 )
+from attar.engines.runtimes.split_calls import SplitCalls
+from attar.models.generation import FOLLOW, MODEL
 from attar.models.task import Predict, Predictor
 from attar.models.tensors import Array, Arrays, TensorSpec, has_foreign_byte_order
 from attar.pipeline.core.errors import StageError
@@ -116,17 +118,23 @@ def open_session(
     *,
     optimize: bool = True,
     integers: bool = True,
+    splits: bool = False,
 ) -> Iterator[Predictor]:
     """Open sessions of named graphs, files or serialized models.
 
     ``optimize=False`` runs them as they are written. ``integers=False`` computes what Q-DQ pairs
-    enclose in float instead of bytes. ``threads`` are intra-op threads, None: all cores that this
-    process may use. Raises StageError if the graph cannot be loaded or the provider is not there,
-    and, when called, for inputs that the graph does not take.
+    enclose in float instead of bytes. ``splits=True`` cuts a batch that a GPU has no memory for.
+    ``threads`` are intra-op threads, None: all cores that this process may use. Raises StageError
+    if the graph cannot be loaded or the provider is not there, and, when called, for inputs that
+    the graph does not take.
     """
     options = make_session_options(threads, provider, optimize, integers)
     sessions = {name: create_session(file, options, provider) for name, file in files.items()}
-    yield Predictor({name: make_predictor(session) for name, session in sessions.items()})
+    graphs = {name: make_predictor(session) for name, session in sessions.items()}
+    if splits and provider in NVIDIA:  # of other graphs not all that they read is a batch
+        whole = graphs.keys() & {MODEL, FOLLOW}
+        graphs |= {name: SplitCalls(graphs[name], (str(files[name]), name)) for name in whole}
+    yield Predictor(graphs)
 
 
 def create_session(

@@ -18,7 +18,7 @@ from torch import nn
 from attar.engines import cpu
 from attar.engines.runtimes import cuda, torch_sequences
 from attar.engines.runtimes.torch_kernels import choose_attention
-from attar.engines.runtimes.torch_memory import SplitCalls, explain_failure
+from attar.engines.runtimes.torch_memory import explain_failure, split_calls
 from attar.models.generation import FOLLOW, MODEL, find_decoding
 from attar.models.probabilities import are_probabilities
 from attar.models.task import (
@@ -245,7 +245,7 @@ def make_predictor(module: nn.Module, task: Task) -> Predict:
                 for name, made in call_network(module, task, inputs).items()
             }
 
-    return SplitCalls(predict)
+    return split_calls(module, MODEL, predict)
 
 
 def convert_output(output: Output, made: torch.Tensor) -> Array:
@@ -260,7 +260,8 @@ def make_graphs(module: nn.Module, task: Task) -> dict[str, Predict]:
     its parts."""
     if decoding := find_decoding(task):
         graphs = torch_sequences.open_graphs(module, task, decoding)
-        return graphs | {name: SplitCalls(graphs[name]) for name in (MODEL, FOLLOW)}
+        split = {name: split_calls(module, name, graphs[name]) for name in (MODEL, FOLLOW)}
+        return graphs | split
     return {MODEL: make_predictor(module, task)}
 
 

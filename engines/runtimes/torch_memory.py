@@ -2,57 +2,54 @@
 
 from __future__ import annotations
 
-import numpy as np
-import torch
+from collections.abc import Callable
 
-from attar.models.task import Array, Arrays, Predict
-from attar.pipeline.core.errors import StageError
+import torch
+from torch import nn
+
+from attar.engines.runtimes.split_calls import LACKS_MEMORY, SplitCalls, is_out_of_memory
+from attar.models.task import Predict
 
 NO_KERNEL = "no kernel image"
 """CUDA's words for cudaErrorNoKernelImageForDevice."""
 
 
-class SplitCalls:
-    """A graph that is called with parts of a batch where the memory does not hold all of it.
+class TorchMemory:
+    """The memory of one GPU that torch can use."""
 
-    The size that was held is remembered. Samples of a network in evaluation mode do not depend on
-    each other.
+    def __init__(self, place: torch.device) -> None:
+        self.place = place
+
+    def measure_peak(self, call: Callable[[], object]) -> int:
+        """Return the bytes that a call took at most, besides those that were taken before."""
+        torch.cuda.reset_peak_memory_stats(self.place)
+        before = torch.cuda.memory_allocated(self.place)
+        call()
+        return torch.cuda.max_memory_allocated(self.place) - before
+
+    def count_free(self) -> int:
+        """Return the bytes that are free, and those that torch keeps for later."""
+        free, _ = torch.cuda.mem_get_info(self.place)
+        kept = torch.cuda.memory_reserved(self.place) - torch.cuda.memory_allocated(self.place)
+        return free + kept
+
+
+def split_calls(module: nn.Module, name: str, graph: Predict) -> SplitCalls:
+    """Return a graph of a network that takes of a batch what the memory holds.
+
+    Networks of one class with parameters of the same shapes are taken for one.
     """
-
-    def __init__(self, graph: Predict) -> None:
-        self.graph = graph
-        self.most: int | None = None
-
-    def __call__(self, inputs: Arrays) -> dict[str, Array]:
-        """Raises StageError if there is no memory for one sample."""
-        samples = len(next(iter(inputs.values())))
-        while True:
-            size = min(self.most or samples, samples)
-            try:
-                return self.call_parts(inputs, size, samples)
-            except torch.OutOfMemoryError as error:
-                if size <= 1:
-                    raise StageError(explain_failure(error)) from error
-            self.most = size // 2
-            torch.cuda.empty_cache()
-
-    def call_parts(self, inputs: Arrays, size: int, samples: int) -> dict[str, Array]:
-        if size == samples:
-            return self.graph(inputs)
-        parts = [
-            self.graph({name: array[start : start + size] for name, array in inputs.items()})
-            for start in range(0, samples, size)
-        ]
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    parameters = list(module.parameters())
+    place = parameters[0].device if parameters else torch.device("cpu")
+    shapes = tuple(tuple(parameter.shape) for parameter in parameters)
+    memory = TorchMemory(place) if place.type == "cuda" else None
+    return SplitCalls(graph, (type(module), name, shapes), memory)
 
 
 def explain_failure(error: Exception) -> str:
     """Return what the GPU lacks for a call that failed, or an empty string if it is not that."""
-    if isinstance(error, torch.OutOfMemoryError):
-        return (
-            "the GPU has no memory left for the network: stop what else runs on it (nvidia-smi "
-            "lists it), set a smaller batch or a larger accumulate, or use --device cpu"
-        )
+    if is_out_of_memory(error):
+        return LACKS_MEMORY
     if NO_KERNEL in str(error):
         return (
             f"PyTorch {torch.__version__} has no kernels for this GPU: install a build for its "

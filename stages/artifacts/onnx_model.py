@@ -43,7 +43,9 @@ class OnnxModel(Model):
         files = {name: self.file(name) for name in self.facts["graphs"]}
         has_integers = self.facts.get("placement") != SYMMETRIC.name
         provider = providers.DEVICE_PROVIDERS[self.find_device(device)]
-        return onnxruntime.open_session(files, threads, provider, integers=has_integers)
+        return onnxruntime.open_session(
+            files, threads, provider, integers=has_integers, splits=True
+        )
 
     def find_device(self, device: Device) -> str:
         from attar.engines.runtimes import providers

@@ -15,7 +15,7 @@ from attar.models.checks.content import read_content
 from attar.models.generation import Integers, find_decoding, measure_lengths
 from attar.models.mixing import Mixing
 from attar.models.task import Array, Arrays, Predictor, Split, SplitName, Task
-from attar.models.views import PIECE_SAMPLES, ViewBatch
+from attar.models.views import ViewBatch
 from attar.pipeline.core.errors import StageError
 from attar.pipeline.core.file_cache import FileCache
 from attar.stages.label.features import FeatureLabels
@@ -49,7 +49,8 @@ class ShardLabeller:
     mixing: Mixing | None = None
     """How the samples of views are mixed."""
     batch: int | None = None
-    """Samples that the teacher is run on at once; None: 128, or 64 that differ in length."""
+    """Samples that the teacher is given at once; None: those of `choose_piece`, or 64 that differ
+    in length."""
     features: FeatureLabels = field(default_factory=FeatureLabels)
     """The features that are stored beside the answers to views."""
 
@@ -170,7 +171,7 @@ class ShardLabeller:
         if lengths.list_length_axes(self.task):
             size = self.batch or SIMILAR_LENGTH_SAMPLES
             return lengths.group_by_length(self.task, batch.inputs, samples, size)
-        size = self.batch or PIECE_SAMPLES
+        size = self.batch or views.choose_piece(self.task, self.device)
         return [samples[start : start + size] for start in range(0, len(samples), size)]
 
     def answer_part(self, shard: Shard, part: ViewBatch) -> dict[str, Array]:

@@ -92,8 +92,9 @@ class Label(Stage[Answers]):
     precision: FloatPrecision = "fp32"
     """What a teacher in PyTorch multiplies in; bf16 and fp16 are autocast's."""
     batch: Annotated[int | None, Field(ge=1, le=CHUNK), SettingMark("undecided")] = None
-    """Samples that the teacher answers at once; by default 128, or 64 that differ in length. It
-    changes answers by rounding alone, and does not count in the key."""
+    """Samples that the teacher answers at once; by default 128 on a CPU, on a GPU as many of 512 as
+    its memory holds, and 64 that differ in length. It changes answers by rounding alone, and does
+    not count in the key."""
     device: Device = "auto"
 
     @field_validator("features")

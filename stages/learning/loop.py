@@ -102,7 +102,8 @@ def adopt_network(settings: TrainingSettings, module: nn.Module, out: Path) -> F
     task_check.check_task_once(task)
     check_network(module, task)
     with open_network(module, settings.task, device=settings.device) as predictor:
-        scores = Validation(task).evaluate(predictor.graphs, "teacher")
+        device = select_device(settings.device).type
+        scores = Validation(task).evaluate(predictor.graphs, "teacher", device)
     facts = {"score": scores["score"], "history": [], "best_epoch": 0, "precision": "fp32"}
     return save_network(out, module, settings, facts)
 

@@ -35,16 +35,19 @@ class Validation:
         self.follows = answers is not None and not answers.why_opaque
 
     def __call__(self, module: nn.Module) -> dict[str, float]:
-        return self.evaluate(make_graphs(module, self.task))
+        device = next((parameter.device.type for parameter in module.parameters()), "cpu")
+        return self.evaluate(make_graphs(module, self.task), device=device)
 
-    def evaluate(self, graphs: Mapping[str, Predict], progress_name: str = "") -> dict[str, float]:
-        """Return the scores of any predictor.
+    def evaluate(
+        self, graphs: Mapping[str, Predict], progress_name: str = "", device: str = "cpu"
+    ) -> dict[str, float]:
+        """Return the scores of any predictor, which computes on this device.
 
         ``progress_name``: the name under which progress is shown; empty: progress is not shown.
         """
         chunks: list[tuple[dict[str, Array], Arrays]] = []
         followed: list[tuple[Floats, Floats]] = []
-        for batch in self.iterate_batches():
+        for batch in self.iterate_batches(device):
             chunks.append((self.task.answer(graphs, batch.inputs), batch.targets))
             if self.decoding and self.teacher is not None and self.follows:
                 followed.append(self.follow_teacher(self.teacher, self.decoding, graphs, batch))
@@ -57,10 +60,11 @@ class Validation:
             scores |= self.compare_with_teacher(self.teacher, chunks)
         return {name: round(value, 6) for name, value in scores.items()}
 
-    def iterate_batches(self) -> Iterator[ViewBatch]:
+    def iterate_batches(self, device: str) -> Iterator[ViewBatch]:
         """Yield the samples in their order, without padding that none of a piece needs."""
+        size = views.choose_piece(self.task, device)
         for chunk in views.iterate_clean(self.task, self.split):
-            for piece in views.split_chunk(chunk):
+            for piece in views.split_chunk(chunk, size):
                 yield views.trim_padding(self.task, piece)
 
     @staticmethod

@@ -53,9 +53,9 @@ def adopt_graph(task_name: str, file: Path, out: Path, device: Device = "cpu") -
         save_graph(model, file, out)
     place = providers.select_device(device)
     provider = providers.DEVICE_PROVIDERS[place]
-    with onnxruntime.open_session({"model": file}, None, provider) as predictor:
+    with onnxruntime.open_session({"model": file}, None, provider, splits=True) as predictor:
         check_outputs(task, predictor, model, file)
-        scores = Validation(task).evaluate(predictor.graphs, "teacher")
+        scores = Validation(task).evaluate(predictor.graphs, "teacher", place)
     return {
         "task": task_name,
         "graphs": ["model"],

@@ -1,4 +1,4 @@
-"""A GPU without memory for a batch: it is asked in parts, and what it lacks is told."""
+"""A GPU without memory for a batch: what PyTorch says of it, and of one that it has no kernels for."""
 
 from __future__ import annotations
 
@@ -11,42 +11,58 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attar.engines.runtimes import cuda
-from attar.engines.runtimes.torch import build_network, check_network, make_graphs
-from attar.engines.runtimes.torch_memory import SplitCalls
+from attar.engines.runtimes import cuda, split_calls
+from attar.engines.runtimes.torch import build_network, check_network, make_graphs, make_predictor
+from attar.engines.runtimes.torch_memory import TorchMemory
 from attar.models.generation import FOLLOW, MODEL, PATH
-from attar.models.task import Array, Arrays, load_task
+from attar.models.task import load_task
 from attar.pipeline.core.errors import StageError
+from attar.stages.artifacts import Weights
 from tests.support.tasks import sequences
 from tests.support.tasks.smoke import DIGITS
 
 
-class SmallGpu:
-    """Doubles ``x``, of at most so many samples at once."""
-
-    def __init__(self, room: int) -> None:
-        self.room, self.calls = room, list[int]()
-
-    def __call__(self, inputs: Arrays) -> dict[str, Array]:
-        self.calls.append(len(inputs["x"]))
-        if len(inputs["x"]) > self.room:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return {"y": np.asarray(inputs["x"], np.float32) * 2}
+@pytest.fixture(autouse=True)
+def _nothing_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(split_calls, "HELD", {})
 
 
-def test_a_batch_is_halved_until_there_is_memory_and_that_is_remembered() -> None:
-    gpu = SmallGpu(room=3)
-    split, x = SplitCalls(gpu), np.arange(10, dtype=np.float32)
-    assert split({"x": x})["y"].tolist() == (2 * x).tolist()
-    assert gpu.calls == [10, 5, 2, 2, 2, 2, 2]
-    gpu.calls.clear()
-    assert split({"x": x[:5]})["y"].tolist() == (2 * x[:5]).tolist()
-    assert gpu.calls == [2, 2, 1]
+def test_torch_is_asked_for_what_a_call_takes_and_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    peak = iter([0, 700])
+    counters = {"memory_allocated": 300, "memory_reserved": 1000, "mem_get_info": (5000, 9000)}
+    for name, value in counters.items():
+        monkeypatch.setattr(torch.cuda, name, lambda place, value=value: value)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda place: next(peak))
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda place: next(peak))
+    memory, calls = TorchMemory(torch.device("cuda")), list[int]()
+    assert memory.measure_peak(lambda: calls.append(1)) == 400
+    assert calls == [1]
+    assert memory.count_free() == 5700
 
 
-def test_no_memory_for_one_sample() -> None:
-    with pytest.raises(StageError, match="no memory left"):
-        SplitCalls(SmallGpu(room=0))({"x": np.zeros(4, np.float32)})
+def test_parts_of_a_batch_are_answered_as_the_whole_but_for_rounding(digits_weights: Weights) -> None:
+    task, module = load_task(DIGITS), digits_weights.load()
+    inputs = task.example(np.random.default_rng(0), batch=64)
+    whole = np.asarray(make_predictor(module, task)(inputs)["logits"])
+    for size in (1, 2, 8, 32):
+        split = make_predictor(module, task)
+        assert isinstance(split, split_calls.SplitCalls)
+        split.held[split_calls.describe_samples(inputs)] = size
+        assert np.abs(split(inputs)["logits"] - whole).max() < 1e-5 * np.abs(whole).max()
+
+
+def test_what_was_held_is_remembered_of_a_network_that_is_opened_again(digits_weights: Weights) -> None:
+    """As after an epoch, or in another stage."""
+    task = load_task(DIGITS)
+    inputs = task.example(np.random.default_rng(0), batch=6)
+    one, other = (make_predictor(digits_weights.load(), task) for _ in range(2))
+    assert isinstance(one, split_calls.SplitCalls)
+    assert isinstance(other, split_calls.SplitCalls)
+    one.held[split_calls.describe_samples(inputs)] = 2
+    assert other.held == one.held
+    narrow = make_predictor(build_network("attar.models.networks.residual:residual", {"width": 4}), task)
+    assert isinstance(narrow, split_calls.SplitCalls)
+    assert narrow.held == {}
 
 
 def test_a_network_that_generates_is_asked_in_halves_too(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,6 +98,7 @@ class Failing(nn.Module):
     ("error", "said"),
     [
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), "no memory left for the network"),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), "no memory left"),
         (RuntimeError("CUDA error: no kernel image is available for execution on the device"), "no kernels for this GPU"),
         (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), "cannot read inputs of Digits"),
     ],
