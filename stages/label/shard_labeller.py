@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -20,7 +20,8 @@ from attar.pipeline.core.errors import StageError
 from attar.pipeline.core.file_cache import FileCache
 from attar.stages.label.features import FeatureLabels
 from attar.stages.label.sequence_labels import SequenceLabels
-from attar.stages.label.shards import CHUNKS_PER_SHARD, Shard, ShardBuilder, save_shard
+from attar.stages.label.shard_source import ShardSource
+from attar.stages.label.shards import Shard, ShardBuilder, save_shard
 
 SIMILAR_LENGTH_SAMPLES = 64
 """Samples of similar length that the teacher is run on at once."""
@@ -54,18 +55,20 @@ class ShardLabeller:
     features: FeatureLabels = field(default_factory=FeatureLabels)
     """The features that are stored beside the answers to views."""
 
-    def label_shard(self, shard: Shard, on_rows: Callable[[int], None]) -> Path:
-        """Return the shard's file, and write it if it is not cached.
+    def recall_shard(self, shard: Shard) -> Path | None:
+        """Return the file of a shard that was planned before in the same way: it is not prepared
+        again."""
+        return self.cache.recall(self.digest_plan(shard))
 
-        ``on_rows`` is called with the number of samples that the teacher has just answered. A shard
-        that was planned before in the same way is not prepared again.
+    def label_shard(
+        self, shard: Shard, chunks: Iterator[ViewBatch], on_rows: Callable[[int], None]
+    ) -> Path:
+        """Return the file of a shard with these chunks, and write it if it is not cached.
+
+        ``on_rows`` is called with the number of samples that the teacher has just answered.
         """
-        plan = self.digest_plan(shard)
-        known = self.cache.recall(plan)
-        if known is not None:
-            return known
-        path = self.find_or_write_shard(shard, on_rows)
-        self.cache.remember(plan, path)
+        path = self.find_or_write_shard(shard, chunks, on_rows)
+        self.cache.remember(self.digest_plan(shard), path)
         return path
 
     def digest_plan(self, shard: Shard) -> str:
@@ -78,14 +81,15 @@ class ShardLabeller:
         view = None if shard.view is None else (self.seed, self.mixing)
         return hashlib.sha256(repr((shard.name, *decided, view)).encode()).hexdigest()
 
-    def find_or_write_shard(self, shard: Shard, on_rows: Callable[[int], None]) -> Path:
+    def find_or_write_shard(
+        self, shard: Shard, chunks: Iterator[ViewBatch], on_rows: Callable[[int], None]
+    ) -> Path:
         """Return the file of a shard that has these inputs, and write it if it is not cached.
 
-        Its inputs are prepared, because they name the file. One chunk is in memory at a time.
+        Its inputs are prepared, because they name the file. All chunks are read, one at a time.
         Inputs are prepared twice only if a cached shard starts with the same chunk and differs
         after.
         """
-        chunks = self.iterate_chunks(shard)
         first = next(chunks)
         start = self.digest_inputs(shard, [first])
         if self.cache.has_prefix(start[:16]):
@@ -99,12 +103,11 @@ class ShardLabeller:
 
     def iterate_chunks(self, shard: Shard) -> Iterator[ViewBatch]:
         """Yield the chunks of a shard as the teacher sees them."""
-        split = self.splits[shard.split]
-        first = shard.number * CHUNKS_PER_SHARD
-        for number in range(first, min(first + CHUNKS_PER_SHARD, views.count_chunks(split))):
-            yield views.make_chunk(
-                self.task, split, number, seed=self.seed, view=shard.view, mixing=self.mixing
-            )
+        source = self.open_source([shard])
+        return (source.read_chunk(0, number) for number in source.list_chunks(0))
+
+    def open_source(self, shards: Sequence[Shard]) -> ShardSource:
+        return ShardSource(self.task, self.splits, shards, self.seed, self.mixing)
 
     def write_shard(
         self, shard: Shard, start: str, chunks: Iterable[ViewBatch], on_rows: Callable[[int], None]

@@ -22,7 +22,6 @@ from attar.models.task import Predictor, SplitName, Task, load_task
 from attar.pipeline import team
 from attar.pipeline.core.errors import StageError
 from attar.pipeline.core.file_cache import is_intact, open_file_cache
-from attar.pipeline.core.progress import report_progress
 from attar.pipeline.core.stage import (
     CodeName,
     Device,
@@ -36,6 +35,7 @@ from attar.pipeline.keys import data
 from attar.pipeline.keys import deciders as keys
 from attar.stages.artifacts import Answers, Model, TextProgram, Weights
 from attar.stages.label.features import check_features, measure_features
+from attar.stages.label.labelling import LabelProgress, label_shards
 from attar.stages.label.sequence_labels import SEQUENCE_TOP, SequenceLabels
 from attar.stages.label.shard_labeller import ShardLabeller
 from attar.stages.label.shards import Shard, list_shards
@@ -95,6 +95,10 @@ class Label(Stage[Answers]):
     """Samples that the teacher answers at once; by default 128 on a CPU, on a GPU as many of 512 as
     its memory holds, and 64 that differ in length. It changes answers by rounding alone, and does
     not count in the key."""
+    workers: Annotated[int | None, Field(ge=0), SettingMark("undecided")] = None
+    """Processes, for each process that labels, that prepare batches beside the teacher; with 0 it
+    prepares them itself. By default up to 8, one fewer than the cores, if preparing takes long
+    enough to be worth it."""
     device: Device = "auto"
 
     @field_validator("features")
@@ -125,12 +129,10 @@ class Label(Stage[Answers]):
             labeller = ShardLabeller(
                 reads, splits, predict, cache, *settings, sequences, mixing, self.batch, features
             )
-            progress = LabelProgress(shards, samples, work)
             own_shards = shards[member.rank :: member.world]
-            for shard in find_missing_shards(own_shards, work, cache.folder):
-                progress.start_shard(shard)
-                file = labeller.label_shard(shard, progress.add_rows)
-                (work / shard.name).write_text(file.name, encoding="utf-8")
+            missing = find_missing_shards(own_shards, work, cache.folder)
+            progress = LabelProgress(shards, samples, work)
+            label_shards(labeller, missing, work, progress, self.workers)
         member.barrier()
         if member.leads:
             link_shards(shards, work, cache.folder, out)
@@ -189,26 +191,6 @@ class Label(Stage[Answers]):
             )
         return teacher.open(device=self.device)
 
-
-class LabelProgress:
-    """Shows how many samples are answered in the shards of all processes."""
-
-    def __init__(
-        self, shards: Sequence[Shard], samples: Mapping[SplitName, int], work: Path
-    ) -> None:
-        self.rows = {shard.name: shard.count_rows(samples[shard.split]) for shard in shards}
-        self.total, self.work = sum(self.rows.values()), work
-        self.done, self.title = 0, ""
-
-    def start_shard(self, shard: Shard) -> None:
-        """Start a shard. A note of the shard itself names a damaged file, so it does not count."""
-        finished = {path.name for path in self.work.iterdir()} - {shard.name}
-        self.done, self.title = sum(self.rows[name] for name in finished), shard.title
-        self.add_rows(0)
-
-    def add_rows(self, rows: int) -> None:
-        self.done += rows
-        report_progress("answers", self.done, self.total, self.title)
 
 
 def check_teacher_inputs(task: Task, teacher: Model) -> None:

@@ -22,24 +22,23 @@ from attar.pipeline.core.observation import observe
 from attar.pipeline.core.progress import report_epoch, report_progress
 from attar.pipeline.core.stage import Facts
 from attar.stages.learning import checkpoint
+from attar.stages.learning.batch_plan import (
+    BatchPlan,
+    ViewSchedule,
+    open_source,
+    watch_source,
+)
 from attar.stages.learning.compilation import compile_network, compiling
 from attar.stages.learning.compute import Compute
 from attar.stages.learning.device_steps import DeviceSteps
 from attar.stages.learning.lesson import send_lesson
-from attar.stages.learning.loading import (
-    BatchClock,
-    BatchPlan,
-    ViewSchedule,
-    open_loader,
-    open_source,
-    watch_source,
-)
 from attar.stages.learning.loss_watch import LossWatch
 from attar.stages.learning.objective import Objective
 from attar.stages.learning.optimizer import create_average, create_optimizer
 from attar.stages.learning.schedule import compute_rate
 from attar.stages.learning.settings import TrainingSettings
 from attar.stages.learning.validation import Validation
+from attar.stages.loading import BatchClock, open_loader
 
 CHECKPOINT_SECONDS = 60.0
 """Time between checkpoints within an epoch. Each epoch ends with one, too."""
@@ -101,7 +100,8 @@ class Training:
         requests = self.plan.iterate_requests(first, self.steps_done)
         source, watches = self.plan.source, watch_source(self.plan.source)
         compilation = compiling(self.network_name) if self.settings.compile else nullcontext()
-        with compilation, open_loader(source, requests, workers) as chunks:
+        loader = open_loader(source, requests, workers, self.plan.ahead)
+        with compilation, loader as chunks:
             while len(self.history) < self.settings.epochs and not self.has_stopped_improving():
                 self.train_epoch(len(self.history) + 1, chunks, file)
                 for watch in watches:
@@ -229,7 +229,7 @@ class Training:
         names = {"score": self.task.score_name, "correlation": "corr"}
         last = self.history[-1] if self.history else {}
         words += [f"{word} {last[name]:.3f}" for name, word in names.items() if name in last]
-        return " ".join([*words, f"waiting {self.clock.share:.0%}".replace("%", " %")])
+        return " ".join([*words, self.clock.describe()])
 
     def save_checkpoint(self, file: Path) -> None:
         """Write a checkpoint if this process leads."""

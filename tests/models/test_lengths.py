@@ -199,7 +199,8 @@ def asked(task: Task, folder: Path) -> tuple[Teacher, Path]:
     asking = ShardLabeller(
         task, {"test": ragged(700)}, Predictor({"model": teacher}), FileCache(folder), seed=0, top=0, device="cpu"
     )
-    return teacher, asking.label_shard(Shard("test", None, 0), lambda rows: None)
+    shard = Shard("test", None, 0)
+    return teacher, asking.label_shard(shard, asking.iterate_chunks(shard), lambda rows: None)
 
 
 def test_a_teacher_is_asked_for_like_lengths_together_and_answers_in_order(tmp_path: Path) -> None:

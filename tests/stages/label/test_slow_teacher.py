@@ -98,4 +98,4 @@ def test_a_log_has_a_line_now_and_then(tmp_path: Path, monkeypatch: pytest.Monke
         label_with(slow, make_out(tmp_path), views=1)
     lines = written.getvalue().splitlines()
     assert len(lines) >= TRAIN // PIECE_SAMPLES
-    assert re.fullmatch(r" +answers: \d+ of 1797  train view 0  ETA 0:00:\d\d", lines[1])
+    assert re.fullmatch(r" +answers: \d+ of 1797  train view 0 waiting \d+ %  ETA 0:00:\d\d", lines[1])

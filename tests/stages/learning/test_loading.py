@@ -27,7 +27,7 @@ from attar.pipeline.core.errors import StageError
 from attar.pipeline.core.observation import collect_observations
 from attar.pipeline.core.progress import listen_to_progress
 from attar.stages.learning import training
-from attar.stages.learning.loading import BatchClock, ChunkRequest, open_loader
+from attar.stages.loading import BatchClock, ChunkRequest, open_loader
 from attar.stages.teach.stage import Teach
 from tests.support.stages.training import InterruptError, interrupt_at, make_out
 from tests.support.tasks.noisy import TASK, numbered
@@ -185,8 +185,8 @@ def test_a_training_tells_how_long_it_waits(tmp_path: Path) -> None:
 
 
 def test_waiting_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
-    times = iter([0.0, 3.0, 4.0, 4.0, 5.0, 8.0, 8.0])  # waits of 3 s and 1 s, steps of 1 s and 3 s
-    monkeypatch.setattr("attar.stages.learning.loading.time", SimpleNamespace(perf_counter=lambda: next(times)))
+    times = iter([0.0, 3.0, 4.0, 5.0, 8.0])  # waits of 3 s and 1 s, steps of 1 s and 3 s
+    monkeypatch.setattr("attar.stages.loading.time", SimpleNamespace(perf_counter=lambda: next(times)))
     clock, batch = BatchClock(), ViewBatch(np.arange(1), {}, {})
     assert list(clock.watch(iter([batch, batch]))) == [batch, batch]
     assert clock.share == 0.5

@@ -1,11 +1,11 @@
-"""Loading: chunks are prepared beside the training, by the workers of torch's ``DataLoader``."""
+"""Loading: chunks are prepared beside what reads them, by the workers of torch's ``DataLoader``."""
 
 from __future__ import annotations
 
 import os
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -16,30 +16,36 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
-from attar.models.checks.calls import CheckedSplit, format_place, open_split
-from attar.models.checks.watch import SplitWatch
-from attar.models.epoch import LANES, POOL_CHUNKS, Epoch, Share, Source
-from attar.models.lengths import list_length_axes
-from attar.models.mixing import Mixing
-from attar.models.task import Array, Arrays, Split, Task
+from attar.models.epoch import LANES
+from attar.models.task import Array, Arrays
 from attar.models.views import ViewBatch
 from attar.pipeline.core.errors import AttarError, StageError
 from attar.pipeline.keys.machine import count_cores
-from attar.stages.learning.settings import TrainingSettings
 
 MOST_WORKERS = 8
 """Workers of a process that are started by default."""
 WORTH_WORKERS = 20.0
-"""Seconds of preparing in a whole training from which on workers are started by default. Starting
+"""Seconds of preparing in a whole stage from which on workers are started by default. Starting
 them takes a fraction of a second."""
 
 
 @dataclass(frozen=True)
 class ChunkRequest:
-    """A chunk of a view."""
+    """A chunk of a view, or of what else a source counts."""
 
     view: int
     number: int
+
+
+class ChunkSource(Protocol):
+    """Samples that are prepared by the chunk."""
+
+    def read_chunk(self, view: int, number: int) -> ViewBatch:
+        """Return a chunk as a network reads it. Raises StageError that names the sample that cannot
+        be prepared."""
+
+    def describe_chunk(self, view: int, number: int) -> str:
+        """Return which samples a chunk holds, for a message."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +62,7 @@ class ChunkReader(Dataset[Any]):
     Tensors pass between processes in shared memory; what torch has no dtype for is copied.
     """
 
-    def __init__(self, source: Source, workers: int) -> None:
+    def __init__(self, source: ChunkSource, workers: int) -> None:
         self.source = source
         self.board = torch.full((workers, 3), -1)
         self.board.share_memory_()  # type: ignore[no-untyped-call]  # torch has no types
@@ -90,15 +96,14 @@ def unpack_arrays(arrays: Mapping[str, Any]) -> dict[str, Array]:
 
 @contextmanager
 def open_loader(
-    source: Source, requests: Iterable[ChunkRequest], workers: int
+    source: ChunkSource, requests: Iterable[ChunkRequest], workers: int, ahead: int = LANES
 ) -> Iterator[Iterator[ViewBatch]]:
     """Open an iterator over prepared chunks, in the order of the requests.
 
-    With workers, chunks are prepared by as many processes beside this one, a pool ahead. Raises
-    StageError if a sample cannot be prepared, and if a worker dies.
+    With workers, chunks are prepared by as many processes beside this one, so many chunks
+    ``ahead``, or one each. Raises StageError if a sample cannot be prepared, and if a worker dies.
     """
     reader = ChunkReader(source, workers)
-    pool = POOL_CHUNKS if list_length_axes(source.task) else LANES
     loader = DataLoader(
         reader,
         batch_size=None,
@@ -106,7 +111,7 @@ def open_loader(
         num_workers=workers,
         collate_fn=return_unchanged,
         generator=torch.Generator(),  # the seed of workers, which draw no numbers by torch
-        prefetch_factor=-(-pool // workers) if workers else None,
+        prefetch_factor=-(-ahead // workers) if workers else None,
         multiprocessing_context="fork" if workers else None,  # a task need not be pickled
     )
     chunks = iter(loader)
@@ -152,13 +157,13 @@ def explain_death(reader: ChunkReader, message: str) -> str:
     return (
         f"{reason}, while it prepared {' and '.join(where) or 'samples'}; if the machine killed it "
         "for its memory (or /dev/shm is full: Bus error), set fewer workers; workers = 0 prepares "
-        "the samples in the training's own process"
+        "the samples in the stage's own process"
     )
 
 
 @dataclass
 class BatchClock:
-    """Measures how much of a training's time is spent on waiting for batches.
+    """Measures how much of a stage's time is spent on waiting for batches.
 
     A GPU may still compute the step before meanwhile, so its own share is at most this.
     """
@@ -172,81 +177,31 @@ class BatchClock:
     def share(self) -> float:
         return self.waited / self.passed if self.passed else 0.0
 
+    def describe(self) -> str:
+        return f"waiting {self.share:.0%}".replace("%", " %")
+
     def watch(self, batches: Iterator[ViewBatch]) -> Iterator[ViewBatch]:
         """Yield the batches."""
         started = time.perf_counter()
         for batch in batches:
             given = time.perf_counter()
-            self.waited += given - started
             yield batch
-            self.passed += time.perf_counter() - started
-            started = time.perf_counter()
+            done = time.perf_counter()
+            self.waited += given - started
+            self.passed += done - started
+            started = done
 
 
-class ViewSchedule(Protocol):
-    @property
-    def seed(self) -> int: ...
 
-    @property
-    def mixing(self) -> Mixing | None: ...
-
-    def choose_view(self, epoch: int) -> int:
-        """Return the number of the view that this epoch reads."""
-
-
-@dataclass(frozen=True)
-class BatchPlan:
-    """All batches of a training, as one process reads them."""
-
-    source: Source
-    views: ViewSchedule
-    settings: TrainingSettings
-    share: Share
-
-    def plan_epoch(self, epoch: int, skip: int) -> Epoch:
-        """Return the batches of an epoch, but for the first ``skip``."""
-        settings = self.settings
-        return Epoch(self.source, settings.batch, (settings.seed, epoch), self.share, skip)
-
-    def iterate_requests(self, epoch: int, skip: int) -> Iterator[ChunkRequest]:
-        """Yield the chunks of this epoch and of all after it."""
-        for number in range(epoch, self.settings.epochs + 1):
-            view = self.views.choose_view(number - 1)
-            for chunk in self.plan_epoch(number, skip if number == epoch else 0).list_chunks():
-                yield ChunkRequest(view, chunk)
-
-    def choose_workers(self) -> int:
-        """Return the number of workers: by default none if preparing all samples takes a short
-        time, estimated by one chunk."""
-        if self.settings.workers is not None:
-            return self.settings.workers
-        started = time.perf_counter()
-        self.source.read_chunk(self.views.choose_view(0), 0)
-        chunks = self.settings.epochs * len(self.source.sizes) / self.share.world
-        is_short = (time.perf_counter() - started) * chunks < WORTH_WORKERS
-        return 0 if is_short else min(count_spare_cores(), MOST_WORKERS)
+def choose_workers(read: Callable[[], object], chunks: float) -> int:
+    """Return the number of workers where none is set: none if preparing so many chunks takes a
+    short time, estimated by ``read``, which prepares one."""
+    started = time.perf_counter()
+    read()
+    is_short = (time.perf_counter() - started) * chunks < WORTH_WORKERS
+    return 0 if is_short else min(count_spare_cores(), MOST_WORKERS)
 
 
 def count_spare_cores() -> int:
-    """Return the cores of each process of this machine, but for the one that it trains on."""
+    """Return the cores of each process of this machine, but for the one that it computes on."""
     return max(0, count_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) - 1)
-
-
-def open_source(
-    task: Task, transfer: Split | None, views: ViewSchedule, device: torch.device
-) -> Source:
-    """Return the samples to learn from. Every batch that a split returns is checked.
-
-    Steps of preprocessing are left to a GPU, unless samples are mixed after them.
-    """
-    where = format_place(task, "split('transfer')")
-    checked = None if transfer is None else CheckedSplit(where, transfer)
-    leaves_steps = device.type != "cpu" and views.mixing is None
-    split = open_split(task, "train")
-    return Source(task, split, checked, views.seed, views.mixing, leaves_steps)
-
-
-def watch_source(source: Source) -> list[SplitWatch]:
-    """Watch the splits, which may change while they are read."""
-    splits = [source.split, source.transfer]
-    return [SplitWatch.start(split) for split in splits if isinstance(split, CheckedSplit)]
