@@ -11,7 +11,6 @@ import importlib.util
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import torch
@@ -32,9 +31,6 @@ from attar.stages.learning.settings import TrainingSettings
 
 ACCELERATE_PRECISIONS = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
 """accelerate's names of the precisions."""
-FEW_SAMPLES = 16
-"""With fewer samples, batch normalization trains worse (Wu and He 2018, arXiv:1803.08494, figure
-1)."""
 
 
 class StepLoss(nn.Module):
@@ -76,16 +72,6 @@ class Compute:
                 f"at least 2 ({self.team.world} processes, accumulate = {self.accumulate}); set "
                 f"batch to a multiple of {self.parts_per_step}, at least {2 * self.parts_per_step}"
             )
-
-    def synchronize_norms(self, module: nn.Module) -> nn.Module:
-        """Return the module, its batch statistics taken over all GPUs if one alone has few samples.
-
-        Torch synchronizes them on GPUs only.
-        """
-        is_alone = self.team.world == 1 or self.accelerator.device.type != "cuda"
-        if is_alone or self.part > FEW_SAMPLES:
-            return module
-        return cast(nn.Module, nn.SyncBatchNorm.convert_sync_batchnorm(module))  # type: ignore[no-untyped-call]  # torch's has no types
 
     @property
     def share(self) -> Share:

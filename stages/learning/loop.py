@@ -19,6 +19,7 @@ from attar.pipeline.core.stage import Facts, open_scratch
 from attar.stages.artifacts import Answers
 from attar.stages.learning import checkpoint
 from attar.stages.learning.compute import open_compute
+from attar.stages.learning.batch_norms import synchronize_norms
 from attar.stages.learning.batch_plan import ViewSchedule
 from attar.stages.learning.objective import Objective
 from attar.stages.learning.recomputation import recompute_blocks
@@ -81,7 +82,8 @@ def train_network(
         torch.manual_seed(settings.seed)
         built = module() if module else build_network(settings.network, settings.options)
         with open_compute(settings, built, network_name, batch) as compute:
-            built = compute.synchronize_norms(built).to(compute.accelerator.device)
+            built = synchronize_norms(built, compute, settings.synchronize_norms)
+            built = built.to(compute.accelerator.device)
             check_network(built, task)
             if settings.checkpointing:
                 recompute_blocks(built)

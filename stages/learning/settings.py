@@ -34,6 +34,10 @@ class TrainingSettings(BaseModel):
     checkpointing: Annotated[bool, SettingMark("undecided")] = False
     """Whether repeated blocks keep their inputs alone and are computed again in the backward pass:
     less memory, about a third more time, and the same gradients."""
+    synchronize_norms: Annotated[bool | None, SettingMark("undecided")] = None
+    """Whether batch normalization has the statistics of all GPUs (torch's SyncBatchNorm) or of each
+    one's samples. Not set: of all where one would see 16 samples or fewer. Like the number of
+    processes, it does not count in the key."""
     compile: bool = False
     """Whether the training calls the network through torch.compile. It changes rounding."""
     learning_rate: float = Field(3e-3, gt=0)

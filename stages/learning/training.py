@@ -84,7 +84,8 @@ class Training:
         self.device_steps = DeviceSteps(source.split_steps()[1], self.accelerator.device)
         self.plan = BatchPlan(source, self.views, self.settings, self.compute.share)
         self.steps_per_epoch = max(1, len(source) // self.settings.batch)
-        self.clock, self.losses = BatchClock(), LossWatch(self.accelerator.device)
+        self.clock = BatchClock()
+        self.losses = LossWatch(self.accelerator.device, self.compute.team)
 
     def run(self, validation: Validation, file: Path) -> None:
         """Train to the end, from the checkpoint if there is one.

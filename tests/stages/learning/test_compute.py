@@ -15,7 +15,7 @@ from torch import nn
 
 from attar.models.views import ViewBatch
 from attar.pipeline.core.errors import StageError
-from attar.pipeline.team import Team, join_team, use_team
+from attar.pipeline.team import Team, join_team
 from attar.stages.learning.compute import Compute, choose_precision, is_bf16_faster, open_compute
 from attar.stages.teach.stage import Teach
 from tests.support.processes.team_board import Board
@@ -158,16 +158,3 @@ def test_a_training_in_float32_multiplies_in_float32(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "1")
     with pytest.raises(StageError, match="NVIDIA_TF32_OVERRIDE = 1"):
         made(128)
-
-
-@pytest.mark.parametrize(("batch", "device", "synchronized"), [(64, "cuda", True), (128, "cuda", False), (64, "cpu", False)])
-def test_statistics_of_few_samples_are_those_of_all_gpus(batch: int, device: str, synchronized: bool) -> None:
-    """Of 4 processes, 16 samples each or 32."""
-    accelerator: Any = SimpleNamespace(device=torch.device(device), gradient_accumulation_steps=1)
-    network = nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2))
-    with use_team(Team(0, 4)):
-        made = Compute(accelerator, "fp32", batch).synchronize_norms(network)
-    assert any(isinstance(layer, nn.SyncBatchNorm) for layer in made.modules()) == synchronized
-    assert made.state_dict().keys() == network.state_dict().keys()
-    with use_team(Team()):
-        assert Compute(accelerator, "fp32", batch).synchronize_norms(network) is network

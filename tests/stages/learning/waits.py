@@ -5,16 +5,20 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 
+from attar.pipeline.team import Team
 from attar.stages.distill.feature_loss_settings import AnyLoss
 from attar.stages.learning.loss_watch import READ_STEPS, LossWatch
 from tests.support.engines.played_gpu import PLAYED, play_gpu
+from tests.support.processes.team_board import Board
 from tests.support.stages.training_cases import CASES, Case, open_training, take_step
 
 
@@ -48,10 +52,27 @@ def test_the_losses_are_read_together_and_the_first_bad_one_is_found() -> None:
     reads: list[tuple[int, int | None, int]] = []
     with play_gpu() as gpu:
         watch = LossWatch(PLAYED)
+        watch.interval = READ_STEPS
         for step in range(2 * READ_STEPS):
-            watch.read_at = float("inf")  # no matter how slow this machine is
+            watch.read_at = time.monotonic()  # no matter how slow this machine is
             watch.add(torch.tensor(float("nan") if step == READ_STEPS + 3 else 1.0).to(PLAYED))
             gpu.waits.clear()
             if watch.is_due():
                 reads.append((step, watch.read()[1], len(gpu.waits)))
     assert reads == [(READ_STEPS - 1, None, 1), (2 * READ_STEPS - 1, READ_STEPS - 4, 1)]
+
+
+@pytest.mark.parametrize(("passed", "steps"), [(0.2, 50), (1.0, 10), (2.5, 4), (60.0, 1)])
+def test_all_processes_read_after_the_same_step(passed: float, steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten steps took the first process so long; the clock of the other one says nothing."""
+    clock = iter([0.0, 0.0, passed, 3600.0])
+    monkeypatch.setattr("attar.stages.learning.loss_watch.time", SimpleNamespace(monotonic=lambda: next(clock)))
+    wire = Board()
+    with play_gpu():
+        team = [LossWatch(PLAYED, Team(rank, 2, wire)) for rank in range(2)]
+        for watch in team:
+            for _ in range(10):
+                watch.add(torch.tensor(1.0).to(PLAYED))
+            watch.read()
+    assert [watch.interval for watch in team] == [steps, steps]
+    assert not team[1].is_due()
