@@ -46,6 +46,7 @@ class Build(Stage[Engine]):
         "workspace",
         "hardware_compatibility",
         "version_compatible",
+        "cuda_graphs",
     )
     """Options of some runtimes, besides ``provider``, ``threads`` and ``profile``."""
 
@@ -73,6 +74,9 @@ class Build(Stage[Engine]):
     """Which GPUs besides the one that built it a TensorRT engine runs on."""
     version_compatible: bool = False
     """Whether later versions of TensorRT can run the engine."""
+    cuda_graphs: bool = False
+    """Whether TensorRT's kernels are recorded and then started together. It takes time off small
+    networks that are asked with the same shapes again and again."""
     tolerance: float | None = Field(None, gt=0)
     """Largest ``|model - engine|``, times the largest answer where that is above 1. Not set: 1e-3,
     and more where the runtime rounds otherwise than ONNX Runtime, which answers for the model: 1e-2

@@ -203,6 +203,10 @@ class GpuMemory:
         """Return the address of at least ``size`` bytes on the GPU."""
         return self.on_gpu.reserve(name, size)
 
+    def list_addresses(self) -> tuple[int, ...]:
+        """Return where tensors lie on the GPU."""
+        return tuple(address for address, _ in self.on_gpu.held.values())
+
     def stage(self, name: str, shape: Sequence[int], dtype: npt.DTypeLike) -> Array:
         """Return an array in pinned memory; its values are those of the last call."""
         size = math.prod(shape) * np.dtype(dtype).itemsize

@@ -43,6 +43,7 @@ class TensorRt(Runtime):
             "workspace",
             "hardware_compatibility",
             "version_compatible",
+            "cuda_graphs",
         }
     )
     precisions = frozenset({"fp32", "fp16", "int8"})
@@ -131,7 +132,8 @@ class TensorRt(Runtime):
         for file, found in headers.items():
             tensorrt_header.check_device(file, found, cuda.list_devices()[0])
             tensorrt_engine.probe_engine(self.module, self.title, file, hosted)
-        with tensorrt_engine.open_engines(self.module, files, hosted) as predictor:
+        recorded = bool(asked.options.get("cuda_graphs"))
+        with tensorrt_engine.open_engines(self.module, files, hosted, recorded) as predictor:
             yield predictor
 
     def find_device(self, provider: str | None) -> str:
@@ -149,7 +151,7 @@ class TensorRtRtx(TensorRt):
     compiled when it is loaded."""
 
     title = "TensorRT-RTX"
-    knows = frozenset({"profile", "compute", "workspace"})
+    knows = frozenset({"profile", "compute", "workspace", "cuda_graphs"})
     module = "tensorrt_rtx"
     library = "tensorrt-rtx"
     oldest = (1, 7)

@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from attar.engines.runtimes import child, cuda
+from attar.engines.runtimes.cuda_graph import RecordedCall
 from attar.engines.runtimes.tensorrt_header import AGAIN
 from attar.models.task import Predictor
 from attar.models.tensors import Array, Arrays, AxisRanges, TensorSpec, find_input_mismatch
@@ -162,26 +163,33 @@ def numpy_name(trt: Any, name: str, dtype: Any) -> str:
         ) from error
 
 
-def create_context(trt: Any, engine: Any) -> Any:
+def create_context(trt: Any, engine: Any, cuda_graphs: bool = False) -> Any:
     """Create what runs an engine; None if TensorRT cannot.
 
     TensorRT-RTX compiles kernels for a new shape in the background and answers by slower ones until
     then, so what is timed and proven would not be what answers later. Here a call waits for them.
+    It records CUDA graphs by itself.
     """
     strategies = getattr(trt, "DynamicShapesKernelSpecializationStrategy", None)
     if strategies is None:
         return engine.create_execution_context()
     config = engine.create_runtime_config()
     config.dynamic_shapes_kernel_specialization_strategy = strategies.EAGER
+    if cuda_graphs:
+        config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
     return engine.create_execution_context(config)
 
 
 class EngineSession:
     """One engine on one GPU, as a function of named arrays. Calls of several threads take turns."""
 
-    def __init__(self, trt: Any, engine: Any, memory: cuda.GpuMemory, log: Any) -> None:
-        self.engine, self.context, self.log = engine, create_context(trt, engine), log
-        self.memory, self.lock = memory, Lock()
+    def __init__(
+        self, trt: Any, engine: Any, memory: cuda.GpuMemory, log: Any, cuda_graphs: bool = False
+    ) -> None:
+        self.engine, self.context = engine, create_context(trt, engine, cuda_graphs)
+        self.log, self.memory, self.lock = log, memory, Lock()
+        is_recorded = cuda_graphs and not hasattr(trt, "CudaGraphStrategy")
+        self.recorded = RecordedCall(memory.driver, memory.stream) if is_recorded else None
         del engine
         try:
             if self.context is None:
@@ -206,7 +214,7 @@ class EngineSession:
             for spec in self.tensors.inputs:
                 self.copy_input(spec, inputs[spec.name])
             shapes = {spec: self.prepare_output(spec) for spec in self.tensors.outputs}
-            if not self.context.execute_async_v3(self.memory.stream):
+            if not self.start(inputs):
                 self.refuse("did not start the engine")
             staged = {
                 spec.name: self.memory.copy_from_gpu(spec.name, shape, spec.dtype)
@@ -214,6 +222,16 @@ class EngineSession:
             }
             self.memory.wait()
             return {name: array.copy() for name, array in staged.items()}
+
+    def start(self, inputs: Arrays) -> bool:
+        """Start the kernels, and return whether TensorRT did."""
+        if self.recorded is None:
+            return self.enqueue()
+        shapes = tuple(inputs[spec.name].shape for spec in self.tensors.inputs)
+        return self.recorded.start((shapes, self.memory.list_addresses()), self.enqueue)
+
+    def enqueue(self) -> bool:
+        return bool(self.context.execute_async_v3(self.memory.stream))
 
     def check_inputs(self, inputs: Arrays) -> None:
         if mismatch := find_input_mismatch(self.tensors.inputs, inputs, self.tensors.ranges):
@@ -239,12 +257,14 @@ class EngineSession:
         """While the memory that the engine was told of and the GPU's context, made that of this
         thread, are still there."""
         self.memory.make_current()
+        if self.recorded is not None:
+            self.recorded.close()
         del self.context, self.engine
 
 
 @contextmanager
 def open_engines(
-    module: str, files: Mapping[str, Path], hosted: bool = False
+    module: str, files: Mapping[str, Path], hosted: bool = False, cuda_graphs: bool = False
 ) -> Iterator[Predictor]:
     """Engines that were checked, on the first GPU."""
     trt = import_tensorrt(module)
@@ -255,7 +275,9 @@ def open_engines(
         for name, file in files.items():
             memory = cuda.GpuMemory(driver, context)
             stack.callback(memory.close)
-            graphs[name] = EngineSession(trt, load_engine(runtime, log, file), memory, log)
+            graphs[name] = EngineSession(
+                trt, load_engine(runtime, log, file), memory, log, cuda_graphs
+            )
             stack.callback(graphs[name].close)
         yield Predictor(dict(graphs))
 

@@ -163,9 +163,10 @@ LIBRARY = SimpleNamespace(nptype=numpy_type, TensorIOMode=SimpleNamespace(INPUT=
 LOG = SimpleNamespace(errors=["no\n  kernel"])
 
 
-def session(engine: DoublingEngine) -> tuple[EngineSession, HostDriver]:
+def session(engine: DoublingEngine, cuda_graphs: bool = False) -> tuple[EngineSession, HostDriver]:
     host = HostDriver()
-    return EngineSession(LIBRARY, engine, cuda.GpuMemory(cuda.CudaDriver(host), ctypes.c_void_p(77)), LOG), host
+    memory = cuda.GpuMemory(cuda.CudaDriver(host), ctypes.c_void_p(77))
+    return EngineSession(LIBRARY, engine, memory, LOG, cuda_graphs), host
 
 
 def test_a_session_answers_whatever_the_batch_and_gives_everything_back() -> None:
@@ -179,6 +180,37 @@ def test_a_session_answers_whatever_the_batch_and_gives_everything_back() -> Non
     predict.close()
     predict.memory.close()
     assert host.given == {}
+
+
+def test_kernels_are_recorded_where_that_is_asked_for() -> None:
+    """Of two calls of one shape the second is recorded; a third starts no kernel by itself."""
+    predict, host = session(DoublingEngine(), cuda_graphs=True)
+    for call in range(4):
+        x = np.full((2, 3), call, np.float32)
+        assert smoke.floats(predict({"x": x})["y"]).tolist() == (2 * x).tolist()
+    assert host.calls.count("cuStreamBeginCapture_v2") == 1
+    assert host.calls.count("cuGraphLaunch") == 3
+    larger = np.ones((8, 3), np.float32)
+    assert smoke.floats(predict({"x": larger})["y"]).tolist() == (2 * larger).tolist()
+    assert host.graphs == {}
+    for _ in range(2):
+        predict({"x": larger})
+    assert host.graphs
+    predict.close()
+    predict.memory.close()
+    assert host.graphs == {}
+    assert host.given == {}
+
+
+def test_tensorrt_rtx_records_by_itself() -> None:
+    config, asked = SimpleNamespace(), list[object]()
+    engine = SimpleNamespace(create_runtime_config=lambda: config, create_execution_context=asked.append)
+    strategies = {"DynamicShapesKernelSpecializationStrategy": SimpleNamespace(EAGER="eager")}
+    library = SimpleNamespace(**strategies, CudaGraphStrategy=SimpleNamespace(WHOLE_GRAPH_CAPTURE="whole"))
+    tensorrt_engine.create_context(library, engine)
+    assert not hasattr(config, "cuda_graph_strategy")
+    tensorrt_engine.create_context(library, engine, cuda_graphs=True)
+    assert config.cuda_graph_strategy == "whole"
 
 
 def test_a_missing_wait_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,10 @@ class HostDriver:
         self.calls: list[str] = []
         self.pending: list[Callable[[], object]] = []
         """Copies and computations, in order. None of them is done before the stream is waited for."""
+        self.before: list[Callable[[], object]] = []
+        """What was pending when the recording of a graph began."""
+        self.graphs: dict[int, list[Callable[[], object]]] = {}
+        """What was recorded, and is not given back."""
 
     def __getattribute__(self, name: str) -> Any:
         found = object.__getattribute__(self, name)
@@ -80,6 +84,33 @@ class HostDriver:
         return 0
 
     def cuStreamDestroy_v2(self, stream: Any) -> int:  # noqa: N802
+        return 0
+
+    def cuStreamBeginCapture_v2(self, stream: Any, mode: Any) -> int:  # noqa: N802
+        self.before, self.pending = self.pending, []
+        return 0
+
+    def cuStreamEndCapture(self, stream: Any, graph: Any) -> int:  # noqa: N802
+        graph._obj.value = next(NUMBERS)
+        self.graphs[graph._obj.value] = self.pending
+        self.pending = self.before
+        return 0
+
+    def cuGraphInstantiateWithFlags(self, made: Any, graph: Any, flags: Any) -> int:  # noqa: N802
+        made._obj.value = next(NUMBERS)
+        self.graphs[made._obj.value] = self.graphs[graph.value]
+        return 0
+
+    def cuGraphLaunch(self, made: Any, stream: Any) -> int:  # noqa: N802
+        self.pending += self.graphs[made.value]
+        return 0
+
+    def cuGraphDestroy(self, graph: Any) -> int:  # noqa: N802
+        del self.graphs[graph.value]
+        return 0
+
+    def cuGraphExecDestroy(self, made: Any) -> int:  # noqa: N802
+        del self.graphs[made.value]
         return 0
 
     def cuMemAlloc_v2(self, address: Any, size: Any) -> int:  # noqa: N802
