@@ -29,6 +29,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
 
+from benchmarks._gpu_log import Log, wait_for
+
 ROOT = Path(__file__).parent.parent
 STORE = ".attar-cuda"
 CORE = ("pydantic", "click", "rich", "filelock", "safetensors", "onnxruntime")
@@ -193,25 +195,28 @@ def run(step: Step, limit: float) -> Result:
 def call(arguments: Sequence[str], limit: float) -> tuple[int | None, tuple[str, ...]]:
     """Return the exit code, None where the limit ended it, and the last lines that were printed.
 
-    What the command started and left behind is ended: it would hold memory of the GPU.
+    What it prints is shown meanwhile. What it started and left behind is ended: it would hold
+    memory of the GPU.
     """
-    command = [sys.executable, *arguments]
-    with tempfile.TemporaryFile() as log:
+    command, environment = [sys.executable, *arguments], os.environ | {"PYTHONUNBUFFERED": "1"}
+    with tempfile.TemporaryFile() as file:
+        log = Log(file.fileno())
         started = subprocess.Popen(
-            command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            command,
+            cwd=ROOT,
+            env=environment,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
         try:
-            code = started.wait(limit)
-        except subprocess.TimeoutExpired:
-            code = None
+            code = wait_for(started, log, limit)
         finally:
             with suppress(ProcessLookupError):  # the usual end: none is left
                 os.killpg(started.pid, signal.SIGKILL)
             started.wait()
-        log.seek(0)
-        printed = log.read().decode(errors="replace")
-    print(printed, flush=True)
-    return code, tuple(printed.splitlines()[-LINES:])
+        log.show_news()
+    return code, tuple(log.text.splitlines()[-LINES:])
 
 
 def is_left_out(step: Step, limit: float) -> bool:

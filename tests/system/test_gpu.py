@@ -12,7 +12,7 @@ from torch.autograd.profiler_util import FunctionEventAvg
 from attar.engines.runtimes import cuda
 from attar.pipeline.core.stage import Device
 from attar.pipeline.keys import machine
-from benchmarks import _gpu_steps, _gpu_task, _on_cuda, gpu
+from benchmarks import _gpu_log, _gpu_steps, _gpu_task, _on_cuda, gpu
 from benchmarks.gpu import Result, Step
 from tests.support.engines.cuda_host import HostDriver
 
@@ -61,6 +61,20 @@ def test_what_a_step_prints_is_on_the_page(monkeypatch: pytest.MonkeyPatch) -> N
     (result,) = gpu.results(None)
     assert result.printed == ("one", "two")
     assert gpu.page("NVIDIA L4", "2026-11-28", [result]).endswith("## told\n\n```\none\ntwo\n```\n")
+
+
+def test_a_long_step_is_heard_of_while_it_runs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = "import time; print('one'); time.sleep(1); print('two')"
+    monkeypatch.setattr(_gpu_log, "NEWS_SECONDS", 0.2)
+    monkeypatch.setattr(gpu, "STEPS", (Step("long", (), ("-c", code)),))
+    (result,) = gpu.results(None)
+    assert result.printed == ("one", "two")
+    lines = capsys.readouterr().out.splitlines()
+    silent = [place for place, line in enumerate(lines) if line.startswith("   ... ")]
+    assert [line for line in lines if not line.startswith("   ... ")] == ["== long", "one", "two"]
+    assert any(lines.index("one") < place < lines.index("two") for place in silent)
 
 
 def test_what_a_stopped_step_started_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
