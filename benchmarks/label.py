@@ -58,9 +58,7 @@ def pair(asking: ShardLabeller, number: int) -> tuple[float, float]:
     shard = Shard("train", number, 0)
     prepared = list(asking.iterate_chunks(shard))
     calls = {
-        "label": lambda: asking.label_shard(
-            shard, asking.iterate_chunks(shard), lambda rows: None
-        ),
+        "label": lambda: asking.label_shard(shard, asking.iterate_chunks(shard), lambda rows: None),
         "bare": lambda: bare(asking.predict, prepared),
     }
     order = sorted(calls, reverse=bool(number % 2))

@@ -27,11 +27,11 @@ from attar.models.splits.cache import find_cache_folder
 from attar.models.task import Task
 from attar.pipeline.keys import machine
 from attar.stages.learning.compute import open_compute
-from attar.stages.loading import open_loader
 from attar.stages.learning.loop import FreshViews
 from attar.stages.learning.objective import LabelObjective
 from attar.stages.learning.settings import TrainingSettings
 from attar.stages.learning.training import Training
+from attar.stages.loading import open_loader
 from benchmarks._drawings import Drawings, make_pictures
 
 GOAL = 1.1

@@ -37,8 +37,8 @@ from attar.pipeline.keys import machine
 from attar.stages.artifacts import Answers, Weights
 from attar.stages.distill.loss_settings import Kd
 from attar.stages.distill.stage import Distill
-from attar.stages.label.shards import Shard
 from attar.stages.label.labelling import LabelProgress
+from attar.stages.label.shards import Shard
 from attar.stages.label.stage import Label
 
 FIGURE = Path(__file__).parent.parent / "docs" / "figures" / "scale.svg"

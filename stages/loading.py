@@ -192,7 +192,6 @@ class BatchClock:
             started = done
 
 
-
 def choose_workers(read: Callable[[], object], chunks: float) -> int:
     """Return the number of workers where none is set: none if preparing so many chunks takes a
     short time, estimated by ``read``, which prepares one."""

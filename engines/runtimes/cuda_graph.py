@@ -11,7 +11,7 @@ from ctypes import byref, c_int, c_uint64, c_void_p
 from attar.engines.runtimes.cuda import CudaDriver
 from attar.pipeline.core.errors import StageError
 
-THREAD_LOCAL = 1  # CU_STREAM_CAPTURE_MODE_THREAD_LOCAL: other threads may do meanwhile what they want
+THREAD_LOCAL = 1  # CU_STREAM_CAPTURE_MODE_THREAD_LOCAL: other threads may go on as they want
 
 
 class RecordedCall:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from errno import EMLINK, ENOTSUP, EPERM, EXDEV
 from pathlib import Path
@@ -18,7 +18,7 @@ from attar.models.checks import task as task_check
 from attar.models.generation import find_decoding
 from attar.models.mixing import Mixing, MixKind, check_mixing
 from attar.models.sample_order import CHUNK, digest_order
-from attar.models.task import Predictor, SplitName, Task, load_task
+from attar.models.task import Predictor, Task, load_task
 from attar.pipeline import team
 from attar.pipeline.core.errors import StageError
 from attar.pipeline.core.file_cache import is_intact, open_file_cache
@@ -190,7 +190,6 @@ class Label(Stage[Answers]):
                 "PyTorch, but computed as it is written; leave precision out"
             )
         return teacher.open(device=self.device)
-
 
 
 def check_teacher_inputs(task: Task, teacher: Model) -> None:

@@ -28,9 +28,9 @@ def synchronize_norms(module: nn.Module, compute: Compute, wanted: bool | None) 
     device, has_few = compute.accelerator.device.type, compute.part <= FEW_SAMPLES
     if wanted and device != "cuda":
         raise StageError(
-            f"synchronize_norms = true needs GPUs, for torch's SyncBatchNorm runs on nothing else, "
-            f"and this is the {device}; leave it out, set a larger batch, or take a network without "
-            "batch normalization"
+            "synchronize_norms = true needs GPUs, for torch's SyncBatchNorm runs on nothing else, "
+            f"and this is the {device}; leave it out, set a larger batch, or take a network "
+            "without batch normalization"
         )
     if wanted or (wanted is None and has_few and device == "cuda"):
         return cast(nn.Module, nn.SyncBatchNorm.convert_sync_batchnorm(module))  # type: ignore[no-untyped-call]  # torch's has no types

@@ -18,9 +18,9 @@ from attar.pipeline import team
 from attar.pipeline.core.stage import Facts, open_scratch
 from attar.stages.artifacts import Answers
 from attar.stages.learning import checkpoint
-from attar.stages.learning.compute import open_compute
 from attar.stages.learning.batch_norms import synchronize_norms
 from attar.stages.learning.batch_plan import ViewSchedule
+from attar.stages.learning.compute import open_compute
 from attar.stages.learning.objective import Objective
 from attar.stages.learning.recomputation import recompute_blocks
 from attar.stages.learning.settings import TrainingSettings

@@ -63,9 +63,7 @@ def test_what_a_step_prints_is_on_the_page(monkeypatch: pytest.MonkeyPatch) -> N
     assert gpu.page("NVIDIA L4", "2026-11-28", [result]).endswith("## told\n\n```\none\ntwo\n```\n")
 
 
-def test_a_long_step_is_heard_of_while_it_runs(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_long_step_is_heard_of_while_it_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     code = "import time; print('one'); time.sleep(1); print('two')"
     monkeypatch.setattr(_gpu_log, "NEWS_SECONDS", 0.2)
     monkeypatch.setattr(gpu, "STEPS", (Step("long", (), ("-c", code)),))

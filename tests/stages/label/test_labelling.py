@@ -69,9 +69,10 @@ class Broken(Points):
 
 class Breaking(InMemory):
     def take(self, indices: npt.NDArray[np.int64]) -> Batch:
-        if 4711 in indices and Broken.how == "killed":
+        is_labelled = len(indices) in (1, views.CHUNK)  # the checks of a task read other numbers of samples
+        if is_labelled and 4711 in indices and Broken.how == "killed":
             os.kill(os.getpid(), signal.SIGKILL)
-        if 4711 in indices:
+        if is_labelled and 4711 in indices:
             raise ValueError("cut off after 100 bytes")
         return super().take(indices)
 
