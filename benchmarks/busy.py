@@ -112,13 +112,15 @@ def measure_step(count: int = 20) -> float:
     with open_compute(settings, module, "student", 2) as compute:
         parts = (LabelObjective(), FreshViews(0), "student", nn.Module(), compute)
         training = Training(settings, task, module, *parts)
-        images = {"image": np.zeros((2, 3, TINY, TINY), np.float32)}
+        images = task.example(np.random.default_rng(0), batch=2)
         batch = ViewBatch(np.arange(2), images, {"label": np.arange(2)})
-        training.train_step(batch, 0, 1, 0)  # the first allocates
-        taken = count_cpu_seconds(
-            lambda: [training.train_step(batch, 0, 1, step) for step in range(count)]
-        )
-    return taken / count
+
+        def take_steps() -> None:
+            for step in range(count):
+                training.train_step(batch, 0, 1, step)
+
+        take_steps()  # the first allocates
+        return count_cpu_seconds(take_steps) / count
 
 
 def report(costs: HostCosts) -> None:
