@@ -57,6 +57,22 @@ def encode_json(value: Any, indent: int | None = None) -> str:
         raise StoreError(f"facts must be finite JSON values: {error}") from error
 
 
+def read_json(path: Path) -> Any:
+    """Return the value in a file; None if it is missing or damaged: for what only saves time."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a file, which readers see as it was or whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_bytes(content)
+    temporary.replace(path)
+
+
 def measure_size(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 

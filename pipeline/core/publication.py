@@ -44,6 +44,10 @@ class Publication(BaseModel):
     facts: dict[str, Any]
 
     @property
+    def key(self) -> str:
+        return str(self.record["key"])
+
+    @property
     def digest(self) -> str:
         return str(self.record["digest"])
 

@@ -57,6 +57,8 @@ class RemoteFile:
     """Bytes."""
     changed: datetime
     """When it was last written, by the server's clock."""
+    tag: str
+    """The server's name for its content; another content has another."""
 
 
 class RemoteFiles:
@@ -147,7 +149,9 @@ class RemoteFiles:
         with self._explain_errors():
             found = self.library.list(self.server, folder, chunk_size=1000).collect()
         return [
-            RemoteFile(Path(each["path"]).name, each["size"], each["last_modified"])
+            RemoteFile(
+                Path(each["path"]).name, each["size"], each["last_modified"], each["e_tag"] or ""
+            )
             for each in found
         ]
 

@@ -1,6 +1,7 @@
 """A store that machines share: a bucket holds what any of them made, a folder is its cache here.
 
-records/KEY.json      the `Publication` of an artifact; it is written last, and the first one stays
+records/KEY.json      what is said of an artifact, see ``published_records``
+index/SHA256          many of these records in one file, see ``record_index``
 objects/SHA256        the files of all artifacts, each content once
 recipes/              the keys that each recipe used last, so that `attar gc` keeps them
 cluster/              what a search and its nodes tell each other while it runs
@@ -11,27 +12,22 @@ which nothing changed asks the server nothing. Files are fetched when a stage re
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from attar.pipeline.core.disk import encode_json, explain_disk_errors
 from attar.pipeline.core.errors import CorruptArtifactError, RecipeError
-from attar.pipeline.core.publication import Entry, Publication, read_publication
+from attar.pipeline.core.publication import Entry, Publication
+from attar.pipeline.core.published_records import PublishedRecords
 from attar.pipeline.core.remote_files import RemoteFiles, is_url, run_parallel
-from attar.pipeline.core.remote_notes import TOLD, list_used
+from attar.pipeline.core.shared_garbage import find_garbage, object_path
 from attar.pipeline.core.stage import A, Artifact
 from attar.pipeline.core.store import Store
 from attar.pipeline.core.store_format import STORE_VERSION
-
-GRACE = timedelta(days=1)
-"""What is younger stays: another machine may be about to publish or to use it."""
 
 
 def open_store(place: str | Path, cache: Path | None = None) -> Store:
@@ -57,17 +53,7 @@ class SharedStore(Store):
         super().__init__(root)
         self.remote = RemoteFiles(url)
         self.seen = f"remote/{hashlib.sha256(self.remote.url.encode()).hexdigest()[:16]}"
-        self.known: dict[str, Publication] = {}
-
-    def find_published(self, key: str) -> Publication | None:
-        """Return what the shared store says of an artifact. Raises CorruptArtifactError."""
-        if key not in self.known:
-            noted = self.read_note(f"{self.seen}/{key}.json")
-            text = json.dumps(noted).encode() if noted else self.remote.read(record_path(key))
-            if text is None:
-                return None
-            self.known[key] = read_publication(key, text, self.remote.url)
-        return self.known[key]
+        self.published = PublishedRecords(self.remote, self.root / self.seen)
 
     def find(self, kind: type[A], key: str) -> A | None:
         """Return the finished artifact of this machine or of another. The files of the latter are
@@ -76,21 +62,21 @@ class SharedStore(Store):
             if super().record(key) is not None:
                 return super().find(kind, key)
         except CorruptArtifactError:
-            if self.find_published(key) is None:
+            if self.published.find(key) is None:
                 raise
-        made = self.find_published(key)
+        made = self.published.find(key)
         if made is None:
             return None
         return kind.create(key, made.digest, self.folder(key), made.facts)
 
     def record(self, key: str) -> dict[str, Any] | None:
         record = super().record(key)
-        if record is None and (made := self.find_published(key)) is not None:
+        if record is None and (made := self.published.find(key)) is not None:
             return made.record
         return record
 
     def read_facts(self, key: str) -> dict[str, Any]:
-        made = None if self.folder(key).exists() else self.find_published(key)
+        made = None if self.folder(key).exists() else self.published.find(key)
         return super().read_facts(key) if made is None else made.facts
 
     def fetch(self, key: str) -> None:
@@ -110,13 +96,13 @@ class SharedStore(Store):
         try:
             super().verify(artifact)
         except CorruptArtifactError:
-            made = self.find_published(artifact.key)
+            made = self.published.find(artifact.key)
             if made is None or made.digest != artifact.digest:
                 raise
             self._download(artifact.key, anew=True)
 
     def _download(self, key: str, *, anew: bool) -> None:
-        made = self.find_published(key)
+        made = self.published.find(key)
         if made is None:
             raise CorruptArtifactError(f"{key[:12]} is gone from {self.root} and {self.remote.url}")
         work = self.root / "work" / key
@@ -150,23 +136,18 @@ class SharedStore(Store):
 
     def _withdraw(self, key: str, digest: str) -> None:
         """Delete the record of a damaged artifact, and the damaged file."""
-        self.remote.delete([record_path(key), object_path(digest)])
-        self._forget_published(key)
-
-    def _forget_published(self, key: str) -> None:
-        self.known.pop(key, None)
-        (self.root / self.seen / f"{key}.json").unlink(missing_ok=True)
+        self.published.delete([key])
+        self.remote.delete([object_path(digest)])
 
     def share(self, kind: type[A], artifact: A) -> A:
         """Publish an artifact unless its key is published. Return the published one."""
         key = artifact.key
-        note = f"{self.seen}/{key}.json"
-        if self.read_note(note) is not None:
+        if self.published.is_noted(key):
             return artifact
-        made = self._find_sound(key) or self._publish(artifact)
+        made = self.published.find_sound(key) or self._publish(artifact)
         if made.digest != artifact.digest:  # another machine was first
             super().discard(key)
-        self.write_note(note, made.model_dump())
+        self.published.note(made)
         return kind.create(key, made.digest, self.folder(key), made.facts)
 
     def _publish(self, artifact: Artifact) -> Publication:
@@ -175,12 +156,11 @@ class SharedStore(Store):
         made = Publication(store=STORE_VERSION, record=record, facts=self.read_facts(artifact.key))
         paths = {digest: artifact.root / name for name, digest in made.files.items()}
         run_parallel(lambda digest: self._send_file(digest, paths[digest]), list(paths))
-        if self.remote.add(record_path(artifact.key), made.encode()):
-            self.known[artifact.key] = made
+        if self.published.add(made):
             return made
-        first = self._find_sound(artifact.key)
+        first = self.published.find_sound(artifact.key)
         if first is None:  # it is damaged
-            self._delete_published({artifact.key})
+            self.published.delete([artifact.key])
             return self._publish(artifact)
         return first
 
@@ -191,7 +171,7 @@ class SharedStore(Store):
     def discard(self, key: str) -> None:
         """Delete an artifact here, and ask the server anew when it is needed."""
         super().discard(key)
-        self._forget_published(key)
+        self.published.forget(key)
 
     def write_note(self, name: str, value: Any) -> None:
         """Write a note here; the keys that a recipe used last are published too."""
@@ -204,8 +184,8 @@ class SharedStore(Store):
     def entries(self) -> list[Entry]:
         """Return every artifact here and in the shared store, newest first."""
         entries = {entry.key: entry for entry in self.list_local()}
-        for key, made in self._list_published(lambda key: key not in entries).items():
-            if made is not None:
+        for key, made in self.published.read_all().items():
+            if made is not None and key not in entries:
                 entries[key] = Entry(key, self.folder(key), made.record)
         return sorted(
             entries.values(), key=lambda entry: str(entry.record["made"]["date"]), reverse=True
@@ -215,74 +195,12 @@ class SharedStore(Store):
         here = [entry for entry in self.list_local() if entry.key.startswith(prefix)]
         return here[0] if len(here) == 1 else super().match(prefix)
 
-    def _list_published(self, is_wanted: Callable[[str], bool]) -> dict[str, Publication | None]:
-        """Return the publications by key; None for one that is damaged."""
-        keys = [Path(file.name).stem for file in self.remote.list("records")]
-        wanted = [key for key in keys if is_wanted(key)]
-        unseen = [key for key in wanted if not self._is_noted(key)]
-        texts = self.remote.read_all([record_path(key) for key in unseen])
-        for key, text in zip(unseen, texts, strict=True):
-            with contextlib.suppress(CorruptArtifactError):
-                if text is not None:
-                    self.known[key] = read_publication(key, text, self.remote.url)
-        return {key: self._find_sound(key) for key in wanted}
-
-    def _is_noted(self, key: str) -> bool:
-        return key in self.known or (self.root / self.seen / f"{key}.json").exists()
-
-    def _find_sound(self, key: str) -> Publication | None:
-        try:
-            return self.find_published(key)
-        except CorruptArtifactError:
-            return None
-
     def collect(self, *, dry_run: bool) -> Iterator[tuple[str, int]]:
         """Collect here as `Store` does. In the shared store delete what no recipe of any machine
         used last, older than a day."""
         yield from super().collect(dry_run=dry_run)
-        yield from self._collect_remote(dry_run=dry_run)
-        used = self.used()
-        for note in (self.root / self.seen).glob("*.json"):
-            if note.stem not in used and not dry_run:
-                self._forget_published(note.stem)
-
-    def _collect_remote(self, *, dry_run: bool) -> Iterator[tuple[str, int]]:
-        before = datetime.now(UTC) - GRACE
-        old = [file for file in self.remote.list("records") if file.changed < before]
-        doomed = {Path(file.name).stem for file in old} - self.used() - list_used(self.remote)
-        published = self._list_published(lambda _: True)
-        needed = {
-            digest
-            for key, made in published.items()
-            if made is not None and key not in doomed
-            for digest in made.files.values()
-        }
-        files = [file for file in self.remote.list("objects") if file.changed < before]
-        unneeded = {file.name: file.size for file in files if file.name not in needed}
-        objects = [object_path(digest) for digest in unneeded]
-        for key in sorted(doomed & published.keys()):
-            made = published[key]
-            digests = set() if made is None else {*made.files.values()}
-            slot = "damaged" if made is None else made.record["slot"]
-            yield f"shared {slot} {key[:12]}", sum(unneeded.pop(each, 0) for each in digests)
-        if unneeded:
-            yield f"{len(unneeded)} shared files of no artifact", sum(unneeded.values())
-        told = [file for file in self.remote.list(TOLD) if file.changed < before]
-        if told:
-            yield f"{len(told)} files of searches that were killed", sum(file.size for file in told)
+        garbage = find_garbage(self.published, self.used())
+        yield from garbage.describe()
         if not dry_run:
-            self._delete_published(doomed)
-            self.remote.delete([*objects, *(f"{TOLD}/{file.name}" for file in told)])
-
-    def _delete_published(self, keys: set[str]) -> None:
-        self.remote.delete([record_path(key) for key in keys])
-        for key in keys:
-            self._forget_published(key)
-
-
-def record_path(key: str) -> str:
-    return f"records/{key}.json"
-
-
-def object_path(digest: str) -> str:
-    return f"objects/{digest}"
+            garbage.delete_from(self.published)
+            self.published.forget_all_but(self.used())

@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -26,6 +25,8 @@ from attar.pipeline.core.disk import (
     explain_disk_errors,
     lock_folder,
     measure_size,
+    read_json,
+    replace_file,
 )
 from attar.pipeline.core.errors import CorruptArtifactError, StoreError
 from attar.pipeline.core.publication import RECORDED, Entry
@@ -274,17 +275,10 @@ class Store:
 
     def read_note(self, name: str) -> Any:
         """Return a note of the planner; None if it is missing or damaged: notes only save time."""
-        try:
-            return json.loads((self.root / name).read_text(encoding="utf-8"))
-        except (FileNotFoundError, ValueError):
-            return None
+        return read_json(self.root / name)
 
     def write_note(self, name: str, value: Any) -> None:
         if self.read_note(name) == value:
             return
-        path = self.root / name
         with explain_disk_errors(self.root):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_name(f".{path.name}.{os.getpid()}")
-            temporary.write_text(encode_json(value), encoding="utf-8")
-            temporary.replace(path)
+            replace_file(self.root / name, encode_json(value).encode())

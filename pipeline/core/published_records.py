@@ -1,0 +1,92 @@
+"""The records of a shared store, and in the cache those that this machine has seen.
+
+records/KEY.json   the `Publication` of an artifact; it is written last, and the first one stays
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Container, Iterable
+from pathlib import Path
+
+from attar.pipeline.core.disk import encode_json, explain_disk_errors, read_json, replace_file
+from attar.pipeline.core.errors import CorruptArtifactError
+from attar.pipeline.core.publication import Publication, read_publication
+from attar.pipeline.core.record_index import RecordIndex
+from attar.pipeline.core.remote_files import RemoteFiles
+
+
+class PublishedRecords:
+    """``folder``, in the cache, notes the publications that this machine goes on with: of these
+    the server is not asked again."""
+
+    def __init__(self, remote: RemoteFiles, folder: Path) -> None:
+        self.remote, self.folder = remote, folder
+        self.index = RecordIndex(remote, folder / "records.index")
+        self.known: dict[str, Publication] = {}
+
+    def find(self, key: str) -> Publication | None:
+        """Return what the shared store says of an artifact. Raises CorruptArtifactError."""
+        if key not in self.known:
+            noted = read_json(self._note(key))
+            text = json.dumps(noted).encode() if noted else self.remote.read(record_path(key))
+            if text is None:
+                return None
+            self.known[key] = read_publication(key, text, self.remote.url)
+        return self.known[key]
+
+    def find_sound(self, key: str) -> Publication | None:
+        """Return the same; None for a damaged record, too."""
+        try:
+            return self.find(key)
+        except CorruptArtifactError:
+            return None
+
+    def read_all(self) -> dict[str, Publication | None]:
+        """Return what the shared store says now of all artifacts; None for a damaged record."""
+        texts = self.index.read_records()
+        found = {key: self._read_sound(key, text) for key, text in texts.items()}
+        self.known |= {key: made for key, made in found.items() if made is not None}
+        return found
+
+    def _read_sound(self, key: str, text: bytes) -> Publication | None:
+        try:
+            return read_publication(key, text, self.remote.url)
+        except CorruptArtifactError:
+            return None
+
+    def add(self, made: Publication) -> bool:
+        """Publish a record unless there is one. Return whether this published it."""
+        if not self.remote.add(record_path(made.key), made.encode()):
+            return False
+        self.known[made.key] = made
+        return True
+
+    def delete(self, keys: Iterable[str]) -> None:
+        self.remote.delete([record_path(key) for key in keys])
+        for key in keys:
+            self.forget(key)
+
+    def is_noted(self, key: str) -> bool:
+        return read_json(self._note(key)) is not None
+
+    def note(self, made: Publication) -> None:
+        with explain_disk_errors(self.folder):
+            replace_file(self._note(made.key), encode_json(made.model_dump()).encode())
+
+    def forget(self, key: str) -> None:
+        """Ask the server anew when this artifact is needed."""
+        self.known.pop(key, None)
+        self._note(key).unlink(missing_ok=True)
+
+    def forget_all_but(self, used: Container[str]) -> None:
+        for note in self.folder.glob("*.json"):
+            if note.stem not in used:
+                self.forget(note.stem)
+
+    def _note(self, key: str) -> Path:
+        return self.folder / f"{key}.json"
+
+
+def record_path(key: str) -> str:
+    return f"records/{key}.json"
