@@ -21,6 +21,8 @@ def run(
     device: str = "auto",
     against: str | Path | None = None,
     trusted: str | Path | None = None,
+    store_trusted: str | Path | None = None,
+    store_key: str | Path | None = None,
 ) -> list[Record]:
     """Make or reuse every slot of a recipe and return a record of each.
 
@@ -28,13 +30,16 @@ def run(
     of it, and all files are fetched, so that the ``path`` of every record is there.
     ``overrides`` are ``slot.field=value`` with TOML values. ``against`` is the bundle in production
     that the engine is compared with; ``trusted`` is a file of keys, one of which must have signed
-    that bundle. A mistake in the recipe raises RecipeError. A slot that failed or was refused is a
+    that bundle. ``store_trusted`` is a file of keys, one of which must have signed what is taken from
+    a store at a URL, and ``store_key`` the key that signs what is published there. A mistake in the
+    recipe raises RecipeError. A slot that failed or was refused is a
     record with an ``error``, and slots that depend on it are ``skipped``.
     """
-    production, keys, folder = (
-        None if path is None else Path(path) for path in (against, trusted, cache)
+    production, keys, *files = (
+        None if path is None else Path(path)
+        for path in (against, trusted, cache, store_trusted, store_key)
     )
-    stored = open_store(store, folder)
+    stored = open_store(store, *files)
     workspace = open_workspace(
         str(recipe), SLOTS, stored, overrides, targets, device, production, keys
     )

@@ -6,9 +6,10 @@ from __future__ import annotations
 from errno import EXDEV
 from pathlib import Path
 
-from attar.bundle import checksums, signatures
+from attar.bundle import checksums
 from attar.bundle.opening import check_finished_engine, check_gates
 from attar.bundle.verified import open_sealed
+from attar.pipeline.core import signing_keys
 from attar.pipeline.core.errors import RecipeError, StoreError
 from attar.pipeline.core.stage import Facts
 
@@ -30,11 +31,11 @@ def sign_bundle(path: str | Path, key: str | Path) -> Facts:
             f"{bundle} is in a store, which is never changed; sign the copy that "
             f"{checksums.DELIVER} makes"
         )
-    private = signatures.read_private_key(Path(key))
+    private = signing_keys.read_private_key(Path(key), "attar sign BUNDLE --key")
     checked = open_sealed(bundle, checks=[check_gates, check_finished_engine])
     manifest, seal = checked.manifest, checked.seal
     write_signature(bundle, private.sign(seal.content))
-    fingerprint = signatures.compute_fingerprint(private.public_key())
+    fingerprint = signing_keys.compute_fingerprint(private.public_key())
     return {
         "bundle": manifest.name,
         "files": len(seal.sums),
@@ -65,9 +66,3 @@ def write_signature(bundle: Path, signature: bytes) -> None:
         raise StoreError(f"cannot sign {bundle}: {said}") from error
     finally:
         partial.unlink(missing_ok=True)
-
-
-def open_to_others(key: str | Path) -> str | None:
-    """What its group or everybody may do with it: ``read``, ``write`` or nothing."""
-    mode = Path(key).stat().st_mode
-    return "read" if mode & 0o044 else "write" if mode & 0o022 else None

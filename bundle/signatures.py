@@ -2,34 +2,22 @@
 every file.
 
 A signature is ``SHA256SUMS.sig``, 64 raw bytes, and keys are PEM, so that openssl makes and
-verifies all of it too. Needs the library cryptography, which is imported only where a key is given.
+verifies all of it too.
 """
 
 from __future__ import annotations
 
-import hashlib
-import re
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from attar.bundle.checksums import LENGTH, SIGNATURE, Checksums
-from attar.pipeline.core.errors import InvalidBundleError, MissingDependencyError, RecipeError
-
-if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import (
-        Ed25519PrivateKey,
-        Ed25519PublicKey,
-    )
-
-BEGIN = b"-----BEGIN "
-BLOCK = re.compile(
-    rb"^-----BEGIN ([A-Z0-9 ]+)-----\s.*?^-----END \1-----\s*?$", re.DOTALL | re.MULTILINE
+from attar.pipeline.core.errors import InvalidBundleError
+from attar.pipeline.core.signing_keys import (
+    compute_fingerprint,
+    is_by,
+    read_public_keys,
+    require_library,
 )
-PUBLIC = "PUBLIC KEY"
-GENERATE = "`openssl genpkey -algorithm ed25519 -out private.pem` makes one"
-TO_PUBLIC = "`openssl pkey -in private.pem -pubout -out public.pem` makes one"
 
 
 def verify_signature(bundle: Path, seal: Checksums, trusted: Path) -> Checksums:
@@ -51,100 +39,3 @@ def verify_signature(bundle: Path, seal: Checksums, trusted: Path) -> Checksums:
         f"{bundle} is signed by no key in {trusted} ({known}): it was changed since, or somebody "
         "else signed it"
     )
-
-
-def is_by(key: Ed25519PublicKey, signature: bytes, content: bytes) -> bool:
-    from cryptography.exceptions import InvalidSignature
-
-    try:
-        key.verify(signature, content)
-    except InvalidSignature:
-        return False
-    return True
-
-
-def compute_fingerprint(key: Ed25519PublicKey) -> str:
-    """The first 16 hex digits of SHA-256 of the raw public key."""
-    return hashlib.sha256(key.public_bytes_raw()).hexdigest()[:16]
-
-
-def read_public_keys(file: Path) -> Sequence[Ed25519PublicKey]:
-    """Of a file with one PEM block after another, and any other lines between them. Raises
-    InvalidBundleError unless all are Ed25519 keys, and
-    public: a block that cannot be read may be one that somebody meant to remove."""
-    try:
-        content = file.read_bytes()
-    except OSError as error:
-        raise InvalidBundleError(
-            f"the trusted keys {file} cannot be read: {error.strerror or error}"
-        ) from error
-    blocks = list(BLOCK.finditer(content))
-    if len(blocks) != content.count(BEGIN):
-        raise InvalidBundleError(
-            f"{file} has a PEM block that is broken or commented out; to trust a key no more "
-            "remove its block"
-        )
-    if not blocks:
-        raise InvalidBundleError(
-            f"{file} has no key; write public keys into it, in PEM, one after another; {TO_PUBLIC}"
-        )
-    return [read_public_key(file, block[0], block[1].decode()) for block in blocks]
-
-
-def read_public_key(file: Path, block: bytes, label: str) -> Ed25519PublicKey:
-    if label.endswith("PRIVATE KEY"):
-        raise InvalidBundleError(
-            f"{file} holds a private key, which belongs to the signer alone; give its public half; "
-            f"{TO_PUBLIC}"
-        )
-    if label != PUBLIC:
-        raise InvalidBundleError(f"{file} holds a {label}, expected a {PUBLIC}; {TO_PUBLIC}")
-    from cryptography.exceptions import UnsupportedAlgorithm
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-    from cryptography.hazmat.primitives.serialization import load_pem_public_key
-
-    try:
-        key = load_pem_public_key(block)
-    except (ValueError, UnsupportedAlgorithm) as error:
-        raise InvalidBundleError(f"{file} holds a {PUBLIC} that cannot be read: {error}") from error
-    if not isinstance(key, Ed25519PublicKey):
-        raise InvalidBundleError(
-            f"{file} holds a key of another kind than Ed25519, a {type(key).__name__}; {GENERATE}"
-        )
-    return key
-
-
-def read_private_key(file: Path) -> Ed25519PrivateKey:
-    """To sign with. Raises RecipeError unless the file holds one, and not encrypted;
-    MissingDependencyError without the library."""
-    require_library()
-    from cryptography.exceptions import UnsupportedAlgorithm
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-    from cryptography.hazmat.primitives.serialization import load_pem_private_key
-
-    try:
-        key = load_pem_private_key(file.read_bytes(), password=None)
-    except OSError as error:
-        raise RecipeError(f"the key {file} cannot be read: {error.strerror or error}") from error
-    except TypeError as error:  # it is encrypted
-        through = f"`openssl pkey -in {file} | attar sign BUNDLE --key /dev/stdin`"
-        raise RecipeError(
-            f"the key {file} is encrypted; {through} asks for its passphrase"
-        ) from error
-    except (ValueError, UnsupportedAlgorithm) as error:
-        raise RecipeError(f"{file} holds no private key in PEM; {GENERATE}") from error
-    if not isinstance(key, Ed25519PrivateKey):
-        raise RecipeError(
-            f"{file} holds a key of another kind than Ed25519, a {type(key).__name__}; {GENERATE}"
-        )
-    return key
-
-
-def require_library() -> None:
-    """Raises MissingDependencyError where it is not installed."""
-    try:
-        import cryptography  # noqa: F401  # only whether it is there
-    except ImportError as error:
-        raise MissingDependencyError(
-            "signatures need the library cryptography: pip install 'attar[sign]'"
-        ) from error

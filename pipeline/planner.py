@@ -107,7 +107,9 @@ class Planner:
             return Plan(slot, "run", f"damaged: {error}", deciders=deciders)
         if artifact:
             return Plan(slot, "reuse", "nothing that decides it changed", artifact)
-        return Plan(slot, "run", self._explain_change(slot, deciders), deciders=deciders)
+        distrust = self.store.explain_distrust(keys.compute_key(deciders))
+        reason = distrust or self._explain_change(slot, deciders)
+        return Plan(slot, "run", reason, deciders=deciders)
 
     def _find_kept(self, bound: SlotBinding, prefix: str) -> Artifact | None:
         """Return the artifact that the recipe pins to a slot. Raises RecipeError if it is another

@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from attar.cli.options import ALLOW_NATIVE, JSON, TRUSTED, VERBOSE, store_options
+from attar.cli.options import (
+    ALLOW_NATIVE,
+    JSON,
+    TRUSTED,
+    VERBOSE,
+    store_options,
+    warn_of_readers,
+)
 from attar.pipeline.core.errors import AttarError
 
 if TYPE_CHECKING:
@@ -63,13 +70,10 @@ def sign(bundle: Path, key: Path, as_json: bool) -> None:
 
     Exit code 4 if the bundle was changed or did not pass its gates.
     """
-    from attar.bundle.sign import open_to_others, sign_bundle
+    from attar.bundle.sign import sign_bundle
 
     facts = sign_bundle(bundle, key)
-    if allowed := open_to_others(key):
-        click.echo(
-            f"warning: {key} is a private key that others may {allowed}; chmod 600 it", err=True
-        )
+    warn_of_readers(key)
     print_facts(facts, f"{bundle} is signed", as_json)
 
 

@@ -17,36 +17,66 @@ if TYPE_CHECKING:
 C = TypeVar("C", bound=Callable[..., Any])
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
+STORE_FILES = ("cache", "store_trusted", "store_key")
+"""Parameters that `open_store` takes beside the place."""
 
 
 def open_option_store(
     context: click.Context, parameter: click.Parameter, place: str
 ) -> Store | None:
-    """Open what ``--store`` and ``--cache`` name. Raises RecipeError for a wrong URL."""
+    """Open what ``--store`` and the options beside it name. Raises RecipeError for a wrong URL."""
     from attar.pipeline.core.remote_files import is_url
     from attar.pipeline.core.shared_store import open_store
 
     if context.resilient_parsing:
         return None
     folder = place if is_url(place) else FOLDER.convert(place, parameter, context)
-    return open_store(folder, context.meta.get("cache"))
+    given = (context.meta.get(f"{__name__}.{name}") for name in STORE_FILES)
+    return open_store(folder, *given)
 
 
-def keep_cache(context: click.Context, parameter: click.Parameter, cache: Path | None) -> None:
-    context.meta["cache"] = cache
+def keep_store_file(
+    context: click.Context, parameter: click.Parameter, file: Path | None
+) -> None:
+    """Keep it for `open_option_store`. Warn if others may change who is trusted, or sign."""
+    if file is not None and parameter.name == "store_trusted":
+        warn_of_writers(context, parameter, file)
+    if file is not None and parameter.name == "store_key" and file.is_file():
+        warn_of_readers(file)
+    context.meta[f"{__name__}.{parameter.name}"] = file
 
 
 def store_options(command: C) -> C:
-    """Add ``--store`` and ``--cache``; the command takes a `Store`."""
+    """Add ``--store`` and the options beside it; the command takes a `Store`."""
     cache = click.option(
         "--cache",
         type=FOLDER,
         metavar="DIR",
         expose_value=False,
         is_eager=True,
-        callback=keep_cache,
+        callback=keep_store_file,
         show_default=".attar",
         help="Folder in front of a store at a URL: what was made or fetched here.",
+    )
+    trusted = click.option(
+        "--store-trusted",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        envvar="ATTAR_STORE_TRUSTED",
+        expose_value=False,
+        is_eager=True,
+        callback=keep_store_file,
+        help="Public keys in PEM. Of a store at a URL only what one of them signed is taken.",
+    )
+    key = click.option(
+        "--store-key",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        envvar="ATTAR_STORE_KEY",
+        expose_value=False,
+        is_eager=True,
+        callback=keep_store_file,
+        help="Ed25519 private key in PEM, which signs what is published in a store at a URL.",
     )
     store = click.option(
         "--store",
@@ -58,7 +88,7 @@ def store_options(command: C) -> C:
         help="Store of the artifacts: a folder, or s3://BUCKET/PREFIX, gs://, az:// or file:// for "
         "several machines; the variable ATTAR_STORE sets it too.",
     )
-    return store(cache(command))
+    return store(cache(trusted(key(command))))
 
 
 JSON = click.option(
@@ -82,6 +112,16 @@ def warn_of_writers(
         warning = f"warning: others may write {keys}, so they decide who is trusted; chmod go-w it"
         click.echo(warning, err=True)
     return keys
+
+
+def warn_of_readers(key: Path) -> None:
+    """Warn if others may read or write a private key."""
+    from attar.pipeline.core.signing_keys import open_to_others
+
+    if allowed := open_to_others(key):
+        click.echo(
+            f"warning: {key} is a private key that others may {allowed}; chmod 600 it", err=True
+        )
 
 
 TRUSTED = click.option(

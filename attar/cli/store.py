@@ -59,6 +59,8 @@ def ls(store: Store, as_json: bool) -> None:
             "bytes": e.bytes,
             "in_use": e.key in used,
             "here": e.root.exists(),
+            "signed_by": e.signer,
+            "distrust": e.distrust,
         }
         for e in store.entries()
     ]
@@ -70,6 +72,7 @@ def ls(store: Store, as_json: bool) -> None:
         click.echo(
             f"{mark} {row['key'][:12]}  {row['slot']:<18} {_size(row['bytes']):>10}  {row['date']}"
             + ("" if row["here"] else "  not fetched")
+            + _describe_signature(row["signed_by"], row["distrust"])
         )
     total = _size(sum(row["bytes"] for row in rows))
     click.echo(f"{len(rows)} artifacts, {total}; * is in use by a recipe")
@@ -110,6 +113,12 @@ def doctor(as_json: bool) -> None:
 
     facts = describe_abilities({name: load_runtime(name) for name in RUNTIMES}, BuildSpec)
     click.echo(json.dumps(facts, indent=1) if as_json else _block(facts))
+
+
+def _describe_signature(signer: str | None, distrust: str | None) -> str:
+    if distrust:
+        return f"  not trusted: it {distrust}"
+    return f"  signed by {signer}" if signer else ""
 
 
 def _is_hex(text: str) -> bool:

@@ -7,9 +7,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
 from attar.pipeline.core.disk import encode_json
 from attar.pipeline.core.errors import CorruptArtifactError, StoreError
@@ -27,10 +27,25 @@ class Entry:
     key: str
     root: Path
     record: Mapping[str, Any]
+    signer: str | None = None
+    """The fingerprint of the key that the record in a shared store says has signed it."""
+    distrust: str | None = None
+    """Why this machine does not take it from the shared store."""
 
     @property
     def bytes(self) -> int:
         return sum(int(size) for size, _, _ in self.record["files"].values())
+
+
+class RecordSignature(BaseModel):
+    """Who vouches for a record; see ``record_trust``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    key: Annotated[str, StringConstraints(pattern="^[0-9a-f]{16}$")]
+    """The fingerprint of the key that signed it, as the record says."""
+    signature: Annotated[str, StringConstraints(pattern="^[0-9a-f]{128}$")]
+    """Of ``Publication.content``, 64 bytes."""
 
 
 class Publication(BaseModel):
@@ -42,6 +57,7 @@ class Publication(BaseModel):
     """The version of the store's layout."""
     record: dict[str, Any]
     facts: dict[str, Any]
+    signature: RecordSignature | None = None
 
     @property
     def key(self) -> str:
@@ -56,8 +72,18 @@ class Publication(BaseModel):
         """Return the digest of each file, by its path in the artifact."""
         return {name: digest for name, (_, _, digest) in self.record["files"].items()}
 
+    @property
+    def signer(self) -> str | None:
+        """The fingerprint of the key that it says has signed it; None if it is not signed."""
+        return None if self.signature is None else self.signature.key
+
+    @property
+    def content(self) -> bytes:
+        """Return all but the signature, which is what a signature is of."""
+        return encode_json(self.model_dump(exclude={"signature"})).encode()
+
     def encode(self) -> bytes:
-        return encode_json(self.model_dump()).encode()
+        return encode_json(self.model_dump()).encode() if self.signature else self.content
 
 
 def read_publication(key: str, text: bytes, place: str) -> Publication:

@@ -9,7 +9,7 @@ import json
 from collections.abc import Container, Iterable
 from pathlib import Path
 
-from attar.pipeline.core.disk import encode_json, explain_disk_errors, read_json, replace_file
+from attar.pipeline.core.disk import explain_disk_errors, read_json, replace_file
 from attar.pipeline.core.errors import CorruptArtifactError
 from attar.pipeline.core.publication import Publication, read_publication
 from attar.pipeline.core.record_index import RecordIndex
@@ -72,7 +72,7 @@ class PublishedRecords:
 
     def note(self, made: Publication) -> None:
         with explain_disk_errors(self.folder):
-            replace_file(self._note(made.key), encode_json(made.model_dump()).encode())
+            replace_file(self._note(made.key), made.encode())
 
     def forget(self, key: str) -> None:
         """Ask the server anew when this artifact is needed."""

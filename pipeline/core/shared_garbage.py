@@ -60,8 +60,9 @@ def find_garbage(records: PublishedRecords, used_here: Set[str]) -> SharedGarbag
         made = published[key]
         digests = set() if made is None else {*made.files.values()}
         slot = "damaged" if made is None else made.record["slot"]
+        signed = f", signed by {made.signer}" if made is not None and made.signer else ""
         size = sum(left.pop(digest, 0) for digest in digests)
-        artifacts.append((f"shared {slot} {key[:12]}", size))
+        artifacts.append((f"shared {slot} {key[:12]}{signed}", size))
     orphans = [file for file in objects if file.name in left]
     return SharedGarbage(doomed, artifacts, objects, orphans, list_old(records, TOLD))
 

@@ -15,30 +15,47 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from attar.pipeline.core.disk import encode_json, explain_disk_errors
-from attar.pipeline.core.errors import CorruptArtifactError, RecipeError
+from attar.pipeline.core.errors import CorruptArtifactError, RecipeError, StoreError
 from attar.pipeline.core.publication import Entry, Publication
 from attar.pipeline.core.published_records import PublishedRecords
+from attar.pipeline.core.record_trust import RecordTrust
 from attar.pipeline.core.remote_files import RemoteFiles, is_url, run_parallel
 from attar.pipeline.core.shared_garbage import find_garbage, object_path
-from attar.pipeline.core.stage import A, Artifact
+from attar.pipeline.core.stage import A, Artifact, Facts
 from attar.pipeline.core.store import Store
 from attar.pipeline.core.store_format import STORE_VERSION
 
+NO_KEYS = RecordTrust()
+FETCHED = "fetched"
+"""The folder of a cache that says which of its artifacts were not made here."""
 
-def open_store(place: str | Path, cache: Path | None = None) -> Store:
+
+def open_store(
+    place: str | Path,
+    cache: Path | None = None,
+    trusted: Path | None = None,
+    private: Path | None = None,
+) -> Store:
     """Open the store in a folder or, with its cache in the folder ``cache``, at a URL.
 
-    Raises RecipeError for a wrong URL, and for a cache of a folder.
+    ``trusted`` and ``private`` are files of keys, see `RecordTrust`. Raises RecipeError for a wrong
+    URL or key, and for a cache or keys of a folder.
     """
     if is_url(str(place)):
-        return SharedStore(cache or Path(".attar"), str(place))
-    if cache is not None:
-        raise RecipeError(f"--cache {cache} is of use only with a store at a URL; got {place}")
+        trust = RecordTrust.read(trusted, private)
+        return SharedStore(cache or Path(".attar"), str(place), trust)
+    given = {"--cache": cache, "--store-trusted": trusted, "--store-key": private}
+    for option, value in given.items():
+        if value is not None:
+            raise RecipeError(
+                f"{option} {value} is of use only with a store at a URL; got {place}"
+            )
     return Store(Path(place))
 
 
@@ -46,37 +63,65 @@ class SharedStore(Store):
     """The store at ``url`` with its cache in ``root``.
 
     Of two machines that make the same artifact, the first to publish it wins, and the other takes
-    what it published. No machine waits for another.
+    what it published. No machine waits for another. A record that ``trust`` does not accept is as
+    if it were not there.
     """
 
-    def __init__(self, root: Path, url: str) -> None:
+    def __init__(self, root: Path, url: str, trust: RecordTrust = NO_KEYS) -> None:
         super().__init__(root)
-        self.remote = RemoteFiles(url)
+        self.remote, self.trust = RemoteFiles(url), trust
         self.seen = f"remote/{hashlib.sha256(self.remote.url.encode()).hexdigest()[:16]}"
         self.published = PublishedRecords(self.remote, self.root / self.seen)
+
+    def find_published(self, key: str) -> Publication | None:
+        """Return what the shared store says of an artifact, if it is accepted. Raises
+        CorruptArtifactError."""
+        return self._accept(self.published.find(key))
+
+    def _accept(self, made: Publication | None) -> Publication | None:
+        return made if made is not None and self.trust.accepts(made) else None
+
+    def explain_distrust(self, key: str) -> str | None:
+        if self.trust.trusted is None:
+            return None
+        made = self.published.find_sound(key)
+        reason = None if made is None else self.trust.explain_distrust(made)
+        return reason and f"its record in {self.remote.url} {reason}"
 
     def find(self, kind: type[A], key: str) -> A | None:
         """Return the finished artifact of this machine or of another. The files of the latter are
         fetched by `verify`."""
         try:
-            if super().record(key) is not None:
+            if self._has_own(key):
                 return super().find(kind, key)
         except CorruptArtifactError:
-            if self.published.find(key) is None:
+            if self.find_published(key) is None:
                 raise
-        made = self.published.find(key)
+        made = self.find_published(key)
         if made is None:
             return None
         return kind.create(key, made.digest, self.folder(key), made.facts)
 
+    def _has_own(self, key: str) -> bool:
+        """Whether an artifact is here that was made here, or fetched by a record that is accepted.
+        Raises CorruptArtifactError."""
+        if self.trust.trusted is None or not self._mark(key).exists():
+            return (self.folder(key) / "record.json").is_file()
+        made, record = self.find_published(key), super().record(key)
+        return made is not None and record is not None and made.digest == record["digest"]
+
+    def _mark(self, key: str) -> Path:
+        """Return the file that says that an artifact here was fetched."""
+        return self.root / FETCHED / f"{key}.json"
+
     def record(self, key: str) -> dict[str, Any] | None:
-        record = super().record(key)
-        if record is None and (made := self.published.find(key)) is not None:
-            return made.record
-        return record
+        if self._has_own(key):
+            return super().record(key)
+        made = self.find_published(key)
+        return None if made is None else made.record
 
     def read_facts(self, key: str) -> dict[str, Any]:
-        made = None if self.folder(key).exists() else self.published.find(key)
+        made = None if self._has_own(key) else self.find_published(key)
         return super().read_facts(key) if made is None else made.facts
 
     def fetch(self, key: str) -> None:
@@ -86,9 +131,16 @@ class SharedStore(Store):
 
     def _is_here(self, key: str) -> bool:
         try:
-            return super().record(key) is not None and super().find(Artifact, key) is not None
+            return self._has_own(key) and super().find(Artifact, key) is not None
         except CorruptArtifactError:
             return False
+
+    def commit(
+        self, kind: type[A], payload: Path, key: str, facts: Facts, record: Mapping[str, Any]
+    ) -> A:
+        made = super().commit(kind, payload, key, facts, record)
+        self._mark(key).unlink(missing_ok=True)
+        return made
 
     def verify(self, artifact: Artifact) -> None:
         """Fetch files that are not here or are damaged, and compare every byte."""
@@ -96,13 +148,13 @@ class SharedStore(Store):
         try:
             super().verify(artifact)
         except CorruptArtifactError:
-            made = self.published.find(artifact.key)
+            made = self.find_published(artifact.key)
             if made is None or made.digest != artifact.digest:
                 raise
             self._download(artifact.key, anew=True)
 
     def _download(self, key: str, *, anew: bool) -> None:
-        made = self.published.find(key)
+        made = self.find_published(key)
         if made is None:
             raise CorruptArtifactError(f"{key[:12]} is gone from {self.root} and {self.remote.url}")
         work = self.root / "work" / key
@@ -114,6 +166,7 @@ class SharedStore(Store):
             folder.mkdir(parents=True)
             run_parallel(lambda name: self._fetch_file(key, made, folder, name), list(made.files))
             (folder / "record.json").write_text(encode_json(made.record, 1), encoding="utf-8")
+            self.write_note(f"{FETCHED}/{key}.json", {"url": self.remote.url})
             super().discard(key)
             self.folder(key).parent.mkdir(parents=True, exist_ok=True)
             folder.rename(self.folder(key))
@@ -125,26 +178,35 @@ class SharedStore(Store):
         path.parent.mkdir(parents=True, exist_ok=True)
         got = self.remote.download(object_path(digest), path)
         if got != digest:
-            self._withdraw(key, digest)
             state = "is missing" if got is None else f"has another digest than its {size} bytes had"
             raise CorruptArtifactError(
-                f"{name} of {made.record['slot']} {key[:12]} {state} in {self.remote.url}; its "
-                "record there is deleted, so the same command makes it anew"
+                f"{name} of {made.record['slot']} {key[:12]} {state} in {self.remote.url}; "
+                f"{self._withdraw(key, digest)}"
             )
         path.chmod(0o444)
         os.utime(path, ns=(mtime, mtime))
 
-    def _withdraw(self, key: str, digest: str) -> None:
-        """Delete the record of a damaged artifact, and the damaged file."""
+    def _withdraw(self, key: str, digest: str) -> str:
+        """Delete the record of a damaged artifact, and the damaged file. Return what to do."""
+        if not self.trust.publishes:
+            return "have a machine that publishes read it, which deletes its record there"
         self.published.delete([key])
         self.remote.delete([object_path(digest)])
+        return "its record there is deleted, so the same command makes it anew"
 
     def share(self, kind: type[A], artifact: A) -> A:
-        """Publish an artifact unless its key is published. Return the published one."""
+        """Publish an artifact unless its key is published. Return the published one.
+
+        A machine that would not take its own record publishes nothing.
+        """
         key = artifact.key
-        if self.published.is_noted(key):
+        if self.published.is_noted(key) and self._accept(self.published.find_sound(key)):
             return artifact
-        made = self.published.find_sound(key) or self._publish(artifact)
+        made = self._accept(self.published.find_sound(key))
+        if made is None:
+            if not self.trust.publishes:
+                return artifact
+            made = self._publish(artifact)
         if made.digest != artifact.digest:  # another machine was first
             super().discard(key)
         self.published.note(made)
@@ -152,14 +214,14 @@ class SharedStore(Store):
 
     def _publish(self, artifact: Artifact) -> Publication:
         super().verify(artifact)
-        record = self.history(artifact.key)
-        made = Publication(store=STORE_VERSION, record=record, facts=self.read_facts(artifact.key))
+        record, facts = self.history(artifact.key), self.read_facts(artifact.key)
+        made = self.trust.sign(Publication(store=STORE_VERSION, record=record, facts=facts))
         paths = {digest: artifact.root / name for name, digest in made.files.items()}
         run_parallel(lambda digest: self._send_file(digest, paths[digest]), list(paths))
         if self.published.add(made):
             return made
-        first = self.published.find_sound(artifact.key)
-        if first is None:  # it is damaged
+        first = self._accept(self.published.find_sound(artifact.key))
+        if first is None:  # it is damaged, or signed by nobody who is trusted
             self.published.delete([artifact.key])
             return self._publish(artifact)
         return first
@@ -177,7 +239,8 @@ class SharedStore(Store):
         """Write a note here; the keys that a recipe used last are published too."""
         super().write_note(name, value)
         sent = f"{self.seen}/{name}"
-        if name.startswith("recipes/") and self.read_note(sent) != value:
+        is_told = name.startswith("recipes/") and self.trust.publishes
+        if is_told and self.read_note(sent) != value:
             self.remote.write(name, encode_json(value).encode())
             super().write_note(sent, value)
 
@@ -185,15 +248,27 @@ class SharedStore(Store):
         """Return every artifact here and in the shared store, newest first."""
         entries = {entry.key: entry for entry in self.list_local()}
         for key, made in self.published.read_all().items():
-            if made is not None and key not in entries:
-                entries[key] = Entry(key, self.folder(key), made.record)
+            if made is None:
+                continue
+            here = entries.get(key)
+            if here is None:
+                distrust = self.trust.explain_distrust(made)
+                entries[key] = Entry(key, self.folder(key), made.record, made.signer, distrust)
+            elif here.record["digest"] == made.digest:
+                entries[key] = replace(here, signer=made.signer)
         return sorted(
             entries.values(), key=lambda entry: str(entry.record["made"]["date"]), reverse=True
         )
 
     def match(self, prefix: str) -> Entry:
         here = [entry for entry in self.list_local() if entry.key.startswith(prefix)]
-        return here[0] if len(here) == 1 else super().match(prefix)
+        entry = here[0] if len(here) == 1 else super().match(prefix)
+        if entry.distrust:
+            raise StoreError(
+                f"the record of {entry.record['slot']} {entry.key[:12]} in {self.remote.url} "
+                f"{entry.distrust}; have it signed, or name another"
+            )
+        return entry
 
     def collect(self, *, dry_run: bool) -> Iterator[tuple[str, int]]:
         """Collect here as `Store` does. In the shared store delete what no recipe of any machine
@@ -204,3 +279,6 @@ class SharedStore(Store):
         if not dry_run:
             garbage.delete_from(self.published)
             self.published.forget_all_but(self.used())
+            for mark in (self.root / FETCHED).glob("*.json"):
+                if not self.folder(mark.stem).exists():
+                    mark.unlink(missing_ok=True)

@@ -73,6 +73,11 @@ class Store:
         on with."""
         return artifact
 
+    def explain_distrust(self, key: str) -> str | None:
+        """Return why an artifact that is there is not taken; a `SharedStore` may trust nobody in
+        it."""
+        return None
+
     def fetch(self, key: str) -> None:
         """Have an artifact's files at hand; a `SharedStore` fetches them."""
 

@@ -11,8 +11,9 @@ import pytest
 
 from attar.bundle.checksums import SIGNATURE, SUMS
 from attar.bundle.opening import check_bundle
-from attar.bundle.sign import open_to_others, sign_bundle
+from attar.bundle.sign import sign_bundle
 from attar.pipeline.core.errors import InvalidBundleError, StoreError
+from attar.pipeline.core.signing_keys import open_to_others
 from tests.support.bundles.packaging import write_store_files
 from tests.support.bundles.signing_parts import Pair
 

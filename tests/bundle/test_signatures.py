@@ -19,6 +19,7 @@ from attar.bundle import checksums, signatures, verified
 from attar.bundle.checksums import SIGNATURE, SUMS, Checksums
 from attar.bundle.opening import check_bundle
 from attar.bundle.sign import sign_bundle
+from attar.pipeline.core import signing_keys
 from attar.pipeline.core.errors import InvalidBundleError
 from tests.support.bundles.signing_parts import NEEDS_OPENSSL, Pair, pair, run_openssl
 from tests.support.serving.serving_parts import another, spoil
@@ -161,7 +162,7 @@ def example() -> tuple[Ed25519PrivateKey, bytes]:
 def test_a_signature_is_of_one_content_and_no_other(content: bytes) -> None:
     private, signature = example()
     is_it = content == b"0" * 64 + b"  manifest.json\n"
-    assert signatures.is_by(private.public_key(), signature, content) == is_it
+    assert signing_keys.is_by(private.public_key(), signature, content) == is_it
 
 
 @given(st.integers(0, 64 * 8 - 1))
@@ -169,8 +170,8 @@ def test_no_bit_of_a_signature_may_differ(bit: int) -> None:
     private, signature = example()
     spoilt = bytearray(signature)
     spoilt[bit // 8] ^= 1 << bit % 8
-    assert signatures.is_by(private.public_key(), signature, b"0" * 64 + b"  manifest.json\n")
-    assert not signatures.is_by(private.public_key(), bytes(spoilt), b"0" * 64 + b"  manifest.json\n")
+    assert signing_keys.is_by(private.public_key(), signature, b"0" * 64 + b"  manifest.json\n")
+    assert not signing_keys.is_by(private.public_key(), bytes(spoilt), b"0" * 64 + b"  manifest.json\n")
 
 
 # -- keys that cannot be used -----------------------------------------------------------------------------------------

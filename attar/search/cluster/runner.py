@@ -13,7 +13,7 @@ from typing import Any
 
 from attar.pipeline.core.errors import RecipeError, StageError, StoreError
 from attar.pipeline.core.remote_notes import TOLD
-from attar.pipeline.core.shared_store import SharedStore
+from attar.pipeline.core.shared_store import NO_KEYS, SharedStore
 from attar.pipeline.recipe.recipe import make_recipe_id
 from attar.pipeline.run import Record
 from attar.search.cluster import jobs
@@ -161,6 +161,11 @@ def check_store(search: Search) -> SharedStore:
             f"the store {search.store.root} is a folder of this machine, and nodes of a cluster "
             "share a store: --store s3://BUCKET/PREFIX, or file:///FOLDER for a folder that all of "
             "them see"
+        )
+    if search.store.trust != NO_KEYS:
+        raise RecipeError(
+            "nodes of a cluster neither sign what they make nor ask who signed it; leave "
+            "--store-trusted and --store-key out, or search on one machine"
         )
     return search.store
 
