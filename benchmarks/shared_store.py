@@ -12,12 +12,17 @@ import hashlib
 import os
 import platform
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import obstore
 import pytest
+from click.testing import CliRunner
 
+from attar.cli.main import main as run_command
 from attar.pipeline.core.publication import Publication
 from attar.pipeline.core.published_records import record_path
 from attar.pipeline.core.remote_files import run_parallel
@@ -62,14 +67,54 @@ def rename(made: Publication, number: int) -> Publication:
     return made.model_copy(update={"record": {**made.record, "key": key}})
 
 
+@contextmanager
+def count_requests() -> Iterator[Counter[str]]:
+    """Count what this process asks a server meanwhile."""
+    counted: Counter[str] = Counter()
+
+    def count(name: str, ask: Callable[..., Any]) -> Callable[..., Any]:
+        def ask_counted(*arguments: Any, **options: Any) -> Any:
+            counted[name] += 1
+            return ask(*arguments, **options)
+
+        return ask_counted
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("get", "head", "put", "list", "delete"):
+            patch.setattr(obstore, name, count(name, getattr(obstore, name)))
+        yield counted
+
+
+def format_requests(home: Path, what: str, cache: str, *arguments: str) -> str:
+    """Run a command in this process; return its requests as a row."""
+    with tiny.project_folder(home), count_requests() as counted:
+        given = ("--store", URL, "--cache", str(home / cache))
+        done = CliRunner().invoke(run_command, [*arguments, *given])
+    assert done.exit_code == 0, done.output
+    asked = " | ".join(str(counted[name]) for name in ("get", "head", "put", "list", "delete"))
+    return f"| {what} | {asked} |"
+
+
+def count_commands(home: Path) -> Iterator[str]:
+    recipe = "recipe.toml"
+    yield format_requests(home, "`attar run`, 13 slots made", "made", "run", recipe)
+    yield format_requests(home, "`attar run`, again", "made", "run", recipe)
+    yield format_requests(home, "`attar plan`, another machine", "joined", "plan", recipe)
+    yield format_requests(home, "`attar run`, another machine", "joined", "run", recipe)
+    yield format_requests(home, "`attar run`, again", "joined", "run", recipe)
+    yield format_requests(home, "`attar ls`", "joined", "ls")
+    yield format_requests(home, "`attar gc`", "joined", "gc")
+
+
 def format_row(what: str, taken: Sequence[Taken]) -> str:
     wall, cpu = min(each.wall for each in taken), min(each.cpu for each in taken)
     return f"| {what} | {len(taken)} | {wall:.2f} | {cpu:.2f} |"
 
 
 def measure_listings(home: Path, count: int) -> Iterator[str]:
-    copy_records(home, count)
-    yield format_row("`attar ls`, the first machine", [call(home, "first", "ls")])
+    size = copy_records(home, count)
+    first = f"`attar ls`, the first machine (records of {size / 1000:.1f} kB)"
+    yield format_row(first, [call(home, "first", "ls")])
     others = [call(home, f"other-{number}", "ls") for number in range(TIMES)]
     yield format_row("`attar ls`, another machine", others)
     again = [call(home, "other-0", "ls") for _ in range(TIMES)]
@@ -77,13 +122,13 @@ def measure_listings(home: Path, count: int) -> Iterator[str]:
 
 
 def measure_runs(home: Path) -> Iterator[str]:
-    yield format_row("`attar run`, everything made", [call(home, "one", "run", "recipe.toml")])
     joined = [call(home, f"two-{number}", "run", "recipe.toml") for number in range(TIMES)]
     yield format_row("`attar run`, another machine, which makes nothing", joined)
     again = [call(home, "two-0", "run", "recipe.toml") for _ in range(TIMES)]
-    yield format_row("`attar run`, again, where nothing changed", again)
-    alone = [attar(home, "run", "recipe.toml", "--store", str(home / "two-0")) for _ in range(TIMES)]
-    yield format_row("the same with the cache alone, `--store DIR`", alone)
+    yield format_row("`attar run`, again", again)
+    places = ("--store", str(home / "made"))
+    alone = [attar(home, "run", "recipe.toml", *places) for _ in range(TIMES)]
+    yield format_row("`attar run`, without a server: `--store DIR`", alone)
 
 
 def main() -> None:
@@ -95,11 +140,13 @@ def main() -> None:
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}\n")
     with tempfile.TemporaryDirectory() as folder, start_server(Path(folder) / "server"):
         home = Path(folder) / "project"
-        home.mkdir()
         tiny.write(home)
-        print(f"| {options.count} artifacts | runs | wall, s | CPU, s |\n|---|---|---|---|")
-        for measure in (measure_runs(home), measure_listings(home, options.count)):
-            for row in measure:
+        print("| requests | GET | HEAD | PUT | LIST | DELETE |\n|---|---|---|---|---|---|")
+        for row in count_commands(home):
+            print(row, flush=True)
+        print(f"\n| {options.count} artifacts | runs | wall, s | CPU, s |\n|---|---|---|---|")
+        for measured in (measure_runs(home), measure_listings(home, options.count)):
+            for row in measured:
                 print(row, flush=True)
 
 

@@ -18,10 +18,11 @@ from attar.pipeline.core.errors import (
     StageError,
     UnsupportedModelError,
 )
+from attar.pipeline.core.file_fetching import use_fetch
 from attar.pipeline.core.graph import Pipeline, is_candidate
 from attar.pipeline.core.observation import Observations, collect_observations
 from attar.pipeline.core.progress import report_progress
-from attar.pipeline.core.stage import Artifact, Facts, list_fields
+from attar.pipeline.core.stage import Artifact, Facts, Stage, list_fields
 from attar.pipeline.core.store import Store
 from attar.pipeline.core.version import VERSION
 from attar.pipeline.keys import deciders as keys
@@ -140,7 +141,7 @@ class Run:
         return replace(
             self._start_record(slot, status, explain_reason(artifact, reason)),
             key=artifact.key,
-            path=artifact.root,
+            path=self.store.folder(artifact.key),
             facts=artifact.facts,
             seconds=history["seconds"],
             made=history["made"],
@@ -217,7 +218,18 @@ class Run:
         pinned = self.planner.find_pinned(slot)
         for name, artifact in pinned.items():
             self._verify_pinned(f"{slot}.{name}", artifact)
-        return team.get_team().run(bound.stage, out, inputs | pinned, self.code.home)
+        return self._run_with_files(bound.stage, out, inputs | pinned)
+
+    def _run_with_files(
+        self, stage: Stage[Any], out: Path, inputs: Mapping[str, Artifact]
+    ) -> Facts:
+        """Run a stage that may ask for files of its inputs. Other processes of a team have no store
+        to ask, so they find all files there."""
+        if team.get_team().wire is not None:
+            for artifact in inputs.values():
+                self.store.fetch_files(artifact.root, "*")
+        with use_fetch(self.store.fetch_files):
+            return team.get_team().run(stage, out, inputs, self.code.home)
 
     def _verify_pinned(self, place: str, artifact: Artifact) -> None:
         """A damaged one is not discarded: this recipe cannot make it again."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -10,6 +11,7 @@ from pathlib import Path
 from attar.pipeline.core.published_records import PublishedRecords
 from attar.pipeline.core.remote_files import RemoteFile
 from attar.pipeline.core.remote_notes import TOLD, list_used
+from attar.pipeline.core.shared_objects import FETCHED, PARTS, object_path
 
 GRACE = timedelta(days=1)
 """What is younger stays: another machine may be about to publish or to use it."""
@@ -72,5 +74,13 @@ def list_old(records: PublishedRecords, folder: str) -> list[RemoteFile]:
     return [file for file in records.remote.list(folder) if file.changed < before]
 
 
-def object_path(digest: str) -> str:
-    return f"objects/{digest}"
+def tidy_cache(root: Path, used: Set[str]) -> None:
+    """Delete what a cache notes of artifacts that are gone, and has in parts of those that no
+    recipe of it used last or that it has whole."""
+    whole = {folder.name for folder in (root / "artifacts").glob("*")}
+    for mark in (root / FETCHED).glob("*.json"):
+        if mark.stem not in whole:
+            mark.unlink(missing_ok=True)
+    for part in (root / PARTS).glob("*"):
+        if part.name in whole or part.name not in used:
+            shutil.rmtree(part, ignore_errors=True)

@@ -12,6 +12,7 @@ which nothing changed asks the server nothing. Files are fetched when a stage re
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -25,15 +26,14 @@ from attar.pipeline.core.errors import CorruptArtifactError, RecipeError, StoreE
 from attar.pipeline.core.publication import Entry, Publication
 from attar.pipeline.core.published_records import PublishedRecords
 from attar.pipeline.core.record_trust import RecordTrust
-from attar.pipeline.core.remote_files import RemoteFiles, is_url, run_parallel
-from attar.pipeline.core.shared_garbage import find_garbage, object_path
+from attar.pipeline.core.remote_files import RemoteFiles, is_url
+from attar.pipeline.core.shared_garbage import find_garbage, tidy_cache
+from attar.pipeline.core.shared_objects import FETCHED, PARTS, SharedObjects
 from attar.pipeline.core.stage import A, Artifact, Facts
 from attar.pipeline.core.store import Store
 from attar.pipeline.core.store_format import STORE_VERSION
 
 NO_KEYS = RecordTrust()
-FETCHED = "fetched"
-"""The folder of a cache that says which of its artifacts were not made here."""
 
 
 def open_store(
@@ -72,6 +72,8 @@ class SharedStore(Store):
         self.remote, self.trust = RemoteFiles(url), trust
         self.seen = f"remote/{hashlib.sha256(self.remote.url.encode()).hexdigest()[:16]}"
         self.published = PublishedRecords(self.remote, self.root / self.seen)
+        self.objects = SharedObjects(self.published, deletes=trust.publishes)
+        self.fetched: set[tuple[str, str]] = set()
 
     def find_published(self, key: str) -> Publication | None:
         """Return what the shared store says of an artifact, if it is accepted. Raises
@@ -98,9 +100,12 @@ class SharedStore(Store):
             if self.find_published(key) is None:
                 raise
         made = self.find_published(key)
-        if made is None:
-            return None
-        return kind.create(key, made.digest, self.folder(key), made.facts)
+        return None if made is None else self._point_to(kind, made)
+
+    def _point_to(self, kind: type[A], made: Publication) -> A:
+        """Return a published artifact, whose files are fetched later."""
+        root = self._part(made.key) if kind.fetched_by_file else self.folder(made.key)
+        return kind.create(made.key, made.digest, root, made.facts)
 
     def _has_own(self, key: str) -> bool:
         """Whether an artifact is here that was made here, or fetched by a record that is accepted.
@@ -143,7 +148,12 @@ class SharedStore(Store):
         return made
 
     def verify(self, artifact: Artifact) -> None:
-        """Fetch files that are not here or are damaged, and compare every byte."""
+        """Fetch files that are not here or are damaged, and compare every byte.
+
+        Files that are fetched one by one are verified when they are read, see `fetch_files`.
+        """
+        if artifact.root == self._part(artifact.key):
+            return
         self.fetch(artifact.key)
         try:
             super().verify(artifact)
@@ -153,18 +163,37 @@ class SharedStore(Store):
                 raise
             self._download(artifact.key, anew=True)
 
-    def _download(self, key: str, *, anew: bool) -> None:
+    def fetch_files(self, root: Path, pattern: str) -> None:
+        if root != self._part(root.name):
+            return
+        made = self._require_published(root.name)
+        if (made.digest, pattern) not in self.fetched:
+            with explain_disk_errors(self.root):
+                self.objects.fetch(made, root, pattern)
+            self.fetched.add((made.digest, pattern))
+
+    def _part(self, key: str) -> Path:
+        """Return the folder of an artifact of which only some files may be here."""
+        return self.root / PARTS / key
+
+    def _require_published(self, key: str) -> Publication:
         made = self.find_published(key)
         if made is None:
             raise CorruptArtifactError(f"{key[:12]} is gone from {self.root} and {self.remote.url}")
-        work = self.root / "work" / key
+        return made
+
+    def _download(self, key: str, *, anew: bool) -> None:
+        made, work = self._require_published(key), self.root / "work" / key
         with self._lock(key, lambda: None), explain_disk_errors(self.root):
             if not anew and self._is_here(key):  # another process fetched it meanwhile
                 return
             folder = work / "fetched"
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
-            run_parallel(lambda name: self._fetch_file(key, made, folder, name), list(made.files))
+            for name in made.files:
+                with contextlib.suppress(OSError):  # what cannot be linked is fetched
+                    os.link(self._part(key) / name, folder / name)
+            self.objects.fetch(made, folder)
             (folder / "record.json").write_text(encode_json(made.record, 1), encoding="utf-8")
             self.write_note(f"{FETCHED}/{key}.json", {"url": self.remote.url})
             super().discard(key)
@@ -172,52 +201,34 @@ class SharedStore(Store):
             folder.rename(self.folder(key))
             shutil.rmtree(work, ignore_errors=True)
 
-    def _fetch_file(self, key: str, made: Publication, folder: Path, name: str) -> None:
-        size, mtime, digest = made.record["files"][name]
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        got = self.remote.download(object_path(digest), path)
-        if got != digest:
-            state = "is missing" if got is None else f"has another digest than its {size} bytes had"
-            raise CorruptArtifactError(
-                f"{name} of {made.record['slot']} {key[:12]} {state} in {self.remote.url}; "
-                f"{self._withdraw(key, digest)}"
-            )
-        path.chmod(0o444)
-        os.utime(path, ns=(mtime, mtime))
-
-    def _withdraw(self, key: str, digest: str) -> str:
-        """Delete the record of a damaged artifact, and the damaged file. Return what to do."""
-        if not self.trust.publishes:
-            return "have a machine that publishes read it, which deletes its record there"
-        self.published.delete([key])
-        self.remote.delete([object_path(digest)])
-        return "its record there is deleted, so the same command makes it anew"
-
     def share(self, kind: type[A], artifact: A) -> A:
         """Publish an artifact unless its key is published. Return the published one.
 
         A machine that would not take its own record publishes nothing.
         """
         key = artifact.key
-        if self.published.is_noted(key) and self._accept(self.published.find_sound(key)):
+        if self.published.is_noted(key) and self._accepts_noted(key):
             return artifact
         made = self._accept(self.published.find_sound(key))
         if made is None:
             if not self.trust.publishes:
                 return artifact
             made = self._publish(artifact)
-        if made.digest != artifact.digest:  # another machine was first
-            super().discard(key)
         self.published.note(made)
-        return kind.create(key, made.digest, self.folder(key), made.facts)
+        if made.digest == artifact.digest:
+            return artifact
+        super().discard(key)  # another machine was first
+        return self._point_to(kind, made)
+
+    def _accepts_noted(self, key: str) -> bool:
+        accepts_all = self.trust.trusted is None
+        return accepts_all or self._accept(self.published.find_sound(key)) is not None
 
     def _publish(self, artifact: Artifact) -> Publication:
         super().verify(artifact)
         record, facts = self.history(artifact.key), self.read_facts(artifact.key)
         made = self.trust.sign(Publication(store=STORE_VERSION, record=record, facts=facts))
-        paths = {digest: artifact.root / name for name, digest in made.files.items()}
-        run_parallel(lambda digest: self._send_file(digest, paths[digest]), list(paths))
+        self.objects.send(made, artifact.root)
         if self.published.add(made):
             return made
         first = self._accept(self.published.find_sound(artifact.key))
@@ -225,10 +236,6 @@ class SharedStore(Store):
             self.published.delete([artifact.key])
             return self._publish(artifact)
         return first
-
-    def _send_file(self, digest: str, path: Path) -> None:
-        if not self.remote.has(object_path(digest)):
-            self.remote.write(object_path(digest), path)
 
     def discard(self, key: str) -> None:
         """Delete an artifact here, and ask the server anew when it is needed."""
@@ -279,6 +286,4 @@ class SharedStore(Store):
         if not dry_run:
             garbage.delete_from(self.published)
             self.published.forget_all_but(self.used())
-            for mark in (self.root / FETCHED).glob("*.json"):
-                if not self.folder(mark.stem).exists():
-                    mark.unlink(missing_ok=True)
+            tidy_cache(self.root, self.used())

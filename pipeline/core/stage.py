@@ -33,6 +33,8 @@ class Artifact:
 
     code: ClassVar[tuple[str, ...]] = ()
     """Facts that name code which opening it runs: that code counts in the keys of its readers."""
+    fetched_by_file: ClassVar[bool] = False
+    """Whether a shared store fetches its files one by one, see ``file_fetching``."""
 
     key: str
     """Digest of everything that decided it (hex, 256 bits)."""

@@ -81,6 +81,10 @@ class Store:
     def fetch(self, key: str) -> None:
         """Have an artifact's files at hand; a `SharedStore` fetches them."""
 
+    def fetch_files(self, root: Path, pattern: str) -> None:
+        """Have files of the artifact in ``root`` at hand, see ``file_fetching``; a `SharedStore`
+        fetches them."""
+
     def verify(self, artifact: Artifact) -> None:
         """Read and compare every byte. Raises CorruptArtifactError."""
         for name, (_, _, digest) in self.history(artifact.key)["files"].items():

@@ -10,6 +10,7 @@ from attar.models.rows import Rows, join_rows, map_shards
 from attar.models.sample_order import Integers, digest_order, find_places
 from attar.models.task import Array
 from attar.pipeline.core.errors import StageError
+from attar.pipeline.core.file_fetching import fetch_files
 from attar.pipeline.core.stage import Artifact
 
 
@@ -25,6 +26,7 @@ class Answers(Artifact):
     """
 
     code: ClassVar[tuple[str, ...]] = ("task",)
+    fetched_by_file: ClassVar[bool] = True
 
     @property
     def mixing(self) -> Mixing | None:
@@ -43,17 +45,25 @@ class Answers(Artifact):
         reason: str | None = self.facts.get("opaque")
         return reason
 
-    def open_rows(self, split: str, view: int | None = None) -> dict[str, Rows]:
+    def open_rows(
+        self, split: str, view: int | None = None, *, first: bool = False
+    ) -> dict[str, Rows]:
         """Map the outputs of one split in the order of its samples; logarithms of probabilities.
+
+        ``first``: of a learned split only the first shard need be there, which has the first chunk.
+
 
         Raises StageError if there are none, if they are stored in another order, and if they are
         more files than this process may have open.
         """
         which = "clean" if view is None else str(view)
+        number = "00000" if first else "*"
+        fetch_files(self.root, f"{split}.{which}.{number}.safetensors")
         shards = map_shards(self.root, f"{split}.{which}")
         if not shards:
             raise StageError(f"{self.root} holds no answers to {split}, view {which}; label again")
-        samples = sum(len(next(iter(shard.values()))) for shard in shards)
+        counts = [len(next(iter(shard.values()))) for shard in shards]
+        samples = self.facts["samples"][split] if first else sum(counts)
         places = None if view is None else self.find_places(split, samples)
         return {name: Rows([shard[name] for shard in shards], places) for name in shards[0]}
 

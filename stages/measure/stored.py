@@ -66,7 +66,7 @@ def compare_view(
     if decoding := find_decoding(task):
         compare_sequence_view(task, decoding, graphs, answers, split, view)
         return
-    stored = answers.open_rows(split, view)
+    stored = answers.open_rows(split, view, first=view is not None)
     seen = take_first_samples(task, answers, split, view)
     live = answer_with_features(task, graphs, seen.inputs, list(answers.features))
     tolerance = find_tolerance(answers)
@@ -100,7 +100,7 @@ def compare_sequence_view(
 
     A teacher that only translates is asked for its translations again.
     """
-    stored = answers.open_rows(split, view)
+    stored = answers.open_rows(split, view, first=view is not None)
     seen = take_first_samples(task, answers, split, view)
     path = stored[decoding.output][seen.indices].astype(np.int64)
     if answers.why_opaque:

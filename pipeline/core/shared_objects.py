@@ -1,0 +1,73 @@
+"""The files of the artifacts in a shared store: each content once, named by its SHA-256."""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+from pathlib import Path
+
+from attar.pipeline.core.disk import compute_digest
+from attar.pipeline.core.errors import CorruptArtifactError
+from attar.pipeline.core.publication import Publication
+from attar.pipeline.core.published_records import PublishedRecords
+from attar.pipeline.core.remote_files import run_parallel
+
+FETCHED = "fetched"
+"""The folder of a cache that says which of its artifacts were not made here."""
+PARTS = "parts"
+"""The folder of a cache with artifacts of which only some files are here."""
+
+
+class SharedObjects:
+    """Sends files, and fetches them into folders. What is fetched is verified by its digest."""
+
+    def __init__(self, published: PublishedRecords, *, deletes: bool) -> None:
+        """``deletes``: whether a file that turns out to be damaged is deleted there."""
+        self.published, self.remote, self.deletes = published, published.remote, deletes
+
+    def send(self, made: Publication, folder: Path) -> None:
+        paths = {digest: folder / name for name, digest in made.files.items()}
+        run_parallel(lambda digest: self._send_file(digest, paths[digest]), list(paths))
+
+    def _send_file(self, digest: str, path: Path) -> None:
+        if not self.remote.has(object_path(digest)):
+            self.remote.write(object_path(digest), path)
+
+    def fetch(self, made: Publication, folder: Path, pattern: str = "*") -> None:
+        """Fetch the files of an artifact that match ``pattern``, unless they are in ``folder``.
+
+        Raises CorruptArtifactError for a file that is damaged or missing there.
+        """
+        names = fnmatch.filter(made.files, pattern)
+        run_parallel(lambda name: self._fetch_file(made, folder, name), names)
+
+    def _fetch_file(self, made: Publication, folder: Path, name: str) -> None:
+        size, mtime, digest = made.record["files"][name]
+        path = folder / name
+        if path.is_file() and compute_digest(path) == digest:
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".{path.name}.{os.getpid()}")
+        got = self.remote.download(object_path(digest), partial)
+        if got != digest:
+            partial.unlink(missing_ok=True)
+            state = "is missing" if got is None else f"has another digest than its {size} bytes had"
+            raise CorruptArtifactError(
+                f"{name} of {made.record['slot']} {made.key[:12]} {state} in {self.remote.url}; "
+                f"{self._withdraw(made.key, digest)}"
+            )
+        partial.chmod(0o444)
+        os.utime(partial, ns=(mtime, mtime))
+        partial.replace(path)
+
+    def _withdraw(self, key: str, digest: str) -> str:
+        """Delete the record of a damaged artifact, and the damaged file. Return what to do."""
+        if not self.deletes:
+            return "have a machine that publishes read it, which deletes its record there"
+        self.published.delete([key])
+        self.remote.delete([object_path(digest)])
+        return "its record there is deleted, so the same command makes it anew"
+
+
+def object_path(digest: str) -> str:
+    return f"objects/{digest}"
