@@ -30,9 +30,9 @@ def run(
     of it, and all files are fetched, so that the ``path`` of every record is there.
     ``overrides`` are ``slot.field=value`` with TOML values. ``against`` is the bundle in production
     that the engine is compared with; ``trusted`` is a file of keys, one of which must have signed
-    that bundle. ``store_trusted`` is a file of keys, one of which must have signed what is taken from
-    a store at a URL, and ``store_key`` the key that signs what is published there. A mistake in the
-    recipe raises RecipeError. A slot that failed or was refused is a
+    that bundle. ``store_trusted`` is a file of keys, one of which must have signed what is taken
+    from a store at a URL, ``store_key`` the key that signs what is published there. A mistake in
+    the recipe raises RecipeError. A slot that failed or was refused is a
     record with an ``error``, and slots that depend on it are ``skipped``.
     """
     production, keys, *files = (

@@ -35,9 +35,7 @@ def open_option_store(
     return open_store(folder, *given)
 
 
-def keep_store_file(
-    context: click.Context, parameter: click.Parameter, file: Path | None
-) -> None:
+def keep_store_file(context: click.Context, parameter: click.Parameter, file: Path | None) -> None:
     """Keep it for `open_option_store`. Warn if others may change who is trusted, or sign."""
     if file is not None and parameter.name == "store_trusted":
         warn_of_writers(context, parameter, file)

@@ -99,7 +99,7 @@ class RecordIndex:
         """Add an index to the shared store. Return its name, its content's SHA-256."""
         content = encode_index(records)
         name = hashlib.sha256(content).hexdigest()
-        self.remote.add(f"{FOLDER}/{name}", content)
+        self.remote.write(f"{FOLDER}/{name}", content)  # in place of one that was damaged
         return name
 
     def compact(self) -> None:

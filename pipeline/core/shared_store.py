@@ -53,9 +53,7 @@ def open_store(
     given = {"--cache": cache, "--store-trusted": trusted, "--store-key": private}
     for option, value in given.items():
         if value is not None:
-            raise RecipeError(
-                f"{option} {value} is of use only with a store at a URL; got {place}"
-            )
+            raise RecipeError(f"{option} {value} is of use only with a store at a URL; got {place}")
     return Store(Path(place))
 
 

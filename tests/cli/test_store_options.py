@@ -11,8 +11,10 @@ from click.testing import CliRunner
 
 import attar
 from attar.cli.main import main
-from attar.pipeline.core.errors import MissingDependencyError, RecipeError
+from attar.pipeline.core.errors import MissingDependencyError, RecipeError, StoreError
+from attar.pipeline.core.record_trust import RecordTrust
 from attar.pipeline.core.shared_store import SharedStore
+from tests.support.bundles.signing_parts import pair
 from tests.support.projects import tiny
 from tests.support.projects.shared_store_parts import make
 from tests.support.projects.store_parts import KEY
@@ -63,3 +65,22 @@ def test_a_program_gives_the_url_as_text(tmp_path: Path) -> None:
         attar.run("demo", store=tmp_path / "store", cache=tmp_path / "cache")
     with pytest.raises(RecipeError, match="did you mean 's3'"):
         attar.run("demo", store="s33://bucket/a")
+
+
+def test_ls_says_who_signed_and_the_file_of_keys_is_looked_at(tmp_path: Path) -> None:
+    url, key, stranger = (tmp_path / "bucket").as_uri(), pair(tmp_path), pair(tmp_path, "stranger")
+    make(SharedStore(tmp_path / "one", url, RecordTrust.read(key.public, key.private)))
+    given = ("--store", url, "--cache", str(tmp_path / "two"))
+    (row,) = json.loads(CliRunner().invoke(main, ["ls", "--json", *given]).stdout)["artifacts"]
+    assert row["distrust"] is None
+    assert f"signed by {row['signed_by']}" in CliRunner().invoke(main, ["ls", *given]).stdout
+    stranger.public.chmod(0o666)
+    stranger.private.chmod(0o644)
+    variables = {"ATTAR_STORE_TRUSTED": str(stranger.public), "ATTAR_STORE_KEY": str(stranger.private)}
+    done = CliRunner().invoke(main, ["ls", *given], env=variables)
+    assert "not trusted: it names the key" in done.stdout
+    assert "others may write" in done.stderr
+    assert "others may read" in done.stderr
+    done = CliRunner().invoke(main, ["show", KEY[:8], *given], env=variables)
+    assert done.exit_code == StoreError.exit_code
+    assert "have it signed" in done.stderr

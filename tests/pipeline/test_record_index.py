@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import zlib
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -92,11 +93,11 @@ def test_a_record_that_was_replaced_or_deleted_is_not_taken_from_an_index(tmp_pa
 
 
 @pytest.mark.parametrize("harm", [lambda content: content[:-1], lambda content: b"x" + content, lambda _: b""])
-def test_a_damaged_index_is_as_if_it_were_not_there(tmp_path: Path, harm: object) -> None:
+def test_a_damaged_index_is_as_if_it_were_not_there(tmp_path: Path, harm: Callable[[bytes], bytes]) -> None:
     texts = publish(tmp_path, *range(5))
     open_index(tmp_path, "one")[1].read_records()
     for path in (*list_indices(tmp_path), tmp_path / "one" / "records.index"):
-        path.write_bytes(harm(path.read_bytes()))  # type: ignore[operator]  # a function each
+        path.write_bytes(harm(path.read_bytes()))
     for name in ("one", "two"):
         assert open_index(tmp_path, name)[1].read_records() == texts
 
@@ -124,10 +125,10 @@ def test_who_may_only_read_lists_without_adding_an_index(tmp_path: Path, monkeyp
     texts = publish(tmp_path, *range(5))
     files, index = open_index(tmp_path, "one")
 
-    def refuse(path: str, content: bytes) -> bool:
+    def refuse(path: str, content: bytes) -> None:
         raise StoreError("the server refuses these credentials")
 
-    monkeypatch.setattr(files, "add", refuse)
+    monkeypatch.setattr(files, "write", refuse)
     assert index.read_records() == texts
     assert list_indices(tmp_path) == []
 

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from attar.pipeline.core.errors import RecipeError, StoreError
+from attar.pipeline.core.graph import Pipeline, SlotBinding
 from attar.pipeline.core.record_trust import RecordTrust
 from attar.pipeline.core.shared_store import SharedStore, open_store
 from attar.pipeline.core.store import Store
-from attar.pipeline.core.graph import Pipeline, SlotBinding
 from attar.pipeline.keys.fingerprint import Fingerprint
 from attar.pipeline.run import Record, Run
 from tests.support.bundles.signing_parts import Pair, pair

@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,77 +14,17 @@ from click.testing import CliRunner, Result
 from attar.cli.main import main
 from attar.pipeline.core.errors import CorruptArtifactError, StoreError
 from attar.pipeline.core.publication import Publication
+from attar.pipeline.core.record_index import IndexedRecord, is_content_of
 from attar.pipeline.core.remote_files import RemoteFiles
 from attar.pipeline.core.shared_store import SharedStore
+from tests.support.bundles.signing_parts import pair
+from tests.support.processes.seaweed import Server, set_variables
 from tests.support.projects import tiny
 from tests.support.projects.shared_store_parts import find, make, read
 from tests.support.projects.store_parts import KEY
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
-WEED = Path(sys.executable).with_name("weed")
-SECRET = "SECRET-OF-THE-TESTS"  # noqa: S105  # of a server that a test starts
-IDENTITY = {"credentials": [{"accessKey": "reader", "secretKey": SECRET}], "actions": ["Admin", "Read", "Write", "List"]}
 URL = "s3://bucket/team"
-
-
-PORTS = ("master.port", "volume.port", "filer.port", "master.port.grpc", "volume.port.grpc", "filer.port.grpc", "s3.port.grpc")
-
-
-def choose_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as opened:
-        free = [opened.enter_context(socket.socket()) for _ in range(count)]
-        for each in free:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in free]
-
-
-@dataclass
-class Server:
-    folder: Path
-    volumes: int = 0
-    """How many volumes of 16 MB it may fill; 0: as many as fit on the disk."""
-    port: int = field(default_factory=lambda: choose_ports(1)[0])
-    process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        config = self.folder / "identities.json"
-        config.write_text(json.dumps({"identities": [{"name": "tests", **IDENTITY}]}))
-        ports = dict(zip(PORTS, choose_ports(len(PORTS)), strict=True))
-        given = {"dir": self.folder, "ip": "127.0.0.1", "ip.bind": "127.0.0.1", "volume.max": self.volumes, **ports}
-        given |= {
-            "master.volumeSizeLimitMB": 16,
-            "s3.port.iceberg": 0,
-            "s3.port.lance": 0,
-            "s3.port": self.port,
-            "s3.config": config,
-        }
-        command = [str(WEED), "server", "-s3", *(f"-{name}={value}" for name, value in given.items())]
-        log = self.folder / "server.log"
-        with log.open("wb") as output:
-            self.process = subprocess.Popen(command, stdout=output, stderr=output)
-        end = time.monotonic() + 60
-        while not self.answers():
-            assert self.process.poll() is None, log.read_text()[-2000:]
-            assert time.monotonic() < end, log.read_text()[-2000:]
-            time.sleep(0.2)
-
-    def answers(self) -> bool:
-        with contextlib.suppress(StoreError):
-            RemoteFiles("s3://bucket").write("ready", b"1")  # which makes the bucket
-            return True
-        return False
-
-    def stop(self) -> None:
-        if self.process:
-            self.process.kill()
-            self.process.wait()
-
-
-def set_variables(patch: pytest.MonkeyPatch, server: Server) -> None:
-    patch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.port}")
-    patch.setenv("AWS_REGION", "us-east-1")
-    patch.setenv("AWS_ACCESS_KEY_ID", "reader")
-    patch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -132,6 +66,40 @@ def test_a_project_begun_on_one_machine_is_finished_on_another_and_remakes_nothi
     assert "13 artifacts" in call(tmp_path, "ls", cache="three").stdout
 
 
+def test_a_student_is_trained_on_another_machine_without_the_answers_to_the_test_split(tmp_path: Path) -> None:
+    tiny.write(tmp_path)
+    for command, cache in (("label", "one"), ("distill", "two")):
+        done = call(tmp_path, command, "recipe.toml", cache=cache, url=f"{URL}-parts")
+        assert done.exit_code == 0, done.output
+    fetched = sorted(path.name for path in (tmp_path / "two" / "parts").glob("*/*"))
+    views = [f"train.{view}.00000.safetensors" for view in range(2)]
+    assert fetched == [*views, "validation.clean.00000.safetensors"]
+
+
+def test_who_only_reads_takes_what_its_team_signed(tmp_path: Path) -> None:
+    key, stranger, url = pair(tmp_path), pair(tmp_path, "stranger"), f"{URL}-signed"
+    tiny.write(tmp_path)
+    made = call(
+        tmp_path,
+        "teach",
+        "recipe.toml",
+        "--store-trusted",
+        str(key.public),
+        "--store-key",
+        str(key.private),
+        cache="one",
+        url=url,
+    )
+    assert made.exit_code == 0, made.output
+    for trusted, status in ((key, "reused"), (stranger, "made")):
+        given = ("teach", "recipe.toml", "--json", "--store-trusted", str(trusted.public))
+        done = call(tmp_path, *given, cache=f"reader-{status}", url=url)
+        assert tiny.statuses(json.loads(done.stdout)) == {"teacher": status}
+    assert "signed by" in call(tmp_path, "ls", cache="three", url=url).stdout
+    listed = call(tmp_path, "ls", "--store-trusted", str(stranger.public), cache="three", url=url)
+    assert "not trusted: it names the key" in listed.stdout
+
+
 def test_of_many_that_add_a_file_at_once_one_does() -> None:
     files = RemoteFiles(f"{URL}-race")
     with ThreadPoolExecutor(8) as pool:
@@ -150,7 +118,7 @@ def test_an_object_that_was_flipped_is_found(tmp_path: Path) -> None:
     assert read(SharedStore(tmp_path / "three", f"{URL}-flipped")) == 1.0
 
 
-def test_a_thousand_artifacts_are_listed(tmp_path: Path) -> None:
+def test_a_thousand_artifacts_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one = SharedStore(tmp_path / "one", f"{URL}-many")
     make(one)
     made = one.find_published(KEY)
@@ -164,6 +132,18 @@ def test_a_thousand_artifacts_are_listed(tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(publish, range(999)))
     assert len(SharedStore(tmp_path / "two", f"{URL}-many").entries()) == 1000
+    three, asked = SharedStore(tmp_path / "three", f"{URL}-many"), list[str]()
+    monkeypatch.setattr(three.remote, "read", lambda path: asked.append(path) or one.remote.read(path))
+    assert len(three.entries()) == len(three.entries()) == 1000
+    assert [path.partition("/")[0] for path in asked] == ["index"]
+
+
+def test_the_server_names_a_content_by_its_sum_so_an_index_cannot_lie(tmp_path: Path) -> None:
+    files = RemoteFiles(f"{URL}-sums")
+    files.write("records/a.json", b"text")
+    (file,) = files.list("records")
+    assert is_content_of(file, IndexedRecord(file.tag, "text"))
+    assert not is_content_of(file, IndexedRecord(file.tag, "TEXT"))
 
 
 def test_a_bucket_that_is_not_there_is_named(tmp_path: Path) -> None:

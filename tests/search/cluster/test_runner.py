@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from attar.pipeline.core.errors import RecipeError, StageError
+from attar.pipeline.core.record_trust import RecordTrust
 from attar.pipeline.core.shared_store import SharedStore
 from attar.pipeline.core.store import Store
 from attar.pipeline.recipe.search_space import SearchSpace
@@ -19,6 +20,7 @@ from attar.search.cluster.runner import ClusterRunner, check_store
 from attar.search.stopping import StoppingRule
 from attar.search.trial import StudentTraining, TrialOutcome, TrialPlan
 from attar.search.variant import Search, Variant
+from tests.support.bundles.signing_parts import pair
 
 SPACE = SearchSpace(dimensions={"student.options.width": (2, 8, 16)})
 PLANS = [TrialPlan(Variant(number, {"student.options.width": number}), StoppingRule()) for number in (1, 2, 3)]
@@ -83,6 +85,13 @@ def test_a_store_that_other_machines_do_not_see_is_refused(tmp_path: Path) -> No
     search = Search("recipe.toml", Store(tmp_path / "store"), SPACE, "cpu")
     with pytest.raises(RecipeError, match=r"file:///FOLDER"):
         check_store(search)
+
+
+def test_keys_of_a_shared_store_are_refused_since_nodes_have_none(tmp_path: Path) -> None:
+    key = pair(tmp_path)
+    store = SharedStore(tmp_path / "cache", (tmp_path / "bucket").as_uri(), RecordTrust.read(key.public, None))
+    with pytest.raises(RecipeError, match="neither sign"):
+        check_store(Search("recipe.toml", store, SPACE, "cpu"))
 
 
 def test_a_node_of_another_version_of_attar_does_nothing(tmp_path: Path) -> None:
