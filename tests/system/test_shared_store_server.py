@@ -132,8 +132,14 @@ def test_a_thousand_artifacts_are_listed(tmp_path: Path, monkeypatch: pytest.Mon
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(publish, range(999)))
     assert len(SharedStore(tmp_path / "two", f"{URL}-many").entries()) == 1000
-    three, asked = SharedStore(tmp_path / "three", f"{URL}-many"), list[str]()
-    monkeypatch.setattr(three.remote, "read", lambda path: asked.append(path) or one.remote.read(path))
+    three = SharedStore(tmp_path / "three", f"{URL}-many")
+    asked: list[str] = []
+
+    def read(path: str) -> bytes | None:
+        asked.append(path)
+        return one.remote.read(path)
+
+    monkeypatch.setattr(three.remote, "read", read)
     assert len(three.entries()) == len(three.entries()) == 1000
     assert [path.partition("/")[0] for path in asked] == ["index"]
 
