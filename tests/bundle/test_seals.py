@@ -15,7 +15,7 @@ from attar.bundle.sign import sign_bundle
 from attar.pipeline.core.errors import InvalidBundleError, StoreError
 from attar.pipeline.core.signing_keys import open_to_others
 from tests.support.bundles.packaging import write_store_files
-from tests.support.bundles.signing_parts import Pair
+from tests.support.bundles.signing_parts import Pair, pair
 
 
 def test_what_a_store_writes_is_signed_by_nobody(bundle: Path, key: Pair) -> None:
@@ -78,6 +78,7 @@ def test_a_signature_that_cannot_be_written_leaves_nothing(
 @pytest.mark.parametrize(
     ("mode", "allowed"), [(0o600, None), (0o400, None), (0o640, "read"), (0o604, "read"), (0o622, "write"), (0o602, "write")]
 )
-def test_what_others_may_do_with_a_key(key: Pair, mode: int, allowed: str | None) -> None:
-    key.private.chmod(mode)
-    assert open_to_others(key.private) == allowed
+def test_what_others_may_do_with_a_key(tmp_path: Path, mode: int, allowed: str | None) -> None:
+    private = pair(tmp_path).private
+    private.chmod(mode)
+    assert open_to_others(private) == allowed
