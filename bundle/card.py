@@ -8,7 +8,7 @@ from typing import Any
 
 from attar.bundle.engine_needs import explain_native_refusal
 from attar.bundle.golden import find_tolerance
-from attar.bundle.manifest import Manifest, StoredTensor
+from attar.bundle.manifest import BatchEngine, EngineRequirements, Manifest, StoredTensor
 from attar.proof.gate import Gate
 from attar.proof.report import gate_formatting
 from attar.proof.report.formatting import DASH
@@ -16,33 +16,17 @@ from attar.proof.report.formatting import DASH
 
 def render_card(manifest: Manifest) -> str:
     """Markdown."""
-    needs, ledger = manifest.engine, manifest.ledger
-    runtime = ", ".join(
-        filter(None, [" ".join(filter(None, [needs.runtime, needs.version])), needs.provider])
-    )
     return f"""# {manifest.name}
 
 {format_sentence(manifest.verdict.summary)}{describe_state(manifest)}
 
-Task: `{manifest.task}`. Engine: {needs.precision}, {runtime}, threads: {needs.threads}.
+Task: `{manifest.task}`. Engine: {describe_engine(manifest.engine)}.
 {describe_machine(manifest)}
 
 ## Proof
 
-{ledger["samples"]:,} samples of the {ledger["split"]} split. \
-Drop and correlation: against the teacher. Latency: one thread.
-
-| hop | format | precision | {ledger["score_name"]} \
-| drop | correlation | p50, batch 1 (µs) | bytes |
-| --- | --- | --- | --- | --- | --- | --- | --- |
-{chr(10).join(format_hop(hop) for hop in ledger["hops"])}
-
-{gate_formatting.BOUNDS_EXPLANATION}
-
-| gate | promise | measured | verdict |
-| --- | --- | --- | --- |
-{chr(10).join(format_gate(gate) for gate in manifest.verdict.read_gates() if gate.required)}
-
+{render_proof(manifest)}
+{render_batch_engine(manifest)}
 ## Tensors
 
 | name | | dtype | axes |
@@ -63,6 +47,47 @@ with attar.open("{manifest.name}") as model:
 `attar check` replays the {manifest.golden.requests} golden requests. `attar bench` compares \
 the engine's speed with that of the
 fp32 student, which `reference/` holds. `triton/` is a model repository for Triton.
+"""
+
+
+def describe_engine(needs: EngineRequirements) -> str:
+    versioned = " ".join(filter(None, [needs.runtime, needs.version]))
+    runtime = ", ".join(filter(None, [versioned, needs.provider]))
+    return f"{needs.precision}, {runtime}, threads: {needs.threads}"
+
+
+def render_proof(part: Manifest | BatchEngine, batch: int = 1) -> str:
+    """Return the ledger and the gates of an engine, with the latency at a batch size."""
+    ledger = part.ledger
+    hops = [format_hop(hop, batch) for hop in ledger["hops"]]
+    gates = [format_gate(gate) for gate in part.verdict.read_gates() if gate.required]
+    return f"""{ledger["samples"]:,} samples of the {ledger["split"]} split. \
+Drop and correlation: against the teacher. Latency: one thread.
+
+| hop | format | precision | {ledger["score_name"]} \
+| drop | correlation | p50, batch {batch} (µs) | bytes |
+| --- | --- | --- | --- | --- | --- | --- | --- |
+{chr(10).join(hops)}
+
+{gate_formatting.BOUNDS_EXPLANATION}
+
+| gate | promise | measured | verdict |
+| --- | --- | --- | --- |
+{chr(10).join(gates)}"""
+
+
+def render_batch_engine(manifest: Manifest) -> str:
+    """Return the section about the engine for batches; empty without one."""
+    batch = manifest.batch
+    if batch is None:
+        return ""
+    return f"""
+## Batches
+
+Calls of {batch.rows} samples or more go to another engine: {describe_engine(batch.engine)}. \
+{format_sentence(batch.verdict.summary)}
+
+{render_proof(batch, batch.ledger["batch"])}
 """
 
 
@@ -113,7 +138,7 @@ def explain_texts(manifest: Manifest) -> str:
 
 def explain_trust(manifest: Manifest) -> str:
     """What opening an engine asks for that is native code; empty for another."""
-    if explain_native_refusal(manifest.engine) is None:
+    if not any(explain_native_refusal(part.engine) for part in manifest.parts):
         return ""
     return (
         "\nThe engine is native code: only `trusted=`, the public keys of who signed the bundle, "
@@ -139,13 +164,13 @@ def format_signed(number: float) -> str:
     return text if float(text) else "0"
 
 
-def format_hop(hop: Mapping[str, Any]) -> str:
+def format_hop(hop: Mapping[str, Any], batch: int) -> str:
     if hop["status"] != "measured":
         return (
             f"| {hop['hop']} | {hop['format']} | {hop['precision']} | not run here: {hop['why']} | "
             "| | | |"
         )
-    teacher, latency = hop["teacher"], hop["latency"].get("1")
+    teacher, latency = hop["teacher"], hop["latency"].get(str(batch))
     columns = [
         *(hop["hop"], hop["format"], hop["precision"], f"{hop['score']:.4f}"),
         *(

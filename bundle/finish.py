@@ -21,6 +21,7 @@ from attar.bundle import opening as bundles
 from attar.bundle.card import render_card
 from attar.bundle.checksums import Checksums
 from attar.bundle.engine_needs import make_build_spec
+from attar.bundle.engines import open_engine
 from attar.bundle.finished import Finished
 from attar.bundle.fitness import blame_bundle
 from attar.bundle.manifest import Manifest
@@ -150,7 +151,7 @@ def answer_requests(folder: Path, manifest: Manifest) -> dict[str, Array]:
     """Return the golden requests as they are stored, with the engine's answers added."""
     inputs = golden.preprocess_requests(folder, manifest, golden.read_golden(folder, manifest))
     unanswered = blame_bundle("the engine does not answer the golden requests")
-    with bundles.open_engine(folder, manifest, allow_native=True) as predict, unanswered:
+    with open_engine(folder, manifest, allow_native=True) as predict, unanswered:
         answers = golden.predict_in_batches(
             predict, inputs, manifest.ranges.get("batch", (1, 1))[1]
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -29,8 +29,11 @@ DTYPES = {
 }
 MAX_TOLERANCE = 1e-2
 """The largest tolerance: beyond it a replay would let another engine pass."""
-FORMAT_VERSION = 1
-"""The newest format of a bundle that this code reads, and the one that it writes."""
+FORMAT_VERSION = 2
+"""The newest format of a bundle that this code reads. What needs no newer one is written in the
+oldest that has it."""
+PAIR_FORMAT: Final = "attar bundle 2"
+"""The format of a bundle with an engine of its own for batches, which version 1 does not have."""
 BY_CALL = ("int8-dynamic",)
 """Precisions that round by the range of a whole call, so that an answer would depend on whom it
 shares a call with."""
@@ -107,8 +110,29 @@ class Origin(StrictModel):
     facts: Mapping[str, Any] = {}
 
 
+class BatchEngine(StrictModel):
+    """The engine for batches, where it is another than that for single samples."""
+
+    folder: ClassVar[str] = "batch/"
+    """Where its ``graphs/`` and ``engines/`` lie in the bundle."""
+    hop: ClassVar[str] = "batch"
+    """What its golden answers are named by."""
+
+    rows: int = Field(ge=2)
+    """Calls of so many samples or more are its own, others the other engine's."""
+    engine: EngineRequirements
+    verdict: StoredVerdict
+    ledger: Mapping[str, Any]
+    """Every hop from the teacher to this engine."""
+    lineage: Mapping[str, Origin]
+
+
 class Manifest(StrictModel):
-    format: Literal["attar bundle 1"] = "attar bundle 1"
+    folder: ClassVar[str] = ""
+    hop: ClassVar[str] = "engine"
+    rows: ClassVar[int] = 1
+
+    format: Literal["attar bundle 1", "attar bundle 2"] = "attar bundle 1"
     """The version of this schema; the last one is FORMAT_VERSION."""
     name: str
     task: str
@@ -133,6 +157,8 @@ class Manifest(StrictModel):
     """What kept the machine that packaged the bundle from running the engine; until it is finished,
     it is served nowhere."""
     finished: Finished | None = None
+    batch: BatchEngine | None = Field(None, exclude_if=operator.not_)
+    """None where one engine answers single samples and batches."""
 
     @property
     def input_specs(self) -> dict[str, TensorSpec]:
@@ -143,6 +169,12 @@ class Manifest(StrictModel):
         return {name: tensor.to_spec(name) for name, tensor in self.outputs.items()}
 
     @property
+    def parts(self) -> Sequence[Manifest | BatchEngine]:
+        """What is said of each engine: that for single samples here, that for batches in
+        ``batch``."""
+        return (self,) if self.batch is None else (self, self.batch)
+
+    @property
     def unfinished(self) -> bool:
         return self.not_run_here is not None and self.finished is None
 
@@ -150,7 +182,8 @@ class Manifest(StrictModel):
     def answered(self) -> Sequence[str]:
         """Whose answers the golden requests have."""
         model = ("model",) if self.not_run_here else ()
-        return ("teacher", *model) if self.unfinished else ("teacher", *model, "engine")
+        engines = () if self.unfinished else [part.hop for part in self.parts]
+        return ("teacher", *model, *engines)
 
     @field_validator("graphs")
     @classmethod
@@ -188,6 +221,21 @@ class Manifest(StrictModel):
             raise ValueError(wrong)
         if list(self.labels) != list(self.ledger.get("classes", self.labels)):
             raise ValueError("the labels are not the classes that were measured")
+        return self
+
+    @model_validator(mode="after")
+    def _has_a_sound_engine_for_batches(self) -> Manifest:
+        if (self.batch is not None) != (self.format == PAIR_FORMAT):
+            raise ValueError(f"an engine for batches is what the format {PAIR_FORMAT!r} has")
+        if self.batch is None:
+            return self
+        most = self.ranges.get("batch", (1, 1))[1]
+        if self.batch.rows > most:
+            raise ValueError(f"batch.rows is {self.batch.rows}, and batches of {most} are promised")
+        if not any("batch" in tensor.axes for tensor in self.inputs.values()):
+            raise ValueError("it has an engine for batches, and no input has the axis batch")
+        if self.not_run_here:
+            raise ValueError("it has two engines, and says that its engine was not run")
         return self
 
     @model_validator(mode="after")

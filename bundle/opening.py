@@ -1,10 +1,13 @@
 """Open and check a bundle.
 
+A bundle has one engine, or one for single samples and one for batches: each takes every step.
+
 An opened bundle is a function from named arrays to named arrays. It needs numpy, pydantic,
 safetensors and the engine's runtime; never torch or onnx. In a bundle's folder:
 
     graphs/ reference/      the ONNX graphs in the target's precision; the student in fp32
     engines/RUNTIME/        what is run here
+    batch/                  graphs/ and engines/RUNTIME/ of the engine for batches, if it is another
     manifest.json           see ``attar.bundle.manifest``
     golden.safetensors      requests, and the answers of the teacher and of the engine
     preprocess/ postprocess/
@@ -31,27 +34,22 @@ on a machine that can.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from types import TracebackType
 
 from attar.bundle import golden, triton
 from attar.bundle.accept import check_inputs
-from attar.bundle.engine_needs import (
-    check_machine,
-    check_runnable,
-    explain_native_refusal,
-    make_build_spec,
-)
+from attar.bundle.engine_needs import check_machine, check_runnable, explain_native_refusal
+from attar.bundle.engines import open_bundle_engines, replay_engines
 from attar.bundle.fitness import blame_bundle
-from attar.bundle.manifest import MAX_TOLERANCE, Manifest
+from attar.bundle.manifest import MAX_TOLERANCE, BatchEngine, Manifest
 from attar.bundle.stored_verdict import check_verdict
 from attar.bundle.verified import VerifiedBundle, open_sealed
 from attar.engines.graphs.placement import PLACEMENTS, SYMMETRIC
-from attar.engines.runtimes.runtime import load_runtime
 from attar.models import preprocess
-from attar.models.task import Array, Arrays, Predictor
+from attar.models.task import Array, Arrays, Predict
 from attar.pipeline.core.errors import AttarError, InvalidBundleError, RecipeError
 from attar.pipeline.core.stage import Facts
 
@@ -62,7 +60,7 @@ LOADED = "loaded"
 class BundlePredictor(AbstractContextManager["BundlePredictor", None]):
     """Answers requests. Call it with the graph's inputs; ``close`` it or use it in a ``with``."""
 
-    def __init__(self, manifest: Manifest, predictor: Predictor, resources: ExitStack) -> None:
+    def __init__(self, manifest: Manifest, predictor: Predict, resources: ExitStack) -> None:
         self.manifest = manifest
         self._predictor, self._resources = predictor, resources
 
@@ -124,9 +122,9 @@ def open_bundle(
     with ExitStack() as stack:
         bundle = open_verified(Path(path), trusted=keys, allow_native=allow_native)
         root, manifest = stack.enter_context(bundle).root, bundle.manifest
-        engine = open_engine(root, manifest, threads, allow_native=bundle.trusts_native)
-        predictor = stack.enter_context(engine)
-        golden.replay_requests(root, manifest, predictor)  # (8)
+        engines = open_bundle_engines(root, manifest, threads, allow_native=bundle.trusts_native)
+        predictor = stack.enter_context(engines)
+        replay_engines(root, manifest, predictor)  # (8)
         return BundlePredictor(manifest, predictor, stack.pop_all())
 
 
@@ -139,10 +137,11 @@ def check_bundle(
     given; the fact ``engine`` says so. Raises InvalidBundleError for the first step that fails.
     """
     with open_verified(Path(path), trusted=trusted, allow_native=allow_native) as bundle:
-        needs = bundle.manifest.engine
-        refusal = None if bundle.trusts_native else explain_native_refusal(needs)
-        if refusal:
-            check_runnable(needs)
+        needs = [part.engine for part in bundle.manifest.parts]
+        found = [] if bundle.trusts_native else map(explain_native_refusal, needs)
+        refusal = next(filter(None, found), None)
+        for each in needs if refusal else ():
+            check_runnable(each)
         largest_difference = None if refusal else replay_engine(bundle)  # (8)
         check_portable(bundle.root, bundle.manifest)  # (9)
         return describe_bundle(bundle, refusal, largest_difference)
@@ -168,8 +167,8 @@ def describe_bundle(
 
 def replay_engine(bundle: VerifiedBundle) -> float:
     root, manifest = bundle.root, bundle.manifest
-    with open_engine(root, manifest, allow_native=bundle.trusts_native) as predict:
-        return golden.replay_requests(root, manifest, predict)
+    with open_bundle_engines(root, manifest, allow_native=bundle.trusts_native) as predict:
+        return replay_engines(root, manifest, predict)
 
 
 def check_portable(path: Path, manifest: Manifest) -> None:
@@ -178,11 +177,18 @@ def check_portable(path: Path, manifest: Manifest) -> None:
     Raises InvalidBundleError if their answers are not the engine's, or not those that were recorded
     of them, or if ``triton/`` holds other graphs.
     """
+    for part in manifest.parts:
+        check_graphs(path, manifest, part)
+    triton.check_repository(path, manifest)
+
+
+def check_graphs(path: Path, manifest: Manifest, part: Manifest | BatchEngine) -> None:
+    """Check the graphs that one engine was built from."""
     from attar.engines.runtimes import onnxruntime
 
-    files = {name: path / "graphs" / f"{name}.onnx" for name in manifest.graphs}
-    hop = "model" if "model" in manifest.answered else "engine"
-    needs = manifest.engine
+    files = {name: path / part.folder / "graphs" / f"{name}.onnx" for name in manifest.graphs}
+    hop = "model" if "model" in manifest.answered else part.hop
+    needs = part.engine
     tolerance = max(MAX_TOLERANCE, golden.find_tolerance(needs))
     integers = PLACEMENTS.get(needs.runtime) is not SYMMETRIC  # as in ``OnnxModel``
     with (
@@ -192,9 +198,8 @@ def check_portable(path: Path, manifest: Manifest) -> None:
         try:
             golden.replay_requests(path, manifest, predict, tolerance, hop)
         except InvalidBundleError as error:
-            problem = f"graphs/ is not what the engine was built from: {error}"
+            problem = f"{part.folder}graphs/ is not what the engine was built from: {error}"
             raise InvalidBundleError(problem) from error
-    triton.check_repository(path, manifest)
 
 
 def open_verified(
@@ -205,10 +210,7 @@ def open_verified(
     ``gated=False`` leaves step (5) out. ``allow_native`` says that whoever gets the bundle may load
     its engine, whoever made it. Raises InvalidBundleError.
     """
-    checks = [
-        *list_whole_checks(gated),
-        lambda bundle: check_machine(bundle.manifest.engine),
-    ]  # (7)
+    checks = [*list_whole_checks(gated), check_machines]
     return open_sealed(path, trusted, checks, allow_native=allow_native)
 
 
@@ -229,6 +231,12 @@ def list_whole_checks(gated: bool) -> list[Callable[[VerifiedBundle], None]]:
     return [check_engine_was_run, *([check_gates] if gated else []), check_finished_engine]
 
 
+def check_machines(bundle: VerifiedBundle) -> None:
+    """Take step (7)."""
+    for part in bundle.manifest.parts:
+        check_machine(part.engine)
+
+
 def check_engine_was_run(bundle: VerifiedBundle) -> None:
     """Take step (4)."""
     path, manifest = bundle.path, bundle.manifest
@@ -244,7 +252,8 @@ def check_gates(bundle: VerifiedBundle) -> None:
     """Take step (5). The verdict of a bundle that was finished may leave the engine out."""
     manifest = bundle.manifest
     was_not_run = manifest.unfinished or manifest.finished is not None
-    check_verdict(bundle.path, manifest.verdict, manifest.ledger, finished=was_not_run)
+    for part in manifest.parts:
+        check_verdict(bundle.path, part.verdict, part.ledger, finished=was_not_run)
 
 
 def check_finished_engine(bundle: VerifiedBundle) -> None:
@@ -264,37 +273,3 @@ def check_unfinished(bundle: VerifiedBundle) -> None:
         )
     check_gates(bundle)
     check_portable(bundle.root, manifest)
-
-
-@contextmanager
-def open_engine(
-    path: Path, manifest: Manifest, threads: int | None = None, *, allow_native: bool = False
-) -> Iterator[Predictor]:
-    """Open the engine of a verified bundle.
-
-    Raises InvalidBundleError if it does not open, and for native code unless that is allowed.
-    """
-    needs = manifest.engine
-    if not allow_native and (refusal := explain_native_refusal(needs)):
-        raise InvalidBundleError(f"the engine of {path} is not loaded: {refusal}")
-    runtime, folder = load_runtime(needs.runtime), path / "engines" / needs.runtime
-    files = {name: folder / f"{name}{runtime.suffix}" for name in manifest.graphs}
-    with ExitStack() as stack:
-        with blame_bundle(f"the engine of {path} does not open"):
-            predictor = stack.enter_context(runtime.open(files, make_build_spec(needs, threads)))
-        yield predictor
-
-
-@contextmanager
-def open_reference(
-    path: Path, manifest: Manifest, threads: int | None = None
-) -> Iterator[Predictor]:
-    """Open the fp32 student of a verified bundle. Raises InvalidBundleError if it does not open."""
-    from attar.engines.runtimes import onnxruntime
-
-    files = {name: path / "reference" / f"{name}.onnx" for name in manifest.graphs}
-    with ExitStack() as stack:
-        with blame_bundle(f"the reference of {path} does not open"):
-            session = onnxruntime.open_session(files, threads or manifest.engine.threads)
-            predictor = stack.enter_context(session)
-        yield predictor

@@ -23,6 +23,7 @@ from attar.bundle.fitness import AGAIN, blame_bundle
 from attar.bundle.manifest import BY_CALL, Manifest, StoredOutput, StoredTensor
 from attar.models.task import CLASSIFYING, Array, Arrays
 from attar.pipeline.core.errors import InvalidBundleError
+from attar.pipeline.recipe.pair import SUFFIX
 
 TYPES = {
     "bool": "TYPE_BOOL",
@@ -46,6 +47,22 @@ QUEUE_POLICY = "timeout_action: REJECT default_timeout_microseconds: 30000000 ma
 
 def write_repository(folder: Path, manifest: Manifest, bundle: Path, requests: Arrays) -> None:
     """Fill ``folder``, the bundle's ``triton/``; ``requests`` are the golden ones, preprocessed."""
+    for each, source in split_engines(manifest, bundle):
+        write_models(folder, each, source, requests)
+
+
+def split_engines(manifest: Manifest, bundle: Path) -> list[tuple[Manifest, Path]]:
+    """Return a manifest with one engine and the folder of its files, for each engine: Triton
+    chooses none by the batch, so that for batches is a model of its own, ``NAME-batch``."""
+    batch = manifest.batch
+    if batch is None:
+        return [(manifest, bundle)]
+    own = {"name": f"{manifest.name}{SUFFIX}", "engine": batch.engine, "batch": None}
+    return [(manifest, bundle), (manifest.model_copy(update=own), bundle / batch.folder)]
+
+
+def write_models(folder: Path, manifest: Manifest, bundle: Path, requests: Arrays) -> None:
+    """Write the models of one engine."""
     for name, files in list_model_files(bundle, manifest).items():
         version = folder / name / "1"
         version.mkdir(parents=True)
@@ -89,10 +106,11 @@ def check_repository(bundle: Path, manifest: Manifest) -> None:
     than that, such as a later version."""
     root = bundle / "triton"
     with blame_bundle(f"the models for Triton of {bundle} cannot be read"):
-        wanted = list_model_files(bundle, manifest).items()
+        found = [list_model_files(where, each) for each, where in split_engines(manifest, bundle)]
         ours = {
             root / name / "1" / file: sha256(source)
-            for name, files in wanted
+            for models in found
+            for name, files in models.items()
             for file, source in files.items()
         }
         theirs = {file: sha256(file) for file in root.glob("*/*/*") if file.parent.name != WARMUP}

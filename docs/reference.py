@@ -77,7 +77,8 @@ One section for each deployment, named as you like. Its keys go to all of the st
 `[targets.NAME.gates]` overrides [`[gates]`](#gates).
 
 `candidates` lists several forms of the target; each has a model and an engine of its own, `NAME.c1.model`, `NAME.c1.engine` and
-so on, and [the fastest that keeps the promises](../engines.md#candidates) becomes the target's."""
+so on, and [the fastest that keeps the promises](../engines.md#candidates) becomes the target's. Where `optimize_for` lists two batch
+sizes, [a second one](../engines.md#an-engine-for-each) is chosen for batches: `NAME-batch.choice`, `.model`, `.engine`, `.evidence` and `.verdict`."""
 
 
 def of_targets() -> list[Slot]:

@@ -36,11 +36,26 @@ SLOTS = (
         scope="choice",
         offers=list_runnable_candidates,
     ),
-    Slot("choice", Choose, scope="choice"),
-    Slot("model", TakeModel, wires={"models": "model"}, scope="choice", step="optimize"),
-    Slot("engine", TakeEngine, wires={"engines": "engine"}, scope="choice", step="build"),
+    Slot("choice", Choose, scope="choice", paired=True),
+    Slot(
+        "model", TakeModel, wires={"models": "model"}, scope="choice", step="optimize", paired=True
+    ),
+    Slot(
+        "engine", TakeEngine, wires={"engines": "engine"}, scope="choice", step="build", paired=True
+    ),
     Slot("production", Unpack, scope="target"),
-    Slot("evidence", Measure, scope="target", step="validate"),
-    Slot("verdict", Judge, scope="target", step="validate"),
-    Slot("bundle", Package, scope="target", step="package"),
+    Slot("evidence", Measure, scope="target", step="validate", paired=True),
+    Slot("verdict", Judge, scope="target", step="validate", paired=True),
+    Slot(
+        "bundle",
+        Package,
+        wires={
+            "batch_model": "batch.model",
+            "batch_engine": "batch.engine",
+            "batch_evidence": "batch.evidence",
+            "batch_verdict": "batch.verdict",
+        },
+        scope="target",
+        step="package",
+    ),
 )

@@ -17,6 +17,7 @@ from attar.stages.calibrate import Calibrate
 from attar.stages.export.stage import Export
 from attar.stages.label.stage import Label
 from benchmarks.tuning import stretched
+from tests.support.bundles.engine_pairs import OTHERWISE, package_pair
 from tests.support.bundles.packaging import package_bundle
 from tests.support.processes.isolation import empty_home, loopback_only
 from tests.support.processes.shared import make_once, session_folder
@@ -140,6 +141,23 @@ def points_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
         return {"bundle": str(package_bundle(root / "chain"))}
 
     return Path(make_once(tmp_path_factory, "points", make)[1]["bundle"])
+
+
+@pytest.fixture(scope="session")
+def pair_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle of points with an engine for single samples and one for batches, which answer alike."""
+    return make_pair(tmp_path_factory, "pair", 1.0)
+
+
+@pytest.fixture(scope="session")
+def differing_pair_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Such a bundle whose engines do not answer alike."""
+    return make_pair(tmp_path_factory, "differing-pair", OTHERWISE)
+
+
+def make_pair(tmp_path_factory: pytest.TempPathFactory, name: str, times: float) -> Path:
+    pytest.importorskip("openvino")
+    return Path(make_once(tmp_path_factory, name, lambda root: {"bundle": str(package_pair(root, times))})[1]["bundle"])
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ from attar.pipeline.core.import_path import put_first_on_path
 from attar.pipeline.core.store import Store
 from attar.pipeline.keys.fingerprint import Fingerprint
 from attar.pipeline.recipe import recipe as recipes
+from attar.pipeline.recipe.pair import SUFFIX
 from attar.pipeline.recipe.recipe import Recipe
 from attar.pipeline.recipe.slot import Slot
 from attar.pipeline.run import Record, Run
@@ -48,8 +49,9 @@ class Workspace:
         if step is None:
             return list(self.recipe.pipeline.slots)
         shared = {slot.name for slot in wanted if not slot.per_target}
+        owners = [*targets, *(f"{target}{SUFFIX}" for target in targets)]
         return self.recipe.pipeline.up_to(
-            shared | {f"{target}.{name}" for target in targets for name in own}
+            shared | {f"{owner}.{name}" for owner in owners for name in own}
         )
 
 

@@ -12,6 +12,7 @@ import tomlkit
 from attar.pipeline.core.errors import RecipeError
 from attar.pipeline.recipe.search_space import SECTION
 from attar.pipeline.run import Record
+from attar.proof.gate import combine_verdicts
 from attar.proof.report.target import group_targets
 from attar.recipes.workspace import SHIPPED, find_recipe
 from attar.search.result import VariantResult, WinnerTest
@@ -63,10 +64,12 @@ def set_value(document: Any, place: str, value: Any) -> None:
 
 
 def judge_winner(records: Sequence[Record]) -> WinnerTest:
-    """Return the verdict on the test split, with the promises that were broken or left open."""
+    """Return the verdict on the test split, with the promises that were broken or left open: of
+    both engines, if the target has two."""
     errors = tuple(record.error for record in records if record.error)
-    (target,) = group_targets(records)
-    if target.judged is None:
+    targets = group_targets(records)
+    judged = [target.judged.verdict for target in targets if target.judged]
+    if len(judged) < len(targets):
         return WinnerTest("no verdict", errors)
-    promises = tuple(format_open_gate(gate) for gate in target.open_gates)
-    return WinnerTest(target.judged.verdict, (*promises, *errors))
+    promises = [format_open_gate(gate) for target in targets for gate in target.open_gates]
+    return WinnerTest(combine_verdicts(judged), (*promises, *errors))

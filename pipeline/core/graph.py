@@ -25,9 +25,13 @@ class SlotBinding:
 
     def wanted(self) -> dict[str, type[Artifact]]:
         """Return the artifact class of each input: those that ``run`` names, and any number of one
-        class if it takes them."""
+        class if it takes them. Optional ones only where a slot feeds them."""
         specs = self.stage.inputs()
-        wanted = {name: spec.kind for name, spec in specs.items() if spec.role == "required"}
+        wanted = {
+            name: spec.kind
+            for name, spec in specs.items()
+            if spec.role == "required" or (spec.role == "optional" and name in self.inputs)
+        }
         repeated = [spec.kind for spec in specs.values() if spec.role == "repeated"]
         return wanted | {
             name: kind for kind in repeated for name in self.inputs if name not in wanted

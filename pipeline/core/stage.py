@@ -75,7 +75,8 @@ class InputSpec:
 
     kind: type[Artifact]
     role: Literal["required", "optional", "repeated"] = "required"
-    """``optional``: ``NAME: KIND | None``, an artifact that a ``StoredKey`` of this name names.
+    """``optional``: ``NAME: KIND | None``, an artifact that a ``StoredKey`` of this name names, or
+    that of a slot that not every target has.
     ``repeated``: ``**NAME: KIND``, one artifact of each candidate."""
 
 

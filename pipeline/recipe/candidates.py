@@ -12,6 +12,8 @@ from pydantic import ValidationError
 from attar.pipeline.core.errors import RecipeError, suggest_name
 from attar.pipeline.core.graph import SlotBinding, is_candidate
 from attar.pipeline.core.stage import Stage, UnusedSettingError
+from attar.pipeline.recipe.pair import KEY as SIZES
+from attar.pipeline.recipe.pair import PREFIX, SUFFIX, read_batch_sizes
 from attar.pipeline.recipe.slot import Slot, Table
 
 KEY = "candidates"
@@ -36,9 +38,11 @@ def list_places(
     """Yield the slots of a target in order: ``TARGET.model`` and so on.
 
     If it has candidates, ``TARGET.c1.model``, ``TARGET.c1.engine``, ``TARGET.c2.model``, ... come
-    first, then the slots that choose. The target's settings are the candidates' defaults. Raises
-    RecipeError for invalid candidates.
+    first, then the slots that choose. The target's settings are the candidates' defaults. If it is
+    to be fast at two batch sizes, each paired slot is followed by that of the engine for batches,
+    such as ``TARGET-batch.engine``. Raises RecipeError for invalid candidates and batch sizes.
     """
+    sizes = read_batch_sizes(target, settings, has_candidates=KEY in settings)
     own = [slot for slot in slots if slot.scope == "candidate"]
     listed = expand_candidates(target, slots, settings, given) if KEY in settings else {}
     for name, candidate in listed.items():
@@ -48,23 +52,28 @@ def list_places(
         )
     rest = [slot for slot in slots if slot.scope != ("candidate" if listed else "choice")]
     beside = {slot.name: f"{target}.{slot.name}" for slot in rest}
+    paired = {slot.name: f"{target}{SUFFIX}.{slot.name}" for slot in rest if slot.paired}
+    for_batches = paired if len(sizes) > 1 else {}
+    seen = beside | {f"{PREFIX}{name}": place for name, place in for_batches.items()}
+    filled = settings | {KEY: list(listed.values())}
     for slot in rest:
-        yield Place(
-            slot,
-            beside[slot.name],
-            settings | {KEY: list(listed.values())},
-            wire_inputs(slot, beside, target, listed),
-        )
+        own = filled | ({SIZES: sizes[0]} if sizes else {})
+        yield Place(slot, beside[slot.name], own, wire_inputs(slot, seen, target, listed))
+        if slot.name in for_batches:
+            inputs = wire_inputs(slot, beside | paired, target, listed)
+            yield Place(slot, paired[slot.name], filled | {SIZES: sizes[1]}, inputs)
 
 
 def wire_inputs(
     slot: Slot, beside: Mapping[str, str], target: str = "", names: Iterable[str] = ()
 ) -> dict[str, str]:
     """Return the slot that feeds each input: one in ``beside`` if there is one; for repeated inputs
-    the slot of each candidate."""
+    the slot of each candidate; none for optional inputs whose slot is not in ``beside``."""
     inputs: dict[str, str] = {}
     for name, source in slot.sources("required").items():
         inputs[name] = beside.get(source, source)
+    for name, source in slot.sources("optional").items():
+        inputs |= {name: beside[source]} if source in beside else {}
     for source in slot.sources("repeated").values():
         inputs |= {name: f"{target}.{name}.{source}" for name in names}
     return inputs

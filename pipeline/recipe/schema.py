@@ -13,6 +13,7 @@ from typing import Any
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 
 from attar.pipeline.recipe.recipe import COMMON
+from attar.pipeline.recipe.pair import KEY as SIZES
 from attar.pipeline.recipe.search_space import SECTION, SearchSpace, Span
 from attar.pipeline.recipe.slot import Slot
 
@@ -41,6 +42,8 @@ def build_schema(table: Sequence[Slot]) -> dict[str, Any]:
             "description": target["candidates"]["description"],
             **describe_candidates(candidate),
         }
+    if SIZES in target:
+        target[SIZES] = describe_batch_sizes(target[SIZES])
     gates = target.get("gates", {"type": "object"})
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -93,6 +96,18 @@ def describe_candidates(properties: dict[str, Any]) -> dict[str, Any]:
     """Return the schema of a list of tables with these settings, or ``"all"``."""
     one = {"type": "object", "additionalProperties": False, "properties": properties}
     return {"anyOf": [{"const": "all"}, {"type": "array", "minItems": 1, "items": one}]}
+
+
+def describe_batch_sizes(one: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of one batch size, or of 1 and a larger one."""
+    larger = {"anyOf": [{"type": "integer", "minimum": 2}, {"const": "throughput"}]}
+    pair = {
+        "type": "array",
+        "prefixItems": [{"const": 1}, larger],
+        "minItems": 2,
+        "maxItems": 2,
+    }
+    return {**one, "anyOf": [*one["anyOf"], pair]}
 
 
 def describe_section(slot: Slot, definitions: dict[str, Any]) -> dict[str, Any]:

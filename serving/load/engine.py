@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from attar.bundle import engines as bundle_engines
 from attar.bundle import golden
 from attar.bundle import opening as bundle
 from attar.bundle.manifest import Manifest
-from attar.models.task import Arrays, Predictor
+from attar.models.task import Arrays, Predict
 from attar.pipeline.core.errors import AttarError
 from attar.pipeline.core.progress import report_progress
 from attar.pipeline.core.stage import Facts
@@ -61,10 +62,13 @@ def bench_engine(
             "threads": 1,
             "batches": {},
         }
-        engine = bundle.open_engine(folder, manifest, threads=1, allow_native=found.trusts_native)
-        models = {
+        engine = bundle_engines.open_bundle_engines(
+            folder, manifest, threads=1, allow_native=found.trusts_native
+        )
+        reference = bundle_engines.open_reference(folder, manifest, threads=1)
+        models: dict[str, Predict] = {
             "engine": stack.enter_context(engine),
-            "student_fp32": stack.enter_context(bundle.open_reference(folder, manifest, threads=1)),
+            "student_fp32": stack.enter_context(reference),
         }
         requests = golden.load_requests(folder, manifest)
         facts["cpu"] = stack.enter_context(timing.pin_to_core())
@@ -79,7 +83,7 @@ def bench_engine(
 
 
 def time_batch(
-    models: dict[str, Predictor], requests: Arrays, batch: int, seconds: float
+    models: dict[str, Predict], requests: Arrays, batch: int, seconds: float
 ) -> dict[str, Any]:
     inputs = {name: array[np.arange(batch) % len(array)] for name, array in requests.items()}
     times = timing.time_interleaved(
@@ -104,7 +108,7 @@ def list_promised(manifest: Manifest, batches: Sequence[int]) -> None:
 
 
 def open_engines(
-    engine: Predictor,
+    engine: Predict,
     requests: Arrays,
     rates: Sequence[float],
     batches: Sequence[int],
@@ -128,7 +132,7 @@ def open_engines(
 
 
 def time_arrivals(
-    engine: Predictor, requests: Arrays, batches: Sequence[int], schedule: Poisson
+    engine: Predict, requests: Arrays, batches: Sequence[int], schedule: Poisson
 ) -> list[float]:
     """Return seconds from arrival to answer; batches are filled up to the smallest allowed."""
     taken: list[float] = []

@@ -19,6 +19,7 @@ from typing import Any, TypeAlias
 
 from attar.models.task import Arrays, Predict
 from attar.serving.core.errors import BusyError, DeadlineError, RequestError
+from attar.bundle.engines import EnginePair
 from attar.serving.models.calls import (
     BatchResult,
     EngineCall,
@@ -27,6 +28,7 @@ from attar.serving.models.calls import (
     check_engine,
     compute_batch,
 )
+from attar.serving.models.joining import Joining
 
 OnEngineCall: TypeAlias = Callable[[EngineCall], None]
 """Called after each call of an engine."""
@@ -40,8 +42,8 @@ class BatchLimits:
     """Sizes of batches to which a longer queue is cut."""
     queue: int = 1024
     """Maximum number of waiting requests."""
-    joins: bool = True
-    """Whether requests may share a call at all."""
+    joining: Joining = Joining(joins=True)
+    """Which requests may share a call."""
     inline: bool = False
     """Run the first engine on the event loop, instead of all in threads."""
 
@@ -107,6 +109,8 @@ class Batcher:
                 f"{waiting} requests wait already; try again later, or serve with more instances"
             )
         shapes = tuple([array.shape[1:] for array in inputs.values()])
+        if self.limits.joining.apart:  # another engine's requests wait in another queue
+            shapes = (*shapes, (int(rows >= self.limits.joining.apart),))
         arrived = perf_counter_ns()
         deadline, future = arrived + int(seconds * 1e9), self._loop.create_future()
         work = QueuedRequest(inputs, rows, deadline, future, shapes, model, arrived)
@@ -140,7 +144,8 @@ class Batcher:
         self._is_due = False
         while self._idle and (batch := self._take_batch()):
             instance = self._idle.pop()
-            self._start_call(instance, compute_batch, batch, instance.predict, batch, self._probe)
+            engine = choose_engine(instance.predict, batch, self.limits.joining)
+            self._start_call(instance, compute_batch, batch, engine, batch, self._probe)
             if self._threads is None:
                 break  # requests that came meanwhile may join those that still wait
         self._schedule_turn()
@@ -175,7 +180,7 @@ class Batcher:
         rows, now, limits = 0, perf_counter_ns(), self.limits
         while queue:
             rows += queue[0].rows
-            if batch and (rows > limits.most or not limits.joins):
+            if batch and (rows > limits.most or not limits.joining.joins):
                 break
             work = queue.popleft()
             if work.future.done() or work.deadline < now:
@@ -217,6 +222,16 @@ class Batcher:
             idle = [*self._resting, *self._idle]
             self._resting = [] if self.has_failed else [each for each in idle if each.failures]
             self._idle = [each for each in idle if each not in self._resting]
+
+
+def choose_engine(
+    predict: Predict, batch: Sequence[QueuedRequest], joining: Joining
+) -> Predict:
+    """Return the engine for a batch: by its rows or, where engines answer otherwise, by those of
+    each of its requests alone, which all call for the same."""
+    if not isinstance(predict, EnginePair):
+        return predict
+    return predict.choose(batch[0].rows if joining.apart else sum(work.rows for work in batch))
 
 
 def expire_request(work: QueuedRequest) -> None:

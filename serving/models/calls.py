@@ -13,6 +13,7 @@ from typing import TypeAlias
 
 import numpy as np
 
+from attar.bundle.engines import list_engines
 from attar.models.task import Array, Arrays, Predict
 from attar.serving.core.errors import BadRequestError, EngineFailedError, RequestError
 
@@ -71,9 +72,11 @@ def compute_batch(engine: Predict, batch: Sequence[QueuedRequest], probe: Arrays
 
 
 def check_engine(engine: Predict, probe: Arrays) -> BatchResult:
-    """Return the result of a batch without requests: whether the engine answers its probe."""
+    """Return the result of a batch without requests: whether the engine answers its probe, both
+    of a pair."""
     calls: list[EngineCall] = []
-    return BatchResult([], calls, run_probe(engine, probe, calls) is not None)
+    failures = [run_probe(each, probe, calls) for each in list_engines(engine)]
+    return BatchResult([], calls, any(failures))
 
 
 def call_engine(

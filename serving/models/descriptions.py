@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from attar.bundle.manifest import Manifest
 from attar.serving.models.engines import runs_on_gpu
 from attar.serving.models.model import Model
 from attar.serving.protocol.signature import BYTES, describe_tensor
@@ -18,8 +19,8 @@ def describe_metadata(model: Model, versions: Sequence[str] = ()) -> dict[str, A
     """
     engines, signature = model.served.engines, model.signature
     manifest = engines.manifest
-    is_gated = not model.served.settings.allow_ungated or (
-        manifest.verdict.verdict == "passed" and manifest.verdict.is_gated
+    is_gated = not model.served.settings.allow_ungated or all(
+        part.verdict.verdict == "passed" and part.verdict.is_gated for part in manifest.parts
     )
     return {
         "name": model.name,
@@ -31,8 +32,22 @@ def describe_metadata(model: Model, versions: Sequence[str] = ()) -> dict[str, A
             "gates": "passed" if is_gated else "ungated",
             "precision": manifest.engine.precision,
             "task": manifest.task,
+            **describe_batch_engine(manifest),
             **({"signed_by": engines.key} if engines.key else {}),
         },
+    }
+
+
+def describe_batch_engine(manifest: Manifest) -> dict[str, str]:
+    """Return the properties of the engine for batches; empty without one. All are text, as those
+    of the protocol are."""
+    batch = manifest.batch
+    if batch is None:
+        return {}
+    return {
+        "batch_rows": str(batch.rows),
+        "batch_runtime": batch.engine.runtime,
+        "batch_precision": batch.engine.precision,
     }
 
 
@@ -40,7 +55,8 @@ def describe_configuration(model: Model) -> dict[str, Any]:
     """Return the part of Triton's model configuration that applies here."""
     limits, engines = model.served.batcher.limits, model.served.engines
     metadata, batched = describe_metadata(model), model.signature.is_batched
-    kind = "KIND_GPU" if runs_on_gpu(engines.manifest.engine) else "KIND_CPU"
+    is_on_gpu = any(runs_on_gpu(part.engine) for part in engines.manifest.parts)
+    kind = "KIND_GPU" if is_on_gpu else "KIND_CPU"
     return {
         "name": model.name,
         "platform": metadata["platform"],

@@ -3,8 +3,7 @@ warmed up and timed."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,14 +13,15 @@ import numpy as np
 
 from attar.bundle import golden
 from attar.bundle import opening as bundle
-from attar.bundle.finished import compute_difference
+from attar.bundle.engines import list_engines, open_bundle_engines, replay_engines
 from attar.bundle.fitness import blame_bundle
-from attar.bundle.manifest import BY_CALL, MAX_TOLERANCE, EngineRequirements, Manifest
+from attar.bundle.manifest import EngineRequirements, Manifest
 from attar.bundle.verified import VerifiedBundle
 from attar.engines.runtimes.providers import NVIDIA
 from attar.models.task import Array, Arrays, Predict
 from attar.pipeline.keys import machine
 from attar.serving.core.settings import Settings
+from attar.serving.models.joining import Joining, find_joining, tile_rows
 from attar.serving.protocol.signature import Signature, read_graph_signature, read_raw_signature
 
 WARM, CALLS = 0.05, 30
@@ -29,11 +29,8 @@ WARM, CALLS = 0.05, 30
 ALONE = 20
 """Factor of ``inline_below`` on a single core, where a thread computes nothing beside the event
 loop, but lets it go on."""
-COARSE = ("bf16", "fp16")
-"""Precisions in which the order of a sum, which depends on the batch size, shows in the answers."""
 ON_GPU = ("tensorrt", "tensorrt-rtx")
 """Runtimes that always run on a GPU."""
-log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -56,8 +53,8 @@ class Engines:
     """The first golden request."""
     most: int
     """Maximum rows of a batch."""
-    joins: bool
-    """Whether rows of different requests may share a call."""
+    joining: Joining
+    """Which requests may share a call."""
     inline: bool
     """Whether handing over to a thread would cost more than a call."""
     stack: ExitStack
@@ -71,10 +68,9 @@ def open_engines(path: Path, settings: Settings) -> Engines:
     with ExitStack() as stack:
         found = stack.enter_context(open_verified_bundle(path, settings))
         root, manifest = found.root, found.manifest
-        threads = settings.threads or manifest.engine.threads
         low, high = manifest.ranges.get("batch", (1, 1))
         most = max(low, min(settings.max_batch, high))
-        first = open_replayed_engine(found, threads, stack)
+        first = open_replayed_engine(found, settings, stack)
         requests, raw, graph = (
             golden.load_requests(root, manifest),
             golden.read_golden(root, manifest),
@@ -83,14 +79,18 @@ def open_engines(path: Path, settings: Settings) -> Engines:
         enough = settings.inline_below * (ALONE if machine.count_cores() == 1 else 1)
         with blame_bundle(f"{path} does not answer batches of {most}, which it promises"):
             seconds = max(
-                time_warm_call(first, inputs, enough)
+                time_warm_call(engine, inputs, enough)
                 for inputs in make_largest_batches(requests, manifest, most)
+                for engine in list_engines(first)
             )
-            joins = graph.is_batched and is_batch_invariant(first, requests, manifest, (low, most))
+            joining = Joining(joins=False)
+            if graph.is_batched:
+                joining = find_joining(first, requests, manifest, (low, most))
         inline = settings.instances is None and seconds < enough
-        count = 1 if inline else settings.instances or count_instances(manifest.engine, threads)
-        opened = 1 if is_shareable(manifest.engine, threads) else count
-        engines = [first, *(open_replayed_engine(found, threads, stack) for _ in range(opened - 1))]
+        needs = [part.engine for part in manifest.parts]
+        count = 1 if inline else settings.instances or count_instances(needs, settings.threads)
+        opened = 1 if is_shareable(needs, settings.threads) else count
+        more = [open_replayed_engine(found, settings, stack) for _ in range(opened - 1)]
         return Engines(
             manifest=manifest,
             root=root,
@@ -98,10 +98,10 @@ def open_engines(path: Path, settings: Settings) -> Engines:
             key=found.seal.key,
             graph=graph,
             raw=read_raw_signature(manifest, raw) if has_steps(manifest) else None,
-            predicts=engines * (count // opened),
+            predicts=[first, *more] * (count // opened),
             probe=tile_rows(requests, low),
             most=most,
-            joins=joins,
+            joining=joining,
             inline=inline,
             stack=stack.pop_all(),
         )
@@ -116,16 +116,13 @@ def open_verified_bundle(path: Path, settings: Settings) -> VerifiedBundle:
     return bundle.open_verified(path, gated=gated, trusted=settings.trusted, allow_native=native)
 
 
-def open_replayed_engine(found: VerifiedBundle, threads: int, stack: ExitStack) -> Predict:
+def open_replayed_engine(found: VerifiedBundle, settings: Settings, stack: ExitStack) -> Predict:
+    root, manifest, native = found.root, found.manifest, found.trusts_native
     predict = stack.enter_context(
-        bundle.open_engine(found.root, found.manifest, threads, allow_native=found.trusts_native)
+        open_bundle_engines(root, manifest, settings.threads, allow_native=native)
     )
-    golden.replay_requests(found.root, found.manifest, predict)
+    replay_engines(root, manifest, predict)
     return predict
-
-
-def tile_rows(requests: Arrays, rows: int) -> dict[str, Array]:
-    return {name: array[np.arange(rows) % len(array)] for name, array in requests.items()}
 
 
 def make_largest_batches(
@@ -156,50 +153,25 @@ def time_warm_call(predict: Predict, inputs: Arrays, enough: float) -> float:
     return min(taken)
 
 
-def is_batch_invariant(
-    predict: Predict, requests: Arrays, manifest: Manifest, rows: tuple[int, int]
-) -> bool:
-    """Whether a request gets the answer that it would get alone, whoever it shares a call with;
-    ``rows``: fewest and most."""
-    precision = manifest.engine.precision
-    allowed = MAX_TOLERANCE if precision in COARSE else manifest.golden.tolerance
-    if any(output.kind == "tokens" for output in manifest.outputs.values()):
-        allowed = 0.0  # another token is another answer
-    apart = 0.0 if precision in BY_CALL else measure_batch_effect(predict, requests, rows)
-    if precision not in BY_CALL and apart <= allowed:
-        return True
-    why = (
-        f"{precision} rounds by the whole call"
-        if precision in BY_CALL
-        else f"that moves answers by {apart:.2g}"
-    )
-    log.warning("%s: requests are not joined to batches: %s", manifest.name, why)
-    return False
-
-
-def measure_batch_effect(predict: Predict, requests: Arrays, rows: tuple[int, int]) -> float:
-    """Return the difference between the answers in small calls and in one large call, relative to
-    their magnitude."""
-    few, many = rows
-    inputs = tile_rows(requests, many - many % few)
-    whole, apart = predict(inputs), golden.predict_in_batches(predict, inputs, few)
-    return max(compute_difference(whole[name], apart[name]) for name in whole)
-
-
 def runs_on_gpu(needs: EngineRequirements) -> bool:
     return needs.runtime in ON_GPU or needs.provider in NVIDIA
 
 
-def count_instances(needs: EngineRequirements, threads: int) -> int:
+def count_instances(needs: Sequence[EngineRequirements], threads: int | None) -> int:
     """Return how many calls run at a time: as many as the cores have room for, and one on a GPU,
-    which runs them one after another."""
-    return 1 if runs_on_gpu(needs) else max(1, machine.count_cores() // threads)
+    which runs them one after another. ``threads``: of each engine, instead of its own."""
+    if any(runs_on_gpu(each) for each in needs):
+        return 1
+    most = threads or max(each.threads for each in needs)
+    return max(1, machine.count_cores() // most)
 
 
-def is_shareable(needs: EngineRequirements, threads: int) -> bool:
-    """Whether one opened engine answers several calls at a time as quickly as several engines.
+def is_shareable(needs: Sequence[EngineRequirements], threads: int | None) -> bool:
+    """Whether opened engines answer several calls at a time as quickly as several of each.
 
     A session of ONNX Runtime with one thread computes in the thread that calls it. With more
     threads, calls would wait for them.
     """
-    return needs.runtime == "onnxruntime" and threads == 1
+    return all(
+        each.runtime == "onnxruntime" and (threads or each.threads) == 1 for each in needs
+    )

@@ -45,7 +45,7 @@ class LoadedBundle:
         self.name, self.path, self.engines, self.settings = name, path, engines, settings
         self.observers = tuple(observers)
         limits = BatchLimits(
-            engines.most, settings.preferred, settings.queue, engines.joins, engines.inline
+            engines.most, settings.preferred, settings.queue, engines.joining, engines.inline
         )
         self.batcher = Batcher(engines.predicts, limits, engines.probe, self._notify_batch)
         self.active = 0

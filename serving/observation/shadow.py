@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from attar.bundle import opening as bundle
+from attar.bundle.engines import open_reference
 from attar.models.task import Array, Arrays, Predict
 from attar.pipeline.core.errors import InvalidBundleError, StageError
 from attar.serving.core import logs
@@ -243,7 +243,7 @@ def open_shadow(served: ObservedBundle, settings: Settings) -> BundleShadow:
     with ExitStack() as stack:
         if settings.shadow == FP32:
             predict: Predict = stack.enter_context(
-                bundle.open_reference(engines.root, engines.manifest, threads=1)
+                open_reference(engines.root, engines.manifest, threads=1)
             )
         else:
             predict = open_teacher(Path(str(settings.shadow)), stack)

@@ -209,6 +209,11 @@ class ModelGauges:
         waiting = GaugeMetricFamily(
             "attar_queue_requests", "Requests that wait for an engine.", labels=["model", "version"]
         )
+        engines = GaugeMetricFamily(
+            "attar_engines",
+            "Open engines, by the fewest rows of the calls that are theirs.",
+            labels=[*MODEL, "rows", "runtime", "precision"],
+        )
         for model in self.repository.list_models():
             told, labels = describe_metadata(model)["properties"], (model.name, model.version)
             runtime = model.served.engines.manifest.engine.runtime
@@ -217,5 +222,11 @@ class ModelGauges:
         for served in {
             id(model.served): model.served for model in self.repository.list_models()
         }.values():
-            waiting.add_metric([served.name, served.version], served.batcher.waiting)
-        yield from (info, ready, waiting)
+            labels = [served.name, served.version]
+            waiting.add_metric(labels, served.batcher.waiting)
+            opened = len({id(predict) for predict in served.engines.predicts})
+            for part in served.engines.manifest.parts:
+                needs = part.engine
+                place = [*labels, str(part.rows), needs.runtime, needs.precision]
+                engines.add_metric(place, opened)
+        yield from (info, ready, waiting, engines)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 from safetensors import safe_open
@@ -9,44 +11,54 @@ from safetensors import safe_open
 from attar.bundle import ragged
 from attar.bundle.finished import compute_difference, limit_difference
 from attar.bundle.golden import predict_in_batches
+from attar.bundle.manifest import BatchEngine
 from attar.models import preprocess
 from attar.models.generation import Floats, Integers, find_decoding
 from attar.models.task import Array, Arrays, Task
 from attar.pipeline.core.errors import StageError
 from attar.proof.artifacts import Evidence
-from attar.stages.artifacts import OnnxModel
 from attar.stages.measure.bench import Bench
+from attar.stages.package.proven import ProvenEngine
 
 REQUESTS = 16
 
 
 def make_golden(
-    task: Task, hop: str, last: OnnxModel, evidence: Evidence, tolerance: float
+    task: Task, packed: Sequence[ProvenEngine], tolerance: float
 ) -> dict[str, Array]:
     """Return requests from the test split with the teacher's recorded answers and new ones.
 
-    The new ones are those of the last hop that was run. Raises StageError if it does not repeat
-    what was measured.
+    The new ones are those of the last hop of each engine that was run. Raises StageError if it
+    does not repeat what was measured.
     """
-    split = task.split("test")
-    rows = choose_requests(evidence, hop, task, len(split))
-    raw = split.take(rows).inputs
-    batch = task.ranges.get("batch", (1, 1))[1]
-    # dynamic int8 rounds by the range of its whole call, so it is the same call
-    bench = Bench(task, split, evidence.facts["batch"])
-    measured_call = next(bench.batches(f"the {hop} again"))
-    with last.open() as predictor:
-        answers = predict_in_batches(predictor, preprocess.apply(task.preprocess, raw), batch)
-        again = predictor(measured_call)
-    measured = read_recorded(evidence, hop, task, np.arange(len(rows)))
-    check_repeated(hop, task, measured, again, tolerance)
-    teacher = read_recorded(evidence, "teacher", task, rows)
-    parts: dict[str, Arrays] = {"raw": raw, "teacher": teacher, hop: answers}
+    first = packed[0]
+    rows = choose_requests(first.evidence, first.last_run, task, len(task.split("test")))
+    raw = task.split("test").take(rows).inputs
+    teacher = read_recorded(first.evidence, "teacher", task, rows)
+    parts: dict[str, Arrays] = {"raw": raw, "teacher": teacher}
+    for hop, proven in zip((first.last_run, BatchEngine.hop), packed, strict=False):
+        parts[hop] = answer_again(task, proven, raw, tolerance)
     golden: dict[str, Array] = {}
     for who, arrays in parts.items():
         for name, array in arrays.items():
             golden |= ragged.encode_samples(f"{who}.{name}", array)
     return golden
+
+
+def answer_again(task: Task, proven: ProvenEngine, raw: Arrays, tolerance: float) -> Arrays:
+    """Return the answers to these requests. Raises StageError if measured ones are not repeated."""
+    hop, evidence = proven.last_run, proven.evidence
+    batch = task.ranges.get("batch", (1, 1))[1]
+    # dynamic int8 rounds by the range of its whole call, so it is the same call
+    bench = Bench(task, task.split("test"), evidence.facts["batch"])
+    measured_call = next(bench.batches(f"the {hop} again"))
+    with proven.last.open() as predictor:
+        answers = predict_in_batches(predictor, preprocess.apply(task.preprocess, raw), batch)
+        again = predictor(measured_call)
+    samples = len(next(iter(answers.values())))
+    measured = read_recorded(evidence, hop, task, np.arange(samples))
+    check_repeated(hop, task, measured, again, tolerance)
+    return answers
 
 
 def check_repeated(hop: str, task: Task, measured: Arrays, again: Arrays, tolerance: float) -> None:

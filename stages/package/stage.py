@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -20,26 +20,27 @@ from attar.bundle.card import render_card
 from attar.bundle.golden import load_requests
 from attar.bundle.manifest import (
     MAX_TOLERANCE,
-    EngineRequirements,
+    PAIR_FORMAT,
+    BatchEngine,
     Golden,
     Manifest,
-    Origin,
     StoredInput,
     StoredOutput,
 )
 from attar.bundle.page import render_report
 from attar.bundle.steps import ship_output_steps, ship_steps
-from attar.bundle.stored_verdict import StoredVerdict, has_teacher_gate
+from attar.bundle.stored_verdict import StoredVerdict
 from attar.bundle.verified import locate_manifest
 from attar.models.postprocess.known import OutputSteps
 from attar.models.preprocess.known import Steps
 from attar.models.task import Arrays, Task, Tensor, load_task
-from attar.pipeline.core.errors import GateError, StageError
-from attar.pipeline.core.stage import Artifact, CodeName, Facts, Stage
+from attar.pipeline.core.errors import StageError
+from attar.pipeline.core.stage import CodeName, Facts, Stage
 from attar.proof.artifacts import Bundle, Evidence, Verdict
-from attar.proof.verdicts.verdict_json import gates_from_json
 from attar.stages.artifacts import Engine, OnnxModel
 from attar.stages.package.golden_requests import make_golden
+from attar.stages.package.pair import describe_batch_engine, select_different
+from attar.stages.package.proven import ProvenEngine, build_lineage, describe_requirements
 
 NEVER_NEEDED = ("torch", "onnx", "onnxscript", "sklearn", "jinja2", "matplotlib")
 """What only training has; the child process that reopens the bundle cannot import them."""
@@ -50,7 +51,8 @@ class Package(Stage[Bundle]):
 
     The layout is described in ``attar.bundle.opening``. The bundle of an engine that was not run
     here is unfinished: it has the graph's answers for the engine's, and the engine itself only
-    where it could be built.
+    where it could be built. Of a target that is to be fast at two batch sizes, both engines are in
+    the bundle, unless they are the same.
     """
 
     bound_to_machine: ClassVar[bool] = True
@@ -71,36 +73,36 @@ class Package(Stage[Bundle]):
         engine: Engine,
         evidence: Evidence,
         verdict: Verdict,
+        batch_model: OnnxModel | None = None,
+        batch_engine: Engine | None = None,
+        batch_evidence: Evidence | None = None,
+        batch_verdict: Verdict | None = None,
     ) -> Facts:
         """Raises GateError for a verdict that is ``failed`` or ``undecided``, or that promises
         nothing of the engine against the teacher, StageError when the evidence is of something
         else, or the engine does not repeat what was measured."""
-        refuse_unproven(verdict.facts)
-        check_evidence(evidence, {"onnx": onnx, "model": model, "engine": engine})
-        task = load_task(self.task)
-        copy_graphs(model, out / "graphs", model.facts["graphs"])
-        copy_graphs(onnx, out / "reference", onnx.answering_graphs)
-        if engine.facts["files"]:
-            folder = out / "engines" / engine.facts["runtime"]
-            copy_graphs(engine, folder, engine.answering_graphs)
-        steps = ship_steps(task.preprocess, out)
-        output_steps = ship_output_steps(task.postprocess, out)
-        hop = find_last_run(engine.facts)
-        last = engine if hop == "engine" else model
-        golden = make_golden(task, hop, last, evidence, self.tolerance)
+        proven = [ProvenEngine(onnx, model, engine, evidence, verdict)]
+        if batch_model and batch_engine and batch_evidence and batch_verdict:
+            proven.append(
+                ProvenEngine(onnx, batch_model, batch_engine, batch_evidence, batch_verdict)
+            )
+        for each in proven:
+            each.check()
+        return self._pack(out, select_different(proven))
+
+    def _pack(self, out: Path, packed: Sequence[ProvenEngine]) -> Facts:
+        """Write the bundle of an engine, or of one for single samples and one for batches."""
+        first, task = packed[0], load_task(self.task)
+        copy_graphs(first.onnx, out / "reference", first.onnx.answering_graphs)
+        for part, proven in zip((Manifest, BatchEngine), packed, strict=False):
+            copy_engine(proven, out / part.folder)
+        steps = ship_steps(task.preprocess, out), ship_output_steps(task.postprocess, out)
+        golden = make_golden(task, packed, self.tolerance)
         save_file(golden, out / "golden.safetensors")
-        made = {
-            "onnx": onnx,
-            "model": model,
-            "engine": engine,
-            "evidence": evidence,
-            "verdict": verdict,
-        }
-        manifest = self._manifest(
-            task, engine.answering_graphs, (steps, output_steps), golden, made
-        )
+        manifest = self._manifest(task, steps, golden, packed)
         (out / "manifest.json").write_text(manifest.model_dump_json(indent=1), encoding="utf-8")
         (out / "README.md").write_text(render_card(manifest), encoding="utf-8")
+        made = [proven.made for proven in packed]
         (out / "report.html").write_text(render_report(self.name, made), encoding="utf-8")
         triton.write_repository(
             out / "triton", manifest, out, load_requests(out, locate_manifest(manifest, out))
@@ -110,7 +112,7 @@ class Package(Stage[Bundle]):
         size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
         return {
             "name": self.name,
-            "verdict": verdict.facts["verdict"],
+            "verdict": manifest.verdict.verdict,
             "bytes": size,
             "golden": manifest.golden.model_dump(),
         }
@@ -118,40 +120,36 @@ class Package(Stage[Bundle]):
     def _manifest(
         self,
         task: Task,
-        graphs: Sequence[str],
         steps: tuple[Steps, OutputSteps],
         golden: Arrays,
-        made: Mapping[str, Artifact],
+        packed: Sequence[ProvenEngine],
     ) -> Manifest:
-        input_steps, output_steps = steps
-        verdict, ledger, engine = (
-            made["verdict"].facts,
-            made["evidence"].facts,
-            made["engine"].facts,
-        )
+        first, batch = packed[0], describe_batch_engine(packed)
         return Manifest(
+            format="attar bundle 1" if batch is None else PAIR_FORMAT,
             name=self.name,
             task=self.task,
             inputs={name: describe_input(tensor) for name, tensor in task.inputs.items()},
             outputs={
                 name: StoredOutput(
-                    dtype=str(golden[f"{find_last_run(engine)}.{name}"].dtype),
+                    dtype=str(golden[f"{first.last_run}.{name}"].dtype),
                     axes=output.axes,
                     kind=output.kind,
                 )
                 for name, output in task.outputs.items()
             },
             ranges=task.ranges,
-            preprocess=input_steps,
-            postprocess=output_steps,
+            preprocess=steps[0],
+            postprocess=steps[1],
             labels=task.classes,
-            graphs=graphs,
-            engine=describe_requirements(engine),
+            graphs=first.engine.answering_graphs,
+            engine=describe_requirements(first.engine.facts),
             golden=Golden(requests=len(next(iter(golden.values()))), tolerance=self.tolerance),
-            verdict=StoredVerdict.model_validate(verdict),
-            ledger=ledger,
-            lineage=build_lineage(made),
-            not_run_here=engine["why"],
+            verdict=StoredVerdict.model_validate(first.verdict.facts),
+            ledger=first.evidence.facts,
+            lineage=build_lineage(first.made),
+            not_run_here=first.engine.why_not_run,
+            batch=batch,
         )
 
 
@@ -160,42 +158,13 @@ def describe_input(tensor: Tensor) -> StoredInput:
     return StoredInput(dtype=np.dtype(tensor.dtype).name, axes=tensor.axes, high=high)
 
 
-def find_last_run(engine: Facts) -> str:
-    """The hop whose answers are the bundle's: where the engine was not run here, that of the graph
-    it is built from."""
-    return "model" if engine["why"] else "engine"
-
-
-def refuse_unproven(verdict: Facts) -> None:
-    """Raises GateError unless something was promised of the engine, and everything promised was
-    kept as far as it was run."""
-    kept = verdict["verdict"] in ("passed", "not run here")
-    if kept and has_teacher_gate(gates_from_json(verdict["gates"])):
-        return
-    if kept:
-        raise GateError(
-            "not packaged: nothing is promised of the engine against the teacher, so nothing is "
-            "known of what would be shipped; add score_drop, correlation, cosine, agreement or kdl "
-            "to [gates]"
-        )
-    if verdict["verdict"] == "failed":
-        outside = (
-            f"{-verdict['margin']:.4g} outside; improve {verdict['first_broken']}, or change the "
-            "promise in [gates]"
-        )
-        raise GateError(f"not packaged: {verdict['summary']}, {outside}")
-    raise GateError(f"not packaged: {verdict['summary']}. Only what was proven is shipped")
-
-
-def check_evidence(evidence: Evidence, packed: Mapping[str, Artifact]) -> None:
-    """Raises StageError for what is packed and is not, byte for byte, what was measured."""
-    for name, artifact in packed.items():
-        measured = evidence.facts["lineage"][name]["digest"]
-        if measured != artifact.digest:
-            raise StageError(
-                f"the evidence is of another {name} ({measured[:12]}) than the one to be packaged "
-                f"({artifact.digest[:12]}); measure again"
-            )
+def copy_engine(proven: ProvenEngine, folder: Path) -> None:
+    """Copy the graphs in the target's precision, and the engine if it was built."""
+    engine = proven.engine
+    copy_graphs(proven.model, folder / "graphs", proven.model.facts["graphs"])
+    if engine.facts["files"]:
+        place = folder / "engines" / engine.facts["runtime"]
+        copy_graphs(engine, place, engine.answering_graphs)
 
 
 def copy_graphs(model: OnnxModel, folder: Path, graphs: Sequence[str]) -> None:
@@ -204,31 +173,6 @@ def copy_graphs(model: OnnxModel, folder: Path, graphs: Sequence[str]) -> None:
     for name in graphs:
         for path in sorted(model.root.glob(f"{name}.*")):
             shutil.copyfile(path, folder / path.name)
-
-
-def describe_requirements(engine: Facts) -> EngineRequirements:
-    asked = engine["asked"]
-    return EngineRequirements(
-        runtime=engine["runtime"],
-        version=engine["runtime_version"],
-        provider=engine["provider"],
-        threads=engine["threads"],
-        precision=engine["precision"],
-        machine=engine["machine"],
-        profile={axis: tuple(sizes) for axis, sizes in asked["profile"].items()},
-        options=asked["options"],
-    )
-
-
-def build_lineage(made: Mapping[str, Artifact]) -> dict[str, Origin]:
-    """Every key from the teacher on; facts only of what is not told elsewhere in the manifest."""
-    earlier = {name: Origin(**each) for name, each in made["evidence"].facts["lineage"].items()}
-    told = ("evidence", "verdict")
-    given = {
-        name: Origin(key=a.key, digest=a.digest, facts={} if name in told else a.facts)
-        for name, a in made.items()
-    }
-    return earlier | given
 
 
 def reopen_bundle(bundle: Path, *, unfinished: bool) -> None:

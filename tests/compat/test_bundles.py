@@ -84,8 +84,8 @@ def test_an_unsigned_one_is_not_trusted(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_a_newer_format_is_named_with_what_to_do(tmp_path: Path) -> None:
     bundle = unpack("image", tmp_path)
-    edit_manifest(bundle, lambda manifest: manifest.update(format="attar bundle 2", colour="of a later time"))
-    with pytest.raises(InvalidBundleError, match=r"manifest\.json .*'attar bundle 2'.* version 1:"):
+    edit_manifest(bundle, lambda manifest: manifest.update(format="attar bundle 3", colour="of a later time"))
+    with pytest.raises(InvalidBundleError, match=r"manifest\.json .*'attar bundle 3'.* version 2:"):
         check_bundle(bundle)
     assert CliRunner().invoke(main, ["check", str(bundle)]).exit_code == InvalidBundleError.exit_code
 

@@ -264,9 +264,9 @@ function choose(index) {
   $("title").textContent = model.title;
   $("verdict").textContent = model.properties.gates === "passed" ? model.verdict : model.properties.gates;
   $("verdict").className = `chip ${$("verdict").textContent.replaceAll(" ", "-")}`;
-  const { runtime, threads } = model.engine;
+  const { runtime, threads } = model.engine, { batch_rows, batch_runtime, batch_precision } = model.properties;
   $("meta").textContent = [`version ${model.version}`, `${model.properties.precision} on ${runtime}`, `${threads} thread${threads > 1 ? "s" : ""}`,
-    told.shadow ? `shadow: ${told.shadow}` : "no shadow"].join(" · ");
+    ...(batch_rows ? [`from ${batch_rows} samples ${batch_precision} on ${batch_runtime}`] : []), told.shadow ? `shadow: ${told.shadow}` : "no shadow"].join(" · ");
   $("summary").textContent = model.summary;
   unanswered();
   const made = model.forms.map(form => {

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from attar.models.task import Array, Arrays
 from attar.serving.core.errors import BusyError, DeadlineError
 from attar.serving.models.batcher import cut_to_preferred
+from attar.serving.models.joining import Joining
 from tests.support.serving.batcher_parts import RecordingEngine, gather_answers, make_batcher, run_coroutine, submit
 
 
@@ -97,7 +98,7 @@ def test_only_equal_shapes_go_together_and_the_oldest_goes_first() -> None:
 def test_a_model_whose_answers_depend_on_the_call_is_asked_one_request_at_a_time() -> None:
     async def work() -> None:
         engine = RecordingEngine()
-        made = make_batcher(engine, joins=False, inline=True)
+        made = make_batcher(engine, joining=Joining(joins=False), inline=True)
         await gather_answers([submit(made, 1), submit(made, 2, 3)])
         assert engine.calls == [1, 2]
 

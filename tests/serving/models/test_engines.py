@@ -25,7 +25,7 @@ from attar.models.task import Arrays
 from attar.models.tensors import TensorSpec
 from attar.proof.verdicts.limits import GateLimits
 from attar.serving.core.settings import Settings
-from attar.serving.models.engines import CALLS, count_instances, measure_batch_effect, open_engines, time_warm_call
+from attar.serving.models.engines import CALLS, count_instances, open_engines, time_warm_call
 from attar.serving.protocol.signature import declare_raw
 from tests.support.bundles.packaging import edit_manifest, package_batch_dependent_bundle, package_bundle
 from tests.support.engines.tensor_specs import make_spec
@@ -37,7 +37,7 @@ from tests.support.tasks.words import saved
 
 def test_a_quick_engine_runs_on_the_loop_and_is_opened_once(points_bundle: Path) -> None:
     engines = open_engines(points_bundle, Settings())
-    assert (engines.inline, engines.joins, engines.most, len(engines.predicts)) == (True, True, 8, 1)
+    assert (engines.inline, engines.joining.joins, engines.most, len(engines.predicts)) == (True, True, 8, 1)
     assert engines.probe["x"].shape == (1, 2)
     engines.close()
 
@@ -65,7 +65,7 @@ def test_settings_decide_otherwise(points_bundle: Path) -> None:
 def test_an_engine_whose_answers_depend_on_the_whole_call_is_never_shared(tmp_path: Path) -> None:
     bundle, _ = package_batch_dependent_bundle(tmp_path)
     engines = open_engines(bundle, Settings())
-    assert not engines.joins
+    assert not engines.joining.joins
     engines.close()
 
 
@@ -73,16 +73,8 @@ def test_dynamic_int8_is_never_shared(points_bundle: Path, tmp_path: Path) -> No
     bundle = Path(shutil.copytree(points_bundle, tmp_path / "mine"))
     edit_manifest(bundle, lambda manifest: manifest["engine"].update(precision="int8-dynamic"))
     engines = open_engines(bundle, Settings())
-    assert not engines.joins
+    assert not engines.joining.joins
     engines.close()
-
-
-def test_alone_and_together() -> None:
-    rows = {"x": np.array([[1.0], [4.0], [10.0]])}
-    assert measure_batch_effect(lambda inputs: dict(inputs), rows, (1, 3)) == 0
-    largest = measure_batch_effect(lambda inputs: {"y": inputs["x"] - np.asarray(inputs["x"], float).mean()}, rows, (1, 3))
-    assert largest == 1  # alone each is its own mean, 0; together -4, -1, 5 of magnitude 5
-    assert measure_batch_effect(lambda inputs: dict(inputs), rows, (2, 5)) == 0
 
 
 def test_a_slow_engine_is_not_warmed_for_long() -> None:
@@ -205,7 +197,7 @@ def test_how_many_engines_run(
     """Cores say how many do on a CPU, and nothing about a GPU."""
     monkeypatch.setattr("attar.pipeline.keys.machine.count_cores", lambda: 16)
     needs = EngineRequirements(runtime=runtime, version="1", provider=provider, threads=threads, precision="fp32", machine={})
-    assert count_instances(needs, threads) == expected
+    assert count_instances([needs], None) == expected
 
 
 @pytest.mark.parametrize(("threads", "sessions"), [(1, 1), (2, 3)])

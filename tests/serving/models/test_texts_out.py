@@ -146,7 +146,7 @@ def test_both_models_say_what_they_take_and_give(server: Running) -> None:
 def test_which_precisions_share_a_call(points_bundle: Path, tmp_path: Path, precision: str, joins: bool) -> None:
     with running(make_spoken(points_bundle, tmp_path / "bundle", precision)) as server:
         (loaded,) = server.server.repository.list_loaded()
-        assert loaded.batcher.limits.joins == joins
+        assert loaded.batcher.limits.joining.joins == joins
         assert ask_json(server, "71") == ["sept un"]
 
 

@@ -1,0 +1,94 @@
+"""Two engines in one bundle: which rows are whose, both gates hold, and equal ones are one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from attar.bundle.verified import read_manifest
+from attar.pipeline.core.errors import GateError, StageError
+from attar.proof.ledger.ledger import Hop, LatencySummary, Ledger
+from attar.proof.verdicts.limits import GateLimits
+from attar.stages.package.pair import find_least_rows
+from attar.stages.package.stage import Package
+from tests.support.bundles.engine_pairs import prove_batch, prove_single
+from tests.support.proof.proof_parts import NAME
+
+Microseconds = Mapping[int, float]
+
+
+def make_ledger(engine: Microseconds, onnx: Microseconds) -> Ledger:
+    hops = {
+        name: Hop(name, latencies={rows: LatencySummary(p50, p50, rows / p50) for rows, p50 in times.items()})
+        for name, times in {"engine": engine, "onnx": onnx}.items()
+    }  # fmt: skip  # one hop
+    return Ledger(hops=hops, samples=100, score_name="accuracy", batch=max(engine))
+
+
+@pytest.mark.parametrize(
+    ("single", "batch", "rows"),
+    [
+        ({1: 10, 32: 320}, {1: 20, 32: 165}, 3),  # saves -10 at 1 and 155 at 32, a straight line: 0 at 1 + 31 * 10 / 165
+        ({1: 10, 32: 320}, {1: 165, 32: 165}, 17),  # -155 and 155: 0 half way, at 16.5
+        ({1: 10, 32: 320}, {1: 10, 32: 319}, 2),  # never slower
+        ({1: 10, 32: 320}, {1: 20, 32: 320}, 32),  # never faster, within the noise of two measurements
+        ({1: 10, 2: 30}, {1: 11, 2: 20}, 2),
+    ],
+)
+def test_the_rows_where_the_straight_lines_through_both_times_cross(
+    single: Microseconds, batch: Microseconds, rows: int
+) -> None:
+    calm = dict.fromkeys(single, 100.0)
+    assert find_least_rows(make_ledger(single, calm), make_ledger(batch, calm)) == rows
+
+
+def test_an_engine_that_was_timed_in_a_slower_hour_is_compared_beside_the_same_graph() -> None:
+    calm, busy = {1: 100.0, 32: 900.0}, {1: 200.0, 32: 2700.0}
+    single = make_ledger({1: 10, 32: 320}, calm)
+    batch = make_ledger({1: 20 * 2, 32: 165 * 3}, busy)
+    assert find_least_rows(single, batch) == 3
+
+
+def test_both_are_in_the_bundle_each_with_its_ledger_gates_and_lineage(pair_bundle: Path) -> None:
+    manifest = read_manifest(pair_bundle)
+    assert manifest.format == "attar bundle 2"
+    assert manifest.batch is not None
+    assert (manifest.engine.runtime, manifest.batch.engine.runtime) == ("onnxruntime", "openvino")
+    assert manifest.batch.verdict.is_gated
+    assert manifest.batch.lineage["engine"].digest != manifest.lineage["engine"].digest
+    assert manifest.batch.lineage["student"] == manifest.lineage["student"]
+    assert (pair_bundle / "batch" / "engines" / "openvino" / "model.blob").is_file()
+    assert (pair_bundle / "batch" / "graphs" / "model.onnx").is_file()
+    card = (pair_bundle / "README.md").read_text()
+    assert "samples or more go to another engine: fp32, openvino" in card
+    assert "p50, batch 4 (µs)" in card
+
+
+def test_of_two_equal_picks_one_is_kept(tmp_path: Path) -> None:
+    single = prove_single(tmp_path / "single")
+    again = {f"batch_{name}": made for name, made in single.items() if name != "onnx"}
+    (tmp_path / "out").mkdir()
+    Package(task=NAME, name="points").run(tmp_path / "out", **single, **again)
+    manifest = read_manifest(tmp_path / "out")
+    assert (manifest.format, manifest.batch) == ("attar bundle 1", None)
+    assert not (tmp_path / "out" / "batch").exists()
+
+
+def test_one_engine_that_breaks_a_promise_keeps_both_from_being_packaged(tmp_path: Path) -> None:
+    strict = GateLimits(score_drop=0.2, correlation=0.9999999)
+    (tmp_path / "out").mkdir()
+    both = {**prove_single(tmp_path / "single"), **prove_batch(tmp_path / "batch", gates=strict)}
+    with pytest.raises(GateError, match="not packaged: "):
+        Package(task=NAME, name="points").run(tmp_path / "out", **both)
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_evidence_of_another_batch_engine_is_refused(tmp_path: Path) -> None:
+    both = {**prove_single(tmp_path / "single"), **prove_batch(tmp_path / "batch")}
+    both["batch_engine"] = replace(both["batch_engine"], digest="0" * 64)
+    (tmp_path / "out").mkdir()
+    with pytest.raises(StageError, match="evidence is of another engine"):
+        Package(task=NAME, name="points").run(tmp_path / "out", **both)
