@@ -4,9 +4,10 @@ interleaved, one thread.
 ``python -m benchmarks.engines`` makes the student with ``attar run demo`` where the store does not
 have it, installs every peer into an environment of its own, and builds each engine from the same
 ONNX file with the same calibration samples. Every engine is held open by a process of its own; in
-each round all are timed one after the other, in an order that changes. attar's pick is made before,
-on validation: the fastest of its candidates at batch 1 whose CORR with the teacher is at most 0.002
-below the float student's. What cannot be had on a machine stays in the table with the reason.
+each round all are timed one after the other, in an order that changes. attar's picks are made
+before, on validation, one for each batch size, as ``optimize_for = [1, 32]`` makes them: the
+fastest of its candidates at that size whose CORR with the teacher is at most 0.002 below the float
+student's. What cannot be had on a machine stays in the table with the reason.
 """
 
 from __future__ import annotations
@@ -96,8 +97,8 @@ def write_inputs(task: Task, given: Given) -> None:
         np.savez(given.inputs(name), **arrays)  # type: ignore[arg-type]  # numpy's stub takes the arrays for its flag
 
 
-def pick(field: Field, rounds: int) -> Row:
-    """Of attar's candidates, on validation alone."""
+def pick(field: Field, rounds: int) -> dict[int, Row]:
+    """By batch size, of attar's candidates, on validation alone."""
     names = [each.name for each in CANDIDATES]
     field.answer([*names, FLOAT], "validation")
     names = [name for name in names if field.rows[name].answers]
@@ -107,8 +108,10 @@ def pick(field: Field, rounds: int) -> Row:
     ]
     if not able:
         sys.exit("none of attar's candidates can be had here, or all lose too much")
-    field.times(able, 1, rounds)
-    return field.rows[min(able, key=lambda name: float(np.median(field.rows[name].seconds[1])))]
+    for batch in BATCHES:
+        field.times(able, batch, rounds)
+    rows = [field.rows[name] for name in able]
+    return {batch: min(rows, key=lambda row: row.median(batch)) for batch in BATCHES}
 
 
 def measured(chosen: argparse.Namespace) -> dict[str, Any]:
@@ -148,7 +151,7 @@ def measured(chosen: argparse.Namespace) -> dict[str, Any]:
             for row in rows.values()
             if row.seconds
         }
-        draw(chosen.figure, shown, picked.name)
+        draw(chosen.figure, shown, {batch: row.name for batch, row in picked.items()})
     return {
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
         "machine": machine.describe_machine(),
@@ -157,7 +160,7 @@ def measured(chosen: argparse.Namespace) -> dict[str, Any]:
         "rounds": chosen.rounds,
         "samples": given.samples,
         "versions": found,
-        "pick": picked.name,
+        "picks": {str(batch): row.name for batch, row in picked.items()},
         "goals": said,
         "engines": {row.name: as_json(field, row) for row in rows.values()},
     }

@@ -15,7 +15,7 @@ Found = tuple[Mapping[int, Seconds], float]
 """Of one engine: the seconds of each round by batch size, and its CORR."""
 
 
-def draw(file: Path, engines: Mapping[str, Found], picked: str) -> None:
+def draw(file: Path, engines: Mapping[str, Found], picked: Mapping[int, str]) -> None:
     """The same bytes for the same numbers. Engines are numbered in the panels and named once, below
     them."""
     matplotlib.use("svg")
@@ -31,7 +31,7 @@ def draw(file: Path, engines: Mapping[str, Found], picked: str) -> None:
         for number, (name, (seconds, correlation)) in enumerate(engines.items(), 1):
             colour = (
                 "#b3412e"
-                if name == picked
+                if name == picked[batch]
                 else "#1f5f8b"
                 if name.startswith("attar")
                 else "#777777"

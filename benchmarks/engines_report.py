@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -24,15 +25,15 @@ def ratio(row: Row, base: Row, batch: int) -> tuple[float, Bounds]:
     return float(np.median(each)), statistics.bound_median(each)
 
 
-def line(field: Field, row: Row, picked: Row) -> str:
+def line(field: Field, row: Row, picked: Mapping[int, Row]) -> str:
     if not row.seconds:
         return f"| {row.name} | not run here: {row.why} |" + " |" * 8
     assert row.built is not None
     cells = []
     for batch in BATCHES:
-        times, (low, high) = ratio(row, picked, batch)
+        times, (low, high) = ratio(row, picked[batch], batch)
         cells += [
-            f"{1e6 * float(np.median(row.seconds[batch])):,.1f}",
+            f"{1e6 * row.median(batch):,.1f}",
             f"{times:.2f} ({low:.2f} to {high:.2f})",
         ]
     cost = row.built.cost
@@ -42,11 +43,11 @@ def line(field: Field, row: Row, picked: Row) -> str:
         f"{row.built.size / 1e3:,.0f}",
     ]
     cells += [f"{cost.seconds:.1f}", f"{cost.memory / 1e6:,.0f}"] if cost else ["", ""]
-    name = f"**{row.name}**" if row is picked else row.name
+    name = f"**{row.name}**" if row.name in {each.name for each in picked.values()} else row.name
     return f"| {name} | {' | '.join(cells)} |"
 
 
-def table(field: Field, picked: Row) -> str:
+def table(field: Field, picked: Mapping[int, Row]) -> str:
     times = [f"batch {batch}, µs | times the pick's" for batch in BATCHES]
     head = ["engine", *times, "accuracy", "CORR", "kB", "build, s", "build, MB"]
     columns = len(BATCHES) * 2 + 6
@@ -54,22 +55,27 @@ def table(field: Field, picked: Row) -> str:
     return "\n".join([f"| {' | '.join(head)} |", "|" + " --- |" * columns, *lines])
 
 
-def goals(field: Field, picked: Row) -> list[str]:
+def goals(field: Field, picked: Mapping[int, Row]) -> list[str]:
     """What was hoped for, what became of it."""
     others = [row for row in field.rows.values() if row.seconds and not row.contender.ours]
     said = []
     for batch in BATCHES:
-        fastest = min(others, key=lambda row: float(np.median(row.seconds[batch])))
-        times, (low, high) = ratio(picked, fastest, batch)
-        found = f"{times:.3f} ({low:.3f} to {high:.3f}) times the time of {fastest.name}"
+        fastest = min(others, key=partial(Row.median, batch=batch))
+        times, (low, high) = ratio(picked[batch], fastest, batch)
+        found = (
+            f"{picked[batch].name} takes {times:.3f} ({low:.3f} to {high:.3f}) times the time of "
+            f"{fastest.name}"
+        )
         said.append(f"batch {batch}: {found}, goal at most {SLOWER}: {at_most(low, high, SLOWER)}")
         if (olive := field.rows[OLIVE_INT8]).seconds:
-            times, (low, high) = ratio(olive, picked, batch)
+            times, (low, high) = ratio(olive, picked[batch], batch)
             found = f"{times:.2f} ({low:.2f} to {high:.2f}) times as fast as {olive.name}"
             said.append(
                 f"batch {batch}: {found}, goal at least {FASTER:.0f}: {verdict(low, high, FASTER)}"
             )
-    return [*said, *faithful(field, picked, [row for row in others if row.contender.int8])]
+    int8 = [row for row in others if row.contender.int8]
+    picks = {row.name: row for row in picked.values()}
+    return [*said, *(goal for row in picks.values() for goal in faithful(field, row, int8))]
 
 
 def faithful(field: Field, picked: Row, int8: Sequence[Row]) -> list[str]:
@@ -85,7 +91,7 @@ def faithful(field: Field, picked: Row, int8: Sequence[Row]) -> list[str]:
     )
     low, high = statistics.bootstrap_bounds({"difference": both})["difference"]
     found = (
-        f"CORR {mine.value:.4f}, {best.name} {theirs.value:.4f}, difference {both.value:+.5f} "
-        f"({low:+.5f} to {high:+.5f})"
+        f"CORR of {picked.name} {mine.value:.4f}, {best.name} {theirs.value:.4f}, difference "
+        f"{both.value:+.5f} ({low:+.5f} to {high:+.5f})"
     )
     return [f"{found}, goal at least 0: {verdict(low, high, 0)}"]

@@ -152,6 +152,8 @@ def describe_bundle(
 ) -> Facts:
     """Return the facts of a check. ``refusal`` says why the engine was not loaded."""
     manifest, seal = bundle.manifest, bundle.seal
+    batch = manifest.batch
+    pair = {"batch": {"rows": batch.rows, "runtime": batch.engine.runtime}} if batch else {}
     return {
         "bundle": manifest.name,
         "files": len(seal.sums),
@@ -162,6 +164,7 @@ def describe_bundle(
         "signature": ("valid" if seal.key else "not checked") if seal.signature else None,
         "key": seal.key,
         "golden": {**manifest.golden.model_dump(), "largest_difference": largest_difference},
+        **pair,
     }
 
 

@@ -39,6 +39,10 @@ class Row:
     def name(self) -> str:
         return self.contender.name
 
+    def median(self, batch: int) -> float:
+        """Seconds of a call."""
+        return float(np.median(self.seconds[batch]))
+
 
 @dataclass
 class Field:

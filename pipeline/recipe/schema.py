@@ -12,8 +12,8 @@ from typing import Any
 
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 
-from attar.pipeline.recipe.recipe import COMMON
 from attar.pipeline.recipe.pair import KEY as SIZES
+from attar.pipeline.recipe.recipe import COMMON
 from attar.pipeline.recipe.search_space import SECTION, SearchSpace, Span
 from attar.pipeline.recipe.slot import Slot
 

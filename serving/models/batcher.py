@@ -17,9 +17,9 @@ from itertools import accumulate
 from time import perf_counter_ns
 from typing import Any, TypeAlias
 
+from attar.bundle.engines import EnginePair
 from attar.models.task import Arrays, Predict
 from attar.serving.core.errors import BusyError, DeadlineError, RequestError
-from attar.bundle.engines import EnginePair
 from attar.serving.models.calls import (
     BatchResult,
     EngineCall,
@@ -28,7 +28,7 @@ from attar.serving.models.calls import (
     check_engine,
     compute_batch,
 )
-from attar.serving.models.joining import Joining
+from attar.serving.models.joining import JOIN_ALL, Joining
 
 OnEngineCall: TypeAlias = Callable[[EngineCall], None]
 """Called after each call of an engine."""
@@ -42,7 +42,7 @@ class BatchLimits:
     """Sizes of batches to which a longer queue is cut."""
     queue: int = 1024
     """Maximum number of waiting requests."""
-    joining: Joining = Joining(joins=True)
+    joining: Joining = JOIN_ALL
     """Which requests may share a call."""
     inline: bool = False
     """Run the first engine on the event loop, instead of all in threads."""
@@ -224,9 +224,7 @@ class Batcher:
             self._idle = [each for each in idle if each not in self._resting]
 
 
-def choose_engine(
-    predict: Predict, batch: Sequence[QueuedRequest], joining: Joining
-) -> Predict:
+def choose_engine(predict: Predict, batch: Sequence[QueuedRequest], joining: Joining) -> Predict:
     """Return the engine for a batch: by its rows or, where engines answer otherwise, by those of
     each of its requests alone, which all call for the same."""
     if not isinstance(predict, EnginePair):

@@ -172,6 +172,4 @@ def is_shareable(needs: Sequence[EngineRequirements], threads: int | None) -> bo
     A session of ONNX Runtime with one thread computes in the thread that calls it. With more
     threads, calls would wait for them.
     """
-    return all(
-        each.runtime == "onnxruntime" and (threads or each.threads) == 1 for each in needs
-    )
+    return all(each.runtime == "onnxruntime" and (threads or each.threads) == 1 for each in needs)

@@ -29,6 +29,9 @@ class Joining:
     otherwise. None: a batch goes to the engine for its rows, whoever is in it."""
 
 
+JOIN_ALL = Joining(joins=True)
+
+
 def find_joining(
     predict: Predict, requests: Arrays, manifest: Manifest, rows: tuple[int, int]
 ) -> Joining:
@@ -44,10 +47,10 @@ def find_joining(
         if effect > limit_effect(manifest, precision):
             return tell_not_joined(manifest, f"that moves answers by {effect:.2g}")
     if not isinstance(predict, EnginePair):
-        return Joining(joins=True)
+        return JOIN_ALL
     effect = measure_batch_effect(predict.single, predict.batch, requests, rows)
     if effect <= min(limit_effect(manifest, part.engine.precision) for part in manifest.parts):
-        return Joining(joins=True)
+        return JOIN_ALL
     log.warning(
         "%s: its engines answer otherwise, by %.2g: a request of %d rows or more goes to the one "
         "for batches, smaller ones never do, whoever shares their call",

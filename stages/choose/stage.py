@@ -55,8 +55,8 @@ class Choose(Stage[Choice]):
     gates: GateLimits = GateLimits()
     """What is promised; ``[gates]`` of the recipe, unless the target has its own."""
     optimize_for: OptimizeFor = 1
-    """The batch size at which the fastest is sought. A target that lists two, 1 and a larger one, has
-    an engine for each."""
+    """The batch size at which the fastest is sought. A target that lists two, 1 and a larger one,
+    has an engine for each."""
 
     def run(self, out: Path, *, trials: Trials) -> Facts:
         """Raises StageError if every candidate is refused, with the reasons."""

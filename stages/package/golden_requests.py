@@ -23,9 +23,7 @@ from attar.stages.package.proven import ProvenEngine
 REQUESTS = 16
 
 
-def make_golden(
-    task: Task, packed: Sequence[ProvenEngine], tolerance: float
-) -> dict[str, Array]:
+def make_golden(task: Task, packed: Sequence[ProvenEngine], tolerance: float) -> dict[str, Array]:
     """Return requests from the test split with the teacher's recorded answers and new ones.
 
     The new ones are those of the last hop of each engine that was run. Raises StageError if it

@@ -26,7 +26,7 @@ def describe_batch_engine(packed: Sequence[ProvenEngine]) -> BatchEngine | None:
     """Return what a manifest says of the second engine; None if there is none."""
     if len(packed) == 1:
         return None
-    single, batch = packed
+    batch = packed[1]
     ledgers = [ledger_from_json(each.evidence.facts) for each in packed]
     return BatchEngine(
         rows=find_least_rows(ledgers[0], ledgers[1]),

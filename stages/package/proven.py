@@ -50,7 +50,9 @@ class ProvenEngine:
         """Raises GateError for a verdict that did not pass, and StageError for evidence of
         something else."""
         refuse_unproven(self.verdict.facts)
-        check_evidence(self.evidence, {"onnx": self.onnx, "model": self.model, "engine": self.engine})
+        check_evidence(
+            self.evidence, {"onnx": self.onnx, "model": self.model, "engine": self.engine}
+        )
 
 
 def refuse_unproven(verdict: Facts) -> None:

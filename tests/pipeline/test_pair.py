@@ -51,9 +51,11 @@ def test_one_size_is_one_engine_as_ever(tmp_path: Path) -> None:
     assert "batch_engine" not in slots["cpu.bundle"].inputs
 
 
-@pytest.mark.parametrize("sizes", ["[]", "[1]", "[32]", "[1, 1]", "[32, 1]", "[1, 8, 32]", '["throughput", 32]', "[1, 'x']", "[1, true]"])
+@pytest.mark.parametrize(
+    "sizes", ["[]", "[1]", "[32]", "[1, 1]", "[32, 1]", "[1, 8, 32]", '["throughput", 32]', "[1, 'x']", "[1, true]"]
+)
 def test_a_list_that_is_not_1_and_a_larger_size_is_refused(sizes: str, tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match=r'optimize_for = .*; write optimize_for = \[1, 32\], .* or one size without a list'):
+    with pytest.raises(RecipeError, match=r"optimize_for = .*; write optimize_for = \[1, 32\], .* or one size without a list"):
         load(tmp_path, PAIR.replace('[1, "throughput"]', sizes))
 
 

@@ -38,9 +38,7 @@ def make_ledger(engine: Microseconds, onnx: Microseconds) -> Ledger:
         ({1: 10, 2: 30}, {1: 11, 2: 20}, 2),
     ],
 )
-def test_the_rows_where_the_straight_lines_through_both_times_cross(
-    single: Microseconds, batch: Microseconds, rows: int
-) -> None:
+def test_the_rows_where_the_straight_lines_through_both_times_cross(single: Microseconds, batch: Microseconds, rows: int) -> None:
     calm = dict.fromkeys(single, 100.0)
     assert find_least_rows(make_ledger(single, calm), make_ledger(batch, calm)) == rows
 
