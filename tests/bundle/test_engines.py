@@ -54,7 +54,8 @@ def of_batch(**changed: Any) -> Callable[[dict[str, Any]], object]:
 
 
 def add_machine(manifest: dict[str, Any]) -> None:
-    manifest["batch"]["engine"]["machine"]["cpu"] = "another"
+    needs = manifest["batch"]["engine"]
+    needs["machine"] = dict.fromkeys(needs["machine"], "another")
 
 
 def fail_gate(manifest: dict[str, Any]) -> None:

@@ -62,7 +62,7 @@ def test_engines_that_do_not_are_told_apart_by_each_request(
 def test_where_one_rounds_by_the_whole_call_nothing_is_joined(pair_bundle: Path, tmp_path: Path) -> None:
 
     bundle = Path(shutil.copytree(pair_bundle, tmp_path / "mine"))
-    edit_manifest(bundle, lambda manifest: manifest["batch"]["engine"].update(precision="int8-dynamic"))
+    edit_manifest(bundle, lambda manifest: manifest["engine"].update(precision="int8-dynamic"))
     engines = open_engines(bundle, Settings(allow_native=True))
     assert engines.joining == Joining(joins=False)
     engines.close()
