@@ -57,8 +57,8 @@ def list_places(
     seen = beside | {f"{PREFIX}{name}": place for name, place in for_batches.items()}
     filled = settings | {KEY: list(listed.values())}
     for slot in rest:
-        own = filled | ({SIZES: sizes[0]} if sizes else {})
-        yield Place(slot, beside[slot.name], own, wire_inputs(slot, seen, target, listed))
+        single = filled | ({SIZES: sizes[0]} if sizes else {})
+        yield Place(slot, beside[slot.name], single, wire_inputs(slot, seen, target, listed))
         if slot.name in for_batches:
             inputs = wire_inputs(slot, beside | paired, target, listed)
             yield Place(slot, paired[slot.name], filled | {SIZES: sizes[1]}, inputs)

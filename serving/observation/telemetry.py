@@ -222,11 +222,11 @@ class ModelGauges:
         for served in {
             id(model.served): model.served for model in self.repository.list_models()
         }.values():
-            labels = [served.name, served.version]
-            waiting.add_metric(labels, served.batcher.waiting)
+            named = [served.name, served.version]
+            waiting.add_metric(named, served.batcher.waiting)
             opened = len({id(predict) for predict in served.engines.predicts})
             for part in served.engines.manifest.parts:
                 needs = part.engine
-                place = [*labels, str(part.rows), needs.runtime, needs.precision]
+                place = [*named, str(part.rows), needs.runtime, needs.precision]
                 engines.add_metric(place, opened)
         yield from (info, ready, waiting, engines)

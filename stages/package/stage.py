@@ -94,8 +94,8 @@ class Package(Stage[Bundle]):
         """Write the bundle of an engine, or of one for single samples and one for batches."""
         first, task = packed[0], load_task(self.task)
         copy_graphs(first.onnx, out / "reference", first.onnx.answering_graphs)
-        for part, proven in zip((Manifest, BatchEngine), packed, strict=False):
-            copy_engine(proven, out / part.folder)
+        for folder, proven in zip((Manifest.folder, BatchEngine.folder), packed, strict=False):
+            copy_engine(proven, out / folder)
         steps = ship_steps(task.preprocess, out), ship_output_steps(task.postprocess, out)
         golden = make_golden(task, packed, self.tolerance)
         save_file(golden, out / "golden.safetensors")

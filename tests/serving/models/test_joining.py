@@ -41,7 +41,9 @@ def test_alone_and_together() -> None:
 
 def test_one_engine_in_small_calls_and_another_in_a_large_one() -> None:
     rows = {"x": np.array([[1.0], [4.0], [10.0]])}
-    assert measure_batch_effect(dict, lambda inputs: {"x": inputs["x"] * 1.1}, rows, (1, 3)) == pytest.approx(1 / 11)
+    assert measure_batch_effect(dict, lambda inputs: {"x": np.asarray(inputs["x"], float) * 1.1}, rows, (1, 3)) == pytest.approx(
+        1 / 11
+    )
 
 
 def test_engines_that_answer_alike_share_their_batches(pair_bundle: Path) -> None:

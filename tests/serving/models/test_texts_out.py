@@ -22,7 +22,7 @@ from attar.models.task import Array, Arrays
 from attar.models.tasks.numbers import END, LONGEST
 from attar.pipeline.core.errors import AttarError
 from attar.serving.load.server import LoadSpec, bench_server
-from attar.serving.models.engines import is_batch_invariant
+from attar.serving.models.joining import find_joining
 from tests.support.bundles.spoken import make_spoken, spell, write_graph
 from tests.support.processes.browser import browsing
 from tests.support.serving.serving_parts import Running, running, triton_client, wait_for_compared, wrapped
@@ -159,7 +159,7 @@ def test_one_other_token_in_a_large_batch_is_too_many(bundle: Path) -> None:
         return {"words": np.full((rows, 4), 8_000 - int(rows > 1))}
 
     assert manifest.golden.tolerance * 8_000 > 0.5
-    assert not is_batch_invariant(predict, {"digits": np.zeros((4, 2), np.int64)}, manifest, (1, 4))
+    assert not find_joining(predict, {"digits": np.zeros((4, 2), np.int64)}, manifest, (1, 4)).joins
 
 
 def count_agreement(server: Running, *texts: str) -> float:

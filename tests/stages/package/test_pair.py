@@ -20,12 +20,13 @@ from tests.support.proof.proof_parts import NAME
 Microseconds = Mapping[int, float]
 
 
+def summarize(times: Microseconds) -> dict[int, LatencySummary]:
+    return {rows: LatencySummary(p50, p50, rows / p50) for rows, p50 in times.items()}
+
+
 def make_ledger(engine: Microseconds, onnx: Microseconds) -> Ledger:
-    hops = {
-        name: Hop(name, latencies={rows: LatencySummary(p50, p50, rows / p50) for rows, p50 in times.items()})
-        for name, times in {"engine": engine, "onnx": onnx}.items()
-    }  # fmt: skip  # one hop
-    return Ledger(hops=hops, samples=100, score_name="accuracy", batch=max(engine))
+    hops = [Hop("engine", latencies=summarize(engine)), Hop("onnx", latencies=summarize(onnx))]
+    return Ledger(hops={hop.name: hop for hop in hops}, samples=100, score_name="accuracy", batch=max(engine))
 
 
 @pytest.mark.parametrize(

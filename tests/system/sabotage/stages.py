@@ -6,7 +6,7 @@ import hashlib
 import json
 import shutil
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +23,7 @@ from attar.models.preprocess import Scale
 from attar.models.preprocess.known import Steps
 from attar.models.rows import Rows, map_shard
 from attar.models.task import Arrays, Task
-from attar.pipeline.core.stage import Artifact, CodeName, DataFile, Facts
+from attar.pipeline.core.stage import CodeName, DataFile, Facts
 from attar.proof.artifacts import Evidence
 from attar.stages.artifacts import Answers, Model, OnnxModel, Ranges, Weights
 from attar.stages.build import Build
@@ -35,6 +35,7 @@ from attar.stages.label.shards import Shard
 from attar.stages.label.stage import Label
 from attar.stages.measure.stage import Measure
 from attar.stages.optimize.stage import Optimize
+from attar.stages.package.proven import ProvenEngine
 from attar.stages.package.stage import Package
 from tests.support.tasks.smoke import write_shard
 from tests.system.sabotage.graphs import spoil
@@ -304,8 +305,6 @@ class Promiseless(Judge):
 class OtherPreprocessing(Package):
     """The bundle is told to divide pixels by 16, as the original digits have it, and not by 255."""
 
-    def _manifest(
-        self, task: Task, graphs: Sequence[str], steps: tuple[Steps, OutputSteps], golden: Arrays, made: Mapping[str, Artifact]
-    ) -> Manifest:
+    def _manifest(self, task: Task, steps: tuple[Steps, OutputSteps], golden: Arrays, packed: Sequence[ProvenEngine]) -> Manifest:
         inputs: Steps = {"image": [Scale(by=1 / 16), *steps[0]["image"][1:]]}
-        return super()._manifest(task, graphs, (inputs, steps[1]), golden, made)
+        return super()._manifest(task, (inputs, steps[1]), golden, packed)
