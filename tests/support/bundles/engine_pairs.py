@@ -10,10 +10,9 @@ from attar.engines.runtimes.openvino import OpenVino
 from attar.engines.runtimes.runtime import BuildSpec
 from attar.proof.verdicts.limits import GateLimits
 from attar.stages.artifacts import Engine, OnnxModel
-from attar.stages.judge import Judge
 from attar.stages.package.stage import Package
-from tests.support.bundles.packaging import GATES, edit_manifest
-from tests.support.proof.proof_parts import NAME, STUDENT, Chain, digest, verdict
+from tests.support.bundles.packaging import GATES, edit_manifest, prove_chain
+from tests.support.proof.proof_parts import NAME, STUDENT, Chain, digest
 
 ROWS = 3
 """Calls of so many rows or more are the batch engine's."""
@@ -33,23 +32,18 @@ def build_with_openvino(engine: Engine, model: OnnxModel) -> Engine:
 
 def prove_single(root: Path) -> dict[str, Any]:
     """Return what ``Package`` reads of the engine for single samples."""
-    return prove(Chain(root), GATES)
+    chain = Chain(root)
+    return prove_chain(chain, chain.inputs(), GATES)
 
 
 def prove_batch(root: Path, times: float = 1.0, gates: GateLimits = GATES) -> dict[str, Any]:
     """Return what ``Package`` reads of the engine for batches. Its answers are so many times the student's."""
     matrix = STUDENT * times
     chain = Chain(root, {"model": matrix, "engine": matrix})
-    return {f"batch_{name}": made for name, made in prove(chain, gates, openvino=True).items() if name != "onnx"}
-
-
-def prove(chain: Chain, gates: GateLimits, *, openvino: bool = False) -> dict[str, Any]:
     inputs = chain.inputs()
-    if openvino:
-        inputs["engine"] = build_with_openvino(inputs["engine"], inputs["model"])
-    evidence = chain.evidence(inputs)
-    judged = verdict(Judge(gates=gates).run(chain.root, evidence=evidence))
-    return {**{name: inputs[name] for name in ("onnx", "model", "engine")}, "evidence": evidence, "verdict": judged}
+    inputs["engine"] = build_with_openvino(inputs["engine"], inputs["model"])
+    proven = prove_chain(chain, inputs, gates)
+    return {f"batch_{name}": made for name, made in proven.items() if name != "onnx"}
 
 
 def package_pair(root: Path, times: float = 1.0) -> Path:

@@ -41,12 +41,17 @@ def package_batch_dependent_bundle(root: Path) -> tuple[Path, Facts]:
 
 def package_chain(chain: Chain, inputs: Mapping[str, Any], gates: GateLimits, **changed: Any) -> Facts:
     """Measure, judge and package a chain into ``out`` in its folder."""
-    evidence = chain.evidence(inputs)
-    judged = verdict(Judge(gates=gates).run(chain.root, evidence=evidence))
-    given = {name: inputs[name] for name in ("onnx", "model", "engine")}
+    given = prove_chain(chain, inputs, gates)
     out = chain.root / "out"
     out.mkdir()
-    return Package(task=chain.task, name="points").run(out, **{**given, "evidence": evidence, "verdict": judged, **changed})
+    return Package(task=chain.task, name="points").run(out, **{**given, **changed})
+
+
+def prove_chain(chain: Chain, inputs: Mapping[str, Any], gates: GateLimits) -> dict[str, Any]:
+    """Measure and judge a chain. Return what ``Package`` reads of it."""
+    evidence = chain.evidence(inputs)
+    judged = verdict(Judge(gates=gates).run(chain.root, evidence=evidence))
+    return {**{name: inputs[name] for name in ("onnx", "model", "engine")}, "evidence": evidence, "verdict": judged}
 
 
 def write_batch_dependent_graph(path: Path) -> None:
