@@ -47,18 +47,31 @@ class Quality:
     agreement: float
 
 
-def make_student(
-    recipe: str, store: Path, row: str, seed: int
-) -> tuple[Model, Model, Answers, float]:
-    """Return the student of a row, the teacher, its answers, and the student's seconds."""
+@dataclass(frozen=True)
+class Made:
+    """A student, and what it learned from."""
+
+    student: Model
+    teacher: Model
+    answers: Answers
+    seconds: float
+    """Of the student's training."""
+
+
+def make_row(recipe: str, store: Path, row: str, seed: int) -> Made:
+    """Return the student of a row."""
     losses = ROWS[row]
     overrides = [f"student.seed={seed}", f"control.seed={seed}"]
     if losses:
         overrides.append(f"student.losses={tomlkit.item(list(losses)).as_string()}")
     else:
         overrides.append("control.enabled=true")
+    return make_student(recipe, store, overrides, "student" if losses else "control")
+
+
+def make_student(recipe: str, store: Path, overrides: Sequence[str], slot: str) -> Made:
+    """Return what a slot of the recipe makes with these settings. What the store has is reused."""
     workspace = open_workspace(recipe, SLOTS, store, overrides)
-    slot = "student" if losses else "control"
     pipeline = workspace.recipe.pipeline
     records: dict[str, Record] = {}
     for record in workspace.run.walk(pipeline.up_to({slot, "answers"})):
@@ -68,7 +81,7 @@ def make_student(
     student, teacher = (open_weights(records[name]) for name in (slot, "teacher"))
     answers = records["answers"]
     found = Answers(str(answers.key), "", require_path(answers), answers.facts)
-    return student, teacher, found, records[slot].seconds
+    return Made(student, teacher, found, records[slot].seconds)
 
 
 def open_weights(record: Record) -> Weights:
@@ -102,9 +115,12 @@ def format_spread(values: Sequence[float], places: int) -> str:
     return mean if len(values) < 2 else f"{mean} ± {statistics.stdev(values):.{places}f}"
 
 
-def format_row(row: str, found: Sequence[Quality], seconds: Sequence[float]) -> str:
+def format_row(
+    row: str, found: Sequence[Quality], seconds: Sequence[float], places: int = 2
+) -> str:
+    """Return a row of the table; ``places`` are the score's."""
     columns = [
-        format_spread([each.score for each in found], 2),
+        format_spread([each.score for each in found], places),
         format_spread([each.correlation for each in found], 3),
         format_spread([each.agreement for each in found], 3),
         f"{statistics.mean(seconds) / 60:.1f}",
@@ -123,13 +139,12 @@ def main() -> None:
     seconds: dict[str, list[float]] = {row: [] for row in arguments.rows}
     for seed in arguments.seeds:
         for row in arguments.rows:
-            made = make_student(arguments.recipe, arguments.store, row, seed)
-            student, teacher, answers, taken = made
-            bench = open_bench(teacher, answers)
-            found[row].append(measure_student(bench, student, answers))
-            seconds[row].append(taken)
-            print(f"{row}, seed {seed}: {found[row][-1]}, {taken:.0f} s", flush=True)
-    oacc = bench.score_teacher(answers)
+            made = make_row(arguments.recipe, arguments.store, row, seed)
+            bench = open_bench(made.teacher, made.answers)
+            found[row].append(measure_student(bench, made.student, made.answers))
+            seconds[row].append(made.seconds)
+            print(f"{row}, seed {seed}: {found[row][-1]}, {made.seconds:.0f} s", flush=True)
+    oacc = bench.score_teacher(made.answers)
     score = bench.task.aggregate(oacc.statistics)
     print(f"\n{platform.machine()}, {datetime.now(UTC):%d %B %Y}; the teacher has {score:.2f}\n")
     print("| losses | seeds | BLEU | CORR | agreement | minutes |")

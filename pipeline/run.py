@@ -16,6 +16,7 @@ from attar.pipeline.core.errors import (
     AttarError,
     CorruptArtifactError,
     StageError,
+    UnfitSettingsError,
     UnsupportedModelError,
 )
 from attar.pipeline.core.file_fetching import use_fetch
@@ -72,6 +73,7 @@ class Run:
         self.last = LastKeys(store, name)
         self.planner = Planner(pipeline, store, self.keys, self.last)
         self.verified: set[str] = set()
+        self.checked = False
 
     def plan(self, slots: list[str] | None = None) -> Iterator[Plan]:
         """Yield what `walk` would do. Imports no code of the user and writes nothing."""
@@ -86,6 +88,7 @@ class Run:
         """Make or reuse every slot. A slot that depends on a failed one is skipped; the walk goes
         on as long as one of its last slots can be reached."""
         walked = slots or list(self.pipeline.slots)
+        self.checked = False
         with self.store.in_use():
             self._remember_pinned(walked)
             yield from self._walk(walked)
@@ -99,7 +102,7 @@ class Run:
             if missing:
                 record = self._start_record(slot, "skipped", f"without {', '.join(missing)}")
             else:
-                record = self._reuse_or_make(slot, done)
+                record = self._reuse_or_make(slot, done, walked)
             if record.status == "failed" and self.pipeline.dooms(slot, walked):
                 doomed = [slot]
             yield record
@@ -128,6 +131,20 @@ class Run:
                 pinned[f"{slot}.{name}"] = artifact.key
         self.last.replace(pinned, remove=settable - pinned.keys())
 
+    def _check_settings(self, walked: list[str]) -> None:
+        """Raises UnfitSettingsError if a stage of the walk can never do what it is set to.
+
+        Comes before anything is made. A candidate is refused in its turn, and the others are tried.
+        """
+        for slot in () if self.checked else walked:
+            bound = self.pipeline.slots[slot]
+            if not bound.keep and not is_candidate(slot):
+                try:
+                    bound.stage.check_settings()
+                except UnfitSettingsError as error:
+                    raise UnfitSettingsError(f"{slot}: {error}") from error
+        self.checked = True
+
     def _start_record(self, slot: str, status: Status, reason: str) -> Record:
         """Return a record without an artifact."""
         bound = self.pipeline.slots[slot]
@@ -147,16 +164,19 @@ class Run:
             made=history["made"],
         )
 
-    def _reuse_or_make(self, slot: str, done: dict[str, Artifact]) -> Record:
+    def _reuse_or_make(self, slot: str, done: dict[str, Artifact], walked: list[str]) -> Record:
         status: Status = "reused"
         try:
             with name_slot_in_errors(slot):
                 plan = self.planner.plan_slot(slot, done, may_import=True)
                 artifact = plan.artifact
                 if artifact is None:
+                    self._check_settings(walked)
                     artifact, status = self._make_or_refuse(slot, plan.deciders, done)
                 artifact = self.store.share(self.pipeline.slots[slot].stage.makes(), artifact)
                 self.last.replace({slot: artifact.key})
+        except UnfitSettingsError:
+            raise
         except AttarError as error:
             record = self._start_record(slot, "failed", "broke")
             return replace(record, error=str(error), exit_code=error.exit_code, cause=error)

@@ -7,9 +7,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 
-def suggest_rungs(epochs: int) -> tuple[int, int]:
-    """Return the epochs after which a training may be stopped: a third and two thirds of it."""
-    return math.ceil(epochs / 3), math.ceil(2 * epochs / 3)
+def suggest_rungs(epochs: int) -> list[int | None]:
+    """Return the epochs after which a training may be stopped: a third and two thirds of it.
+
+    None stands for its end, where nothing is left to save: of a single epoch there is no rung, of
+    two there is the first.
+    """
+    rungs = math.ceil(epochs / 3), math.ceil(2 * epochs / 3)
+    return [epoch if epoch < epochs else None for epoch in rungs]
 
 
 @dataclass(frozen=True)
@@ -51,8 +56,9 @@ class Rival:
         return self.keeps_promises and self.prior >= prior
 
     def list_least(self) -> list[float | None]:
-        """Return its score at each rung, less what it is uncertain; None behind its last epoch."""
-        found = [self.scores.get(epoch) for epoch in suggest_rungs(self.epochs)]
+        """Return its score at each rung, less what it is uncertain; None where it has none."""
+        rungs = suggest_rungs(self.epochs)
+        found = [None if epoch is None else self.scores.get(epoch) for epoch in rungs]
         return [None if score is None else score - self.noise for score in found]
 
 
@@ -69,6 +75,6 @@ def create_rule(
     for rival in rivals:
         if rival.ends(prior, conversion):
             for epoch, score in zip(suggest_rungs(epochs), rival.list_least(), strict=True):
-                if score is not None:
+                if epoch is not None and score is not None:
                     least[epoch] = max(score, least.get(epoch, score))
     return StoppingRule(least)

@@ -16,19 +16,19 @@ class Attention(nn.Module):
     """Every token attends to every other one (Vaswani et al. 2017, arXiv:1706.03762, section
     3.2)."""
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: int, head_width: int) -> None:
         super().__init__()
-        self.heads = heads
-        self.inside, self.outside = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.heads, self.head_width, inner = heads, head_width, heads * head_width
+        self.inside, self.outside = nn.Linear(width, 3 * inner), nn.Linear(inner, width)
 
     def forward(self, x: Tensor, unseen: Tensor) -> Tensor:
-        shape = (x.shape[0], x.shape[1], self.heads, x.shape[2] // self.heads)
-        parts = self.inside(x).chunk(3, 2)  # (B, S, width) each
+        shape = (x.shape[0], x.shape[1], self.heads, self.head_width)
+        parts = self.inside(x).chunk(3, 2)  # (B, S, heads * head_width) each
         query, key, value = (
             part.reshape(shape).transpose(1, 2) for part in parts
-        )  # (B, heads, S, width/heads)
+        )  # (B, heads, S, head_width)
         scores = query @ key.transpose(2, 3) * shape[3] ** -0.5 + unseen  # (B, heads, S, S)
-        seen = (scores.softmax(3) @ value).transpose(1, 2)  # (B, S, heads, width/heads)
+        seen = (scores.softmax(3) @ value).transpose(1, 2)  # (B, S, heads, head_width)
         return self.outside(seen.flatten(2))  # type: ignore[no-any-return]  # (B, S, width); nn.Module calls are untyped
 
 
@@ -36,12 +36,13 @@ class Transformer(nn.Module):
     """Attention, then two linear layers, each with a residual connection and normalised first
     (Xiong et al. 2020, arXiv:2002.04745)."""
 
-    def __init__(self, width: int, heads: int, dropout: float) -> None:
+    def __init__(
+        self, width: int, heads: int, head_width: int, hidden: int, dropout: float
+    ) -> None:
         super().__init__()
-        self.attention, self.dropout = Attention(width, heads), nn.Dropout(dropout)
-        self.mixing = nn.Sequential(
-            nn.Linear(width, 2 * width), nn.ReLU(), nn.Linear(2 * width, width)
-        )
+        self.attention = Attention(width, heads, head_width)
+        self.dropout = nn.Dropout(dropout)
+        self.mixing = nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, width))
         self.first, self.second = nn.LayerNorm(width), nn.LayerNorm(width)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
@@ -104,10 +105,16 @@ class Reader(nn.Module):
 def transformer(
     width: int = 160, layers: int = 2, heads: int = 4, dropout: float = 0.1,
     vocabulary: int = 8192, length: int = 48, classes: int = 35,
+    head_width: int = 0, hidden: int = 0,
 ) -> Reader:  # fmt: skip
-    """1.7 million parameters, of which 1.3 million are embeddings, which cost next to no time."""
+    """1.7 million parameters, of which 1.3 million are embeddings, which cost next to no time.
+
+    ``head_width`` is by default ``width / heads``, ``hidden`` (of the linear layers) twice the
+    width. With both given, a student may have fewer heads and hidden units than its teacher.
+    """
+    sizes = (width, heads, head_width or width // heads, hidden or 2 * width, dropout)
     return Reader(
-        [Transformer(width, heads, dropout) for _ in range(layers)],
+        [Transformer(*sizes) for _ in range(layers)],
         vocabulary,
         width,
         length,

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from attar.pipeline.core.errors import AttarError, StageError
+from attar.pipeline.core.errors import AttarError, StageError, UnfitSettingsError
 
 INSTALLED = tuple(
     sysconfig.get_paths()[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")
@@ -46,6 +46,8 @@ def name_slot_in_errors(slot: str) -> Iterator[None]:
     """Turn any error into an AttarError that names the slot."""
     try:
         yield
+    except UnfitSettingsError:
+        raise  # it names a slot of its own
     except AttarError as error:
         raise type(error)(f"{slot}: {error}") from error
     except ModuleNotFoundError as error:

@@ -19,6 +19,10 @@ class RecipeError(AttarError):
     exit_code = 2
 
 
+class UnfitSettingsError(RecipeError):
+    """The task or the network of a recipe rules out a setting of a stage."""
+
+
 class StageError(AttarError):
     """A stage failed. ``__cause__`` is the original exception, if there was one."""
 

@@ -156,6 +156,14 @@ class Stage(BaseModel, Generic[A]):
         """Return the inputs that decide the result. A mode that ignores some leaves them out."""
         return set(self.inputs())
 
+    def check_settings(self) -> None:
+        """Raise an UnfitSettingsError for settings that the task or the network rules out, whatever
+        the inputs are.
+
+        A run asks every stage before it makes anything, so that such a mistake is not found behind
+        hours of training. It may import the user's code.
+        """
+
 
 class UnusedSettingError(ValueError):
     """Raised by a validator of a stage for ``names``, which have no use beside other settings.

@@ -19,10 +19,10 @@ class Answers(Artifact):
 
     VIEW is ``clean`` if the samples are not augmented. Facts: ``task`` (the teacher's), ``views``
     (count), ``seed`` (of the views), ``samples`` (a split's count), ``outputs`` (names), ``orders``
-    (a learned split's ``digest_order``), ``device``, ``precision``; where samples of views are
-    mixed ``mix`` (``kinds``, ``alpha``); where features are stored ``features`` (their width, by
-    layer) and ``feature_bytes``, of all views together; of a teacher that only translates
-    ``opaque``.
+    (a learned split's ``digest_order``), ``device`` (``cpu, cuda`` if it went on with another),
+    ``precision``; where samples of views are mixed ``mix`` (``kinds``, ``alpha``); where features
+    are stored ``features`` (their width, by layer) and ``feature_bytes``, of all views together; of
+    a teacher that only translates ``opaque``.
     """
 
     code: ClassVar[tuple[str, ...]] = ("task",)

@@ -1,5 +1,5 @@
 """Inheritance: the first weights of a student, made from its teacher's by dropping layers and
-pruning channels."""
+pruning channels, heads and hidden units."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from attar.engines.runtimes.torch import list_network_inputs
 from attar.models.task import Task
 from attar.pipeline.core.errors import MissingDependencyError, StageError
+from attar.stages.distill.head_pruning import cut_heads, find_blocks
 
 Layers = Mapping[str, Sequence[int]]
 """The layers to keep of a list of layers, by the list's name in the network."""
@@ -19,18 +20,19 @@ Layers = Mapping[str, Sequence[int]]
 def inherit_weights(
     teacher: nn.Module, student: nn.Module, task: Task, layers: Layers
 ) -> dict[str, Tensor]:
-    """Return the teacher's tensors cut to the student's layers and channels, by their names there.
+    """Return the teacher's tensors cut to the student's shape, by their names there.
 
     Where the student has fewer layers of a kind, it takes those named in ``layers``, else evenly
     spread ones beginning with the first: every other one for half (Sanh et al. 2019, DistilBERT,
     arXiv:1910.01108, section 2). Where its convolutions are narrower, the channels with the largest
     norms over all layers that they connect are kept (Fang et al. 2023, DepGraph, arXiv:2301.12900).
-    The teacher is changed. Raises StageError for ``layers`` that the teacher does not have.
+    Where it has fewer heads or hidden units, see ``head_pruning``. The teacher is changed. Raises
+    StageError for ``layers`` that the teacher does not have, and as ``head_pruning`` does.
     """
     drop_layers(teacher, student, layers)
     if ratios := find_narrower(teacher, student):
         prune_channels(teacher, ratios, task)
-    return dict(teacher.state_dict())
+    return cut_heads(teacher, student)
 
 
 def drop_layers(teacher: nn.Module, student: nn.Module, layers: Layers) -> None:
@@ -83,14 +85,16 @@ def check_kept(name: str, kept: Sequence[int], count: int, most: int) -> None:
 def find_narrower(teacher: nn.Module, student: nn.Module) -> dict[nn.Module, float]:
     """Return the share of channels to remove from each layer that is narrower in the student.
 
-    Empty if the networks have no convolutions in common: heads of attention are not cut.
+    Empty if the networks have no convolutions in common. Heads and hidden units are cut by
+    ``head_pruning``.
     """
     own = {name: len(layer.weight) for name, layer in list_layers(student)}
-    shared = [(name, layer) for name, layer in list_layers(teacher) if name in own]
+    cut = {name for block in find_blocks(teacher, student) for name in block.writers}
+    shared = [(n, layer) for n, layer in list_layers(teacher) if n in own and n not in cut]
     if not any(isinstance(layer, nn.Conv2d) for _, layer in shared):
         return {}
     return {
-        layer: 1 - own[name] / len(layer.weight)
+        layer: 1 - (own[name] + 0.5) / len(layer.weight)  # what is kept is rounded down
         for name, layer in shared
         if own[name] < len(layer.weight)
     }

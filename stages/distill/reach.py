@@ -3,15 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Sequence, Set
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from attar.engines.runtimes.torch import call_network
-from attar.engines.runtimes.torch_layers import LayerHook, Projections, keep_padding
-from attar.models.task import Task
-from attar.pipeline.core.errors import StageError
+from attar.engines.runtimes.torch import build_network, call_network
+from attar.engines.runtimes.torch_layers import LayerHook, Projections, hook_layer, keep_padding
+from attar.models.task import Task, load_task
+from attar.pipeline.core.errors import StageError, UnfitSettingsError
+from attar.stages.distill.feature_loss_settings import AttentionRelations, FeatureLossSettings
+
+if TYPE_CHECKING:
+    from attar.stages.distill.stage import Distill
+
+
+def check_random_network(settings: Distill) -> None:
+    """Check the reach in a network that inherits nothing. Raises UnfitSettingsError."""
+    try:
+        student = build_network(settings.network, settings.options)
+        losses = [each for each in settings.losses if isinstance(each, FeatureLossSettings)]
+        hooks = [hook_student(each, student) for each in losses]
+        check_reach(load_task(settings.task), student, hooks, frozenset())
+    except StageError as error:
+        raise UnfitSettingsError(str(error)) from error
+
+
+def hook_student(loss: FeatureLossSettings, student: nn.Module) -> LayerHook | Projections:
+    """Return a hook on what a loss reads of the student. Raises StageError."""
+    if isinstance(loss, AttentionRelations):
+        return Projections(student, loss.student, "student")
+    return hook_layer(student, str(loss.student), "student")
 
 
 def check_reach(
@@ -31,7 +54,8 @@ def check_reach(
         raise StageError(
             f"nothing teaches {', '.join(lost[:3])}: the losses read layers before, lambda_kd is "
             "1, and no inherited tensor has this name and shape; give it the name and shape that "
-            "it has in the teacher, or add a loss of answers, such as { kind = 'kd' }"
+            "it has in the teacher and set inherit = true, add a loss of answers, such as "
+            "{ kind = 'kd' }, or set lambda_kd below 1"
         )
 
 

@@ -71,19 +71,18 @@ class Distill(TrainingSettings, Stage[Weights]):
             )
         return self
 
-    @model_validator(mode="after")
-    def _check_head_is_taught(self) -> Self:
-        has_origin = self.inherit or self.start is not None
+    def check_settings(self) -> None:
+        """What is inherited is known later, and then looked at by ``DistillationObjective``."""
+        if not self.inherit and self.start is None and self.reads_layers_alone:
+            from attar.stages.distill.reach import check_random_network
+
+            check_random_network(self)
+
+    @property
+    def reads_layers_alone(self) -> bool:
+        """Whether no answer and no label has a share in the loss."""
         reads_layers = all(isinstance(loss, FeatureLossSettings) for loss in self.losses)
-        if self.lambda_kd == 1 and reads_layers and self.distiller is None and not has_origin:
-            kinds = ", ".join(dict.fromkeys(loss.kind for loss in self.losses))
-            raise ValueError(
-                f"losses of layers alone ({kinds}), and lambda_kd = 1: nothing teaches the layers "
-                "behind them, such as the head; add a loss of answers, such as { kind = 'kd' }, "
-                "set lambda_kd below 1, or set inherit = true, which takes the teacher's head "
-                "where name and shape are equal"
-            )
-        return self
+        return self.lambda_kd == 1 and reads_layers and self.distiller is None
 
     def run(
         self, out: Path, *, teacher: Model, answers: Answers, start: Weights | None = None
@@ -98,6 +97,7 @@ class Distill(TrainingSettings, Stage[Weights]):
         from attar.stages.learning.loop import RecordedViews, train_network
         from attar.stages.learning.objective import LabelObjective
 
+        self.check_settings()
         views = RecordedViews(answers.facts["seed"], answers.facts["views"], answers.mixing)
         other = LabelObjective(self.label_smoothing, self.label_weight)
         parts = (self.lambda_kd, self.losses, answers, self.distiller, other)

@@ -4,14 +4,35 @@ workers prepare their samples."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Self
 
 from attar.models.task import SplitName
 from attar.pipeline.core.observation import observe
 from attar.pipeline.core.progress import report_progress
 from attar.stages.label.shard_labeller import ShardLabeller
 from attar.stages.label.shards import Shard
+
+
+@dataclass(frozen=True)
+class ShardNote:
+    """What is noted of a finished shard until all are."""
+
+    device: str
+    """The device that the teacher ran on."""
+    file: str
+    """Its name in the file cache."""
+
+    def write(self, note: Path) -> None:
+        note.write_text(f"{self.device}\n{self.file}", encoding="utf-8")
+
+    @classmethod
+    def read(cls, note: Path) -> Self:
+        """Read a note. Of one that was cut off the name is that of no file."""
+        device, _, file = note.read_text(encoding="utf-8").partition("\n")
+        return cls(device, file)
 
 
 class LabelProgress:
@@ -64,7 +85,7 @@ def label_shards(
             file = labeller.label_shard(
                 shard, own, lambda rows: progress.add_rows(rows, clock.describe())
             )
-            note_file(shard, file, work)
+            note_file(labeller, shard, file, work)
         next(chunks, None)  # the clock counts a chunk when the next one is asked for
     observe("waiting", round(clock.share, 4))
     observe("workers", workers)
@@ -74,9 +95,9 @@ def recall_shard(labeller: ShardLabeller, shard: Shard, work: Path) -> bool:
     """Note the file of a shard if it is known. Return whether it is."""
     file = labeller.recall_shard(shard)
     if file is not None:
-        note_file(shard, file, work)
+        note_file(labeller, shard, file, work)
     return file is not None
 
 
-def note_file(shard: Shard, file: Path, work: Path) -> None:
-    (work / shard.name).write_text(file.name, encoding="utf-8")
+def note_file(labeller: ShardLabeller, shard: Shard, file: Path, work: Path) -> None:
+    ShardNote(labeller.device, file.name).write(work / shard.name)

@@ -35,7 +35,7 @@ from attar.pipeline.keys import data
 from attar.pipeline.keys import deciders as keys
 from attar.stages.artifacts import Answers, Model, TextProgram, Weights
 from attar.stages.label.features import check_features, measure_features
-from attar.stages.label.labelling import LabelProgress, label_shards
+from attar.stages.label.labelling import LabelProgress, ShardNote, label_shards
 from attar.stages.label.sequence_labels import SEQUENCE_TOP, SequenceLabels
 from attar.stages.label.shard_labeller import ShardLabeller
 from attar.stages.label.shards import Shard, list_shards
@@ -134,8 +134,7 @@ class Label(Stage[Answers]):
             progress = LabelProgress(shards, samples, work)
             label_shards(labeller, missing, work, progress, self.workers)
         member.barrier()
-        if member.leads:
-            link_shards(shards, work, cache.folder, out)
+        devices = link_shards(shards, work, cache.folder, out) if member.leads else [device]
         learned = [name for name in ("train", "transfer") if name in samples]
         return {
             "task": self.task,
@@ -147,7 +146,7 @@ class Label(Stage[Answers]):
             **self.describe_choices(task),
             **features.build_facts(samples, self.views),
             **({"opaque": teacher.why_opaque} if isinstance(teacher, TextProgram) else {}),
-            "device": device,
+            "device": ", ".join(devices),
             "precision": self.precision,
         }
 
@@ -213,13 +212,16 @@ def find_missing_shards(shards: Sequence[Shard], work: Path, folder: Path) -> li
 
 def has_file(note: Path, folder: Path) -> bool:
     """Whether the note exists and names an intact file in ``folder``."""
-    return note.exists() and is_intact(folder / note.read_text(encoding="utf-8"))
+    return note.exists() and is_intact(folder / ShardNote.read(note).file)
 
 
-def link_shards(shards: Sequence[Shard], work: Path, folder: Path, out: Path) -> None:
-    """Give every shard its name in the artifact."""
-    for shard in shards:
-        link_file(folder / (work / shard.name).read_text(encoding="utf-8"), out / shard.name)
+def link_shards(shards: Sequence[Shard], work: Path, folder: Path, out: Path) -> list[str]:
+    """Give every shard its name in the artifact, and return the devices that they were made on:
+    several if an interrupted labelling went on with another."""
+    notes = {shard.name: ShardNote.read(work / shard.name) for shard in shards}
+    for name, note in notes.items():
+        link_file(folder / note.file, out / name)
+    return sorted({note.device for note in notes.values()})
 
 
 def link_file(source: Path, target: Path) -> None:

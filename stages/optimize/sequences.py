@@ -30,10 +30,7 @@ def write_sequence_graphs(
     Raises UnsupportedModelError for a precision that needs the ranges of the step's tensors.
     """
     if precision not in SEQUENCE_PRECISIONS:
-        raise UnsupportedModelError(
-            f"a network that generates cannot be converted to {precision!r}: its step would have "
-            f"to be calibrated; use {', '.join(SEQUENCE_PRECISIONS)}"
-        )
+        raise UnsupportedModelError(explain_precision(precision))
     files = {graph: out / f"{graph}.onnx" for graph in (START, STEP)}
     parts = {graph: write_graph(onnx.file(graph), file) for graph, file in files.items()}
     assemble_graph(files[START], files[STEP], out / f"{MODEL}.onnx", task, decoding)
@@ -43,3 +40,11 @@ def write_sequence_graphs(
         quantized.update(facts.get("quantized", {}))
         floats |= {f"{graph}/{name}": why for name, why in facts.get("float", {}).items()}
     return {"quantized": dict(quantized), "float": floats} if quantized else {}
+
+
+def explain_precision(precision: str) -> str:
+    """Return why a network that generates cannot have a precision, and which ones it can."""
+    return (
+        f"a network that generates cannot be converted to {precision!r}: its step would have "
+        f"to be calibrated; use {', '.join(SEQUENCE_PRECISIONS)}"
+    )

@@ -16,12 +16,17 @@ from attar.engines.graphs.int8 import EXCLUDED, QuantizationSpec
 from attar.engines.graphs.placement import PLACEMENTS, UNSIGNED
 from attar.models.generation import find_decoding
 from attar.models.task import load_task
+from attar.pipeline.core.errors import UnfitSettingsError
 from attar.pipeline.core.progress import report_progress
 from attar.pipeline.core.stage import CodeName, Device, Facts, Stage, UnusedSettingError
 from attar.stages.artifacts import Answers, OnnxModel, Ranges, Weights
 from attar.stages.optimize import fp16
 from attar.stages.optimize.rungs import Fp16Attempts, Int8Attempts, Plan, Tuning, write_best_graph
-from attar.stages.optimize.sequences import write_sequence_graphs
+from attar.stages.optimize.sequences import (
+    SEQUENCE_PRECISIONS,
+    explain_precision,
+    write_sequence_graphs,
+)
 
 CLIMBING = ("fp16", "int8")
 """Precisions that have a ladder."""
@@ -141,6 +146,10 @@ class Optimize(Stage[OnnxModel]):
     def reading(self) -> Set[str]:
         calibrated = {"calibration"} if self.precision in CLIMBING else set()
         return {"onnx", *calibrated, *({"student", "answers"} if self.has_floor else ())}
+
+    def check_settings(self) -> None:
+        if self.precision not in SEQUENCE_PRECISIONS and find_decoding(load_task(self.task)):
+            raise UnfitSettingsError(explain_precision(self.precision))
 
     def run(
         self, out: Path, *, student: Weights, onnx: OnnxModel, calibration: Ranges, answers: Answers

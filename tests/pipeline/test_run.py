@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from attar.pipeline.core.errors import RecipeError
+from attar.pipeline.core.errors import RecipeError, UnfitSettingsError
 from attar.pipeline.core.graph import Pipeline, SlotBinding
 from attar.pipeline.core.store import Store
 from attar.pipeline.keys.fingerprint import Fingerprint
 from attar.pipeline.run import Record, Run
-from tests.support.projects.toy import Check, Double, Number, Source, Speak, Sum
+from tests.support.projects.toy import Check, Double, Number, Source, Speak, Sum, Unfit
 
 
 def pipeline(value: float = 3.0, *, seed: int = 0, limit: float = 100.0, **check: Any) -> Pipeline:
@@ -50,6 +50,20 @@ def test_a_setting_makes_again_what_follows_it_and_says_why(tmp_path: Path) -> N
     again = run(tmp_path, pipeline(seed=1))
     assert statuses(again) == ["reused", "made", "made"]
     assert again[1].reason == "settings.seed: 0 -> 1"
+
+
+def test_settings_that_can_never_be_met_are_refused_before_anything_is_made(tmp_path: Path) -> None:
+    slots = dict(pipeline().slots)
+    unfit = Pipeline(slots | {"check": SlotBinding(Unfit(), {"double": "double"})})
+    with pytest.raises(UnfitSettingsError, match=r"^check: no such limit$"):
+        run(tmp_path, unfit)
+    assert not list(Store(tmp_path).entries())
+
+
+def test_a_candidate_is_not_looked_at_before_its_turn(tmp_path: Path) -> None:
+    slots = dict(pipeline().slots)
+    made = run(tmp_path, Pipeline(slots | {"cpu.c1.check": SlotBinding(Unfit(), {"double": "double"})}))
+    assert statuses(made) == ["made"] * 4
 
 
 def test_an_input_made_again_with_the_same_content_makes_nothing_after_it(tmp_path: Path) -> None:

@@ -14,9 +14,8 @@ BROKEN = replace(RIVAL, keeps_promises=False, breaks_answers=True)
 
 
 def test_rungs_are_a_third_and_two_thirds_of_a_training() -> None:
-    assert suggest_rungs(6) == (2, 4)
-    assert suggest_rungs(5) == (2, 4)
-    assert suggest_rungs(1) == (1, 1)
+    assert suggest_rungs(6) == [2, 4]
+    assert suggest_rungs(5) == [2, 4]
 
 
 @pytest.mark.parametrize(
@@ -40,6 +39,16 @@ def test_a_rung_is_the_same_share_of_each_training() -> None:
     rule = create_rule(30, 1.0, INT8, [RIVAL])
     assert rule.least == pytest.approx({10: 0.88, 20: 0.93})
     assert not rule.stops(2, 0.0)
+
+
+def test_the_end_of_a_training_is_no_rung() -> None:
+    """Stopped there, it would have cost all its epochs and be measured nowhere."""
+    assert suggest_rungs(2) == [1, None]
+    assert suggest_rungs(1) == [None, None]
+    short = replace(RIVAL, epochs=2, scores={1: 0.90, 2: 0.96})
+    assert create_rule(2, 1.0, INT8, [RIVAL]).least == pytest.approx({1: 0.88})
+    assert create_rule(1, 1.0, INT8, [RIVAL]) == StoppingRule()
+    assert create_rule(6, 1.0, INT8, [short]).least == pytest.approx({2: 0.88})
 
 
 def test_the_best_rival_at_each_rung_counts_as_far_as_it_came() -> None:

@@ -162,9 +162,12 @@ def join_cluster(
 
 
 def check_address(address: str) -> None:
-    """Raises RecipeError if nothing answers there: Ray itself would ask for minutes."""
+    """Raises RecipeError for what is no address of a head, and if nothing answers there: Ray itself
+    would ask for minutes."""
     if address == "auto":
         return
+    if "://" in address:
+        raise RecipeError(explain_scheme(address))
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal():
         raise RecipeError(f"--ray {address!r}: write HOST:PORT, such as 10.0.0.1:6379, or auto")
@@ -172,6 +175,18 @@ def check_address(address: str) -> None:
         socket.create_connection((host, int(port)), timeout=ANSWER).close()
     except (OSError, OverflowError) as error:
         raise RecipeError(explain_refusal(address, error)) from error
+
+
+def explain_scheme(address: str) -> str:
+    """Return why an address such as ``ray://HOST:10001`` is not supported, and what to give."""
+    scheme, _, place = address.partition("://")
+    kind = "an address of Ray Client" if scheme == "ray" else f"a URL ({scheme})"
+    host = place.rpartition(":")[0] or place or "HOST"
+    return (
+        f"--ray {address}: {kind} is not supported, since the command is a node of the cluster "
+        f"itself; join it from this machine with `ray start --address {host}:6379`, the address "
+        f"that `ray start --head` printed, and give {host}:6379, or `auto`"
+    )
 
 
 def explain_refusal(address: str, error: Exception) -> str:

@@ -62,9 +62,16 @@ def test_a_cluster_that_cannot_be_joined_is_named(words: str, named: str, tmp_pa
 
 @pytest.mark.parametrize(
     ("address", "named"),
-    [("6379", "HOST:PORT"), ("ray://head", "HOST:PORT"), ("127.0.0.1:1", "no cluster"), ("127.0.0.1:99999", "no cluster")],
+    [
+        ("6379", "HOST:PORT"),
+        ("ray://10.0.0.1:10001", "Ray Client is not supported.* give 10.0.0.1:6379, or `auto`"),
+        ("ray://head", "give head:6379"),
+        ("http://head:8265", r"URL \(http\) is not supported"),
+        ("127.0.0.1:1", "no cluster"),
+        ("127.0.0.1:99999", "no cluster"),
+    ],
 )
-def test_an_address_where_nothing_answers_is_named_at_once(address: str, named: str) -> None:
+def test_an_address_that_leads_to_no_cluster_is_named_at_once(address: str, named: str) -> None:
     with pytest.raises(RecipeError, match=named):
         check_address(address)
 

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from pydantic import ValidationError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -16,7 +15,7 @@ from attar.engines.runtimes.torch import build_network, call_network
 from attar.models import views
 from attar.models.preprocess import Scale
 from attar.models.task import load_task
-from attar.pipeline.core.errors import StageError
+from attar.pipeline.core.errors import StageError, UnfitSettingsError
 from attar.pipeline.core.progress import listen_to_progress
 from attar.stages.artifacts import Answers, Weights
 from attar.stages.distill.distiller_settings import DistillerSettings
@@ -178,11 +177,22 @@ def test_simkd_keeps_the_head_that_it_inherits(taught: Taught, tmp_path: Path) -
     "loss", [SimKd(student="5", teacher="5"), *LOSSES[:4], Attention(student="0", teacher="0")], ids=lambda loss: loss.kind
 )
 def test_layers_alone_teach_no_head(loss: FeatureLoss) -> None:
+    """It is looked at in the network itself, before anything is made."""
     given = STUDENT | {"losses": (loss,), "lambda_kd": 1.0}
-    with pytest.raises(ValidationError, match=rf"\({loss.kind}\).* nothing teaches .*inherit = true"):
-        Distill(**given)
+    with pytest.raises(UnfitSettingsError, match=r"nothing teaches 6\.weight, 6\.bias.*inherit = true"):
+        Distill(**given).check_settings()
     taught = ({"lambda_kd": 0.9}, {"losses": (loss, Kd())}, {"inherit": True}, {"distiller": DistillerSettings()})
-    assert all(Distill(**given | settings) for settings in taught)
+    for settings in taught:
+        Distill(**given | settings).check_settings()
+
+
+@pytest.mark.parametrize(
+    "loss", [SimKd(student="6", teacher="6"), Rkd(student="6", teacher="6", pooled=True)], ids=["simkd", "rkd"]
+)
+def test_a_loss_of_the_output_layer_teaches_it(taught: Taught, tmp_path: Path, loss: FeatureLoss) -> None:
+    stage = Distill(**STUDENT | {"losses": (loss,), "lambda_kd": 1.0, "epochs": 1})
+    facts = stage.run(make_out(tmp_path), teacher=taught[0], answers=taught[1])
+    assert facts["history"][0]["loss"] > 0
 
 
 class Renamed(Reuser):

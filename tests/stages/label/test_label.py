@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from attar.models.task import (
 from attar.pipeline.core.errors import StageError
 from attar.pipeline.core.file_cache import open_file_cache
 from attar.pipeline.core.progress import listen_to_progress
+from attar.pipeline.core.stage import open_scratch
 from attar.proof.checks.sizes import compute_difference
 from attar.stages.artifacts import Answers, OnnxModel, Weights
 from attar.stages.label.stage import Label
@@ -89,6 +91,17 @@ def test_an_interruption_costs_no_finished_shard(tmp_path: Path, digits_weights:
     assert {path.name: path.stat().st_mtime_ns for path in open_file_cache(broken).folder.iterdir()}.items() > marks.items()
     for path in whole.root.iterdir():
         assert (again.root / path.name).read_bytes() == path.read_bytes()
+
+
+def test_a_labelling_that_goes_on_with_another_device_names_both(tmp_path: Path, digits_weights: Weights) -> None:
+    out = make_out(tmp_path)
+    whole = label_with(digits_weights, out)
+    note = open_scratch(out) / "train.0.00000.safetensors"
+    device, _, file = note.read_text(encoding="utf-8").partition("\n")
+    assert whole.facts["device"] == device == "cpu"
+    note.write_text(f"cuda\n{file}", encoding="utf-8")
+    shutil.rmtree(out)
+    assert label_with(digits_weights, make_out(tmp_path)).facts["device"] == "cpu, cuda"
 
 
 class Loud(nn.Module):

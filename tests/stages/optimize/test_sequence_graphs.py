@@ -13,11 +13,12 @@ import pytest
 from attar.engines.runtimes.onnxruntime import open_session
 from attar.engines.runtimes.torch_sequences import check_sequence_network, open_graphs
 from attar.models.generation import MODEL, START, STEP, generate, generate_greedily
-from attar.pipeline.core.errors import UnsupportedModelError
+from attar.pipeline.core.errors import UnfitSettingsError, UnsupportedModelError
 from attar.stages.artifacts import OnnxModel
 from attar.stages.export.sequences import describe_graphs
 from attar.stages.export.stage import Export
 from attar.stages.optimize.sequences import write_sequence_graphs
+from attar.stages.optimize.stage import Optimize
 from tests.support.stages.training import make_out
 from tests.support.tasks import smoke
 from tests.support.tasks.sequences import (
@@ -76,6 +77,14 @@ def test_a_precision_that_needs_calibration(exported: OnnxModel, tmp_path: Path,
     with pytest.raises(UnsupportedModelError, match=precision) as refused:
         write_sequence_graphs(tmp_path, exported, TASK, DECODING, precision, lambda *_: {})
     assert "int8-weights" in str(refused.value)
+
+
+@pytest.mark.parametrize("precision", ["int8", "fp16"])
+def test_such_a_target_is_refused_before_anything_is_trained(precision: Literal["int8", "fp16"]) -> None:
+    with pytest.raises(UnfitSettingsError, match=r"to be calibrated.*int8-weights"):
+        Optimize(task=REVERSAL, precision=precision).check_settings()
+    Optimize(task=REVERSAL, precision="int8-dynamic").check_settings()
+    Optimize(task=smoke.DIGITS, precision=precision).check_settings()
 
 
 def test_exported_graphs_multiply_once_and_skip_padding(exported: OnnxModel) -> None:

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from attar.pipeline.core.errors import GateError
+from attar.pipeline.core.errors import GateError, UnfitSettingsError
 from attar.pipeline.core.stage import Artifact, CodeName, DataFile, Device, Facts, Stage, StoredKey
 from attar.pipeline.recipe.slot import Slot
 
@@ -68,6 +68,13 @@ class Check(Stage[Number]):
             raise GateError(f"{double.value()} is over {self.limit}")
         (out / "value.json").write_text(json.dumps(double.value()))
         return {}
+
+
+class Unfit(Check):
+    """A stage that its settings keep from ever being run."""
+
+    def check_settings(self) -> None:
+        raise UnfitSettingsError("no such limit")
 
 
 class Tasked(Stage[Number]):
