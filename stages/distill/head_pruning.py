@@ -7,7 +7,7 @@ the last axis of texts, so blocks are found here by the shapes of both networks.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 
@@ -63,9 +63,14 @@ def cut_heads(teacher: nn.Module, student: nn.Module) -> dict[str, Tensor]:
 
 
 def find_blocks(teacher: nn.Module, student: nn.Module) -> list[Block]:
-    """Return the blocks that are narrower in the student and read and write the same widths."""
+    """Return the blocks that are narrower in the student and read and write the same widths.
+
+    Empty where the states between the blocks have other widths: no block stands for itself then.
+    """
     own, pairs = list_linears(student), list_linears(teacher).items()
     shared = {name: (layer, own[name]) for name, layer in pairs if name in own}
+    if not have_same_states(teacher, student, shared.values()):
+        return []
     writers = {
         name: (there.out_features, here.out_features)
         for name, (there, here) in shared.items()
@@ -85,6 +90,28 @@ def find_blocks(teacher: nn.Module, student: nn.Module) -> list[Block]:
             blocks.append(block)
             writers = {name: it for name, it in writers.items() if name not in block.writers}
     return blocks
+
+
+def have_same_states(
+    teacher: nn.Module, student: nn.Module, linears: Iterable[tuple[nn.Linear, nn.Linear]]
+) -> bool:
+    """Whether embeddings and norms have one width in both, and no layer reads and writes others."""
+    here = list_widths(student)
+    widths = list_widths(teacher).items()
+    return all(here.get(name, width) == width for name, width in widths) and all(
+        there.in_features == own.in_features or there.out_features == own.out_features
+        for there, own in linears
+    )
+
+
+def list_widths(network: nn.Module) -> dict[str, int]:
+    """Return the last axis of each parameter that is of no linear layer."""
+    linear = tuple(f"{name}." for name in list_linears(network))
+    return {
+        name: each.shape[-1]
+        for name, each in network.named_parameters()
+        if each.ndim and not name.startswith(linear)
+    }
 
 
 def list_linears(network: nn.Module) -> dict[str, nn.Linear]:

@@ -14,7 +14,7 @@ from attar.models.networks.huggingface import classifier
 from attar.models.networks.narrowed import classifier as narrowed_classifier
 from attar.models.networks.text import transformer
 from attar.pipeline.core.errors import StageError
-from attar.stages.distill.head_pruning import Block, cut_heads, find_blocks
+from attar.stages.distill.head_pruning import Block, cut_heads, find_blocks, list_linears
 from attar.stages.distill.inheritance import inherit_weights
 from tests.support.tasks.bert_task import Sentences, make_bert_config
 
@@ -28,11 +28,10 @@ def make_reader(heads: int = 4, hidden: int = 10, head_width: int = 3, width: in
 
 def mask_others(teacher: nn.Module, student: nn.Module) -> nn.Module:
     """Return the teacher whose layers read 0 in place of every number that the student does not have."""
-    masked = copy.deepcopy(teacher)
-    own = dict(student.named_modules())
-    for name, layer in masked.named_modules():
-        if isinstance(layer, nn.Linear):
-            kept = own[name].get_parameter("weight").T  # (fewer, out)
+    masked, own = copy.deepcopy(teacher), list_linears(student)
+    for name, layer in list_linears(masked).items():
+        kept = own[name].weight.T  # (fewer, out)
+        if len(kept) < layer.in_features:
             is_kept = (layer.weight.T[:, None] == kept).all(2).any(1)  # (in,)
             assert is_kept.sum() == len(kept)
             layer.weight.data[:, ~is_kept] = 0.0
@@ -75,7 +74,9 @@ def test_the_heads_of_the_largest_norms_are_kept_in_their_order() -> None:
     teacher, student = Attention(6), Attention(4)
     student.heads = 2
     for name, heads in {"query": (1, 0, 0.5), "key": (0, 0, 0.5), "value": (0, 0, 0)}.items():
-        teacher.get_submodule(name).weight = nn.Parameter(torch.tensor(heads).repeat_interleave(2)[:, None].expand(6, 2))
+        teacher.get_submodule(name).weight = nn.Parameter(
+            torch.tensor(heads, dtype=torch.float32).repeat_interleave(2)[:, None].expand(6, 2)
+        )
     teacher.outside.weight = nn.Parameter(torch.tensor([0.0, 3.0, 2**0.5]).repeat_interleave(2).expand(2, 6))
     tensors = cut_heads(teacher, student)
     assert tensors["outside.weight"][0].tolist() == pytest.approx([3.0, 3.0, 2**0.5, 2**0.5])
@@ -101,6 +102,8 @@ def test_heads_of_another_width_stay_whole() -> None:
 
 def test_another_width_of_the_states_cuts_nothing() -> None:
     assert find_blocks(make_reader(), make_reader(width=6)) == []
+    wide, narrow = (nn.Sequential(nn.Linear(2, size), nn.Linear(size, size), nn.Linear(size, 2)) for size in (6, 3))
+    assert find_blocks(wide, narrow) == []
 
 
 def test_an_attention_that_does_not_say_its_heads_is_named() -> None:

@@ -179,7 +179,7 @@ def test_simkd_keeps_the_head_that_it_inherits(taught: Taught, tmp_path: Path) -
 def test_layers_alone_teach_no_head(loss: FeatureLoss) -> None:
     """It is looked at in the network itself, before anything is made."""
     given = STUDENT | {"losses": (loss,), "lambda_kd": 1.0}
-    with pytest.raises(UnfitSettingsError, match=r"nothing teaches 6\.weight, 6\.bias.*inherit = true"):
+    with pytest.raises(UnfitSettingsError, match=r"nothing teaches .*6\.weight.*inherit = true"):
         Distill(**given).check_settings()
     taught = ({"lambda_kd": 0.9}, {"losses": (loss, Kd())}, {"inherit": True}, {"distiller": DistillerSettings()})
     for settings in taught:
