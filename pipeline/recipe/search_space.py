@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from attar.pipeline.core.errors import RecipeError
 from attar.pipeline.recipe.slot import Table
@@ -36,12 +36,23 @@ class ClusterResources(BaseModel):
     num_cpus: int = Field(1, ge=1)
     """Of a training."""
     num_gpus: int = Field(0, ge=0)
-    """Of a training."""
+    """Of a training, which is one process and so has one at most."""
     target: str | None = Field(None, min_length=1)
     """The custom resource of the nodes that are like the target. Timings are taken there alone,
     each with all CPUs and GPUs of its node."""
     max_retries: int = Field(3, ge=0)
     """How often a job begins again after its node or its process was lost."""
+
+    @field_validator("num_gpus")
+    @classmethod
+    def _has_a_use(cls, count: int) -> int:
+        if count > 1:
+            raise ValueError(
+                f"a student is trained by one process, which uses one GPU, and {count - 1} more "
+                "would be idle; set num_gpus = 1, or train a student that needs more before, by "
+                "torchrun --nproc-per-node N -m attar distill RECIPE, which a search reuses"
+            )
+        return count
 
 
 class SearchSpace(BaseModel):
@@ -89,7 +100,10 @@ def read_search_space(tables: Table) -> SearchSpace | None:
     try:
         space = SearchSpace(**settings, dimensions=dimensions)
     except ValidationError as error:
-        lines = [f"{format_place(item['loc'])}: {item['msg']}" for item in error.errors()]
+        lines = [
+            f"{format_place(item['loc'])}: {item['msg'].removeprefix('Value error, ')}"
+            for item in error.errors()
+        ]
         raise RecipeError("\n".join(lines) + f"; [{SECTION}] holds {known}") from error
     check_nesting(list(dimensions))
     check_size(space)
