@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from tests.system.sabotage import cases_bundle, cases_graph, cases_kinds, cases_learning, cases_sequences
 from tests.system.sabotage.case import Case
+from tests.system.sabotage.cases import bundle, graph, kinds, learning, sequences
 
 CASES: Mapping[str, Sequence[Case]] = {
-    "Data": cases_learning.DATA,
-    "The teacher's answers": cases_learning.ANSWERS,
-    "The student": cases_learning.STUDENT,
-    "Export": cases_graph.EXPORT,
-    "Precision": cases_graph.PRECISION,
-    "Batches": cases_graph.BATCHES,
-    "The engine": cases_graph.ENGINE,
-    "Proof and packaging": cases_bundle.PROOF,
-    "A bundle, changed": cases_bundle.BUNDLE,
-    "A bundle, changed and sealed again": cases_bundle.SEALED,
-    "A signed bundle, changed and sealed again": cases_bundle.SIGNED,
-    "Several labels a sample": cases_kinds.LABELS,
-    "A class at each pixel": cases_kinds.PIXELS,
-    "Sequences, from the teacher to the engine": cases_sequences.SEQUENCES,
-    "A bundle that generates, changed": cases_sequences.TOKEN_BUNDLES,
+    "Data": learning.DATA,
+    "The teacher's answers": learning.ANSWERS,
+    "The student": learning.STUDENT,
+    "Export": graph.EXPORT,
+    "Precision": graph.PRECISION,
+    "Batches": graph.BATCHES,
+    "The engine": graph.ENGINE,
+    "Proof and packaging": bundle.PROOF,
+    "A bundle, changed": bundle.BUNDLE,
+    "A bundle, changed and sealed again": bundle.SEALED,
+    "A signed bundle, changed and sealed again": bundle.SIGNED,
+    "Several labels a sample": kinds.LABELS,
+    "A class at each pixel": kinds.PIXELS,
+    "Sequences, from the teacher to the engine": sequences.SEQUENCES,
+    "A bundle that generates, changed": sequences.TOKEN_BUNDLES,
 }

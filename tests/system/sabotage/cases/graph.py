@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.system.sabotage.case import Case, missed
-from tests.system.sabotage.cases_learning import kept
+from tests.system.sabotage.cases.learning import kept
 from tests.system.sabotage.lab import Inject, Lab, run
 from tests.system.sabotage.stages import (
     Dynamic,
