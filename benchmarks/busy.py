@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from attar.engines.host_memory import keep_freed_memory
 from attar.engines.runtimes.torch import build_network
 from attar.models.epoch import Epoch, Source
 from attar.models.splits.cache import find_cache_folder
@@ -32,6 +33,7 @@ from attar.stages.learning.compute import open_compute
 from attar.stages.learning.loop import FreshViews
 from attar.stages.learning.objective import LabelObjective
 from attar.stages.learning.training import Training
+from attar.stages.loading import ChunkRequest, open_loader
 from attar.stages.teach.stage import Teach
 from benchmarks import _gpu_task
 from benchmarks._drawings import Drawings, make_pictures
@@ -53,7 +55,7 @@ class HostCosts:
     prepare: float
     """To read, decode, move and mirror an image, left as the bytes that a GPU scales."""
     join: float
-    """To put an image into its batch, in the training's process."""
+    """To take an image from a worker and put it into its batch, in the training's process."""
     step: float
     """To start a step, in the training's process: more than on a GPU, since it is computed, too."""
 
@@ -88,14 +90,22 @@ def measure_preparing(home: Path) -> tuple[float, float]:
     task = Drawings(home, make_pictures(home, PICTURES))
     source = Source(task, task.split("train"), leaves_steps=True)
     epoch = Epoch(source, BATCH, 0)
-    numbers = list(epoch.list_chunks())
-    source.read_chunk(0, numbers[0])
-    chunks: list[ViewBatch] = []
-    preparing = count_cpu_seconds(
-        lambda: chunks.extend(source.read_chunk(0, number) for number in numbers)
-    )
-    joining = count_cpu_seconds(lambda: list(epoch.iterate_batches(iter(chunks))))
-    return preparing / PICTURES, joining / PICTURES
+    requests = [ChunkRequest(0, number) for number in epoch.list_chunks()]
+
+    def prepare() -> None:
+        for request in requests:
+            source.read_chunk(request.view, request.number)
+
+    with keep_freed_memory(), open_loader(source, [*requests, *requests], workers=1) as chunks:
+
+        def join() -> None:
+            for _ in epoch.iterate_batches(chunks):
+                pass
+
+        join()  # the first allocates
+        joining = count_cpu_seconds(join)
+    prepare()
+    return count_cpu_seconds(prepare) / PICTURES, joining / PICTURES
 
 
 def measure_step(count: int = 20) -> float:
