@@ -47,6 +47,7 @@ class Build(Stage[Engine]):
         "hardware_compatibility",
         "version_compatible",
         "cuda_graphs",
+        "runtime_cache",
     )
     """Options of some runtimes, besides ``provider``, ``threads`` and ``profile``."""
 
@@ -77,6 +78,9 @@ class Build(Stage[Engine]):
     cuda_graphs: bool = False
     """Whether TensorRT's kernels are recorded and then started together. It takes time off small
     networks that are asked with the same shapes again and again."""
+    runtime_cache: bool = False
+    """Whether the kernels that TensorRT-RTX compiles while an engine is used are kept in the user's
+    cache folder, for the next process that opens it."""
     tolerance: float | None = Field(None, gt=0)
     """Largest ``|model - engine|``, times the largest answer where that is above 1. Not set: 1e-3,
     and more where the runtime rounds otherwise than ONNX Runtime, which answers for the model: 1e-2

@@ -21,6 +21,7 @@ from attar.engines.runtimes.runtime import (
     Runtime,
     make_missing_error,
 )
+from attar.engines.runtimes.tensorrt_context import SessionOptions
 from attar.engines.runtimes.tensorrt_header import COMPUTE, EngineHeader
 from attar.models.task import Predictor
 from attar.pipeline.core.errors import StageError, UnsupportedModelError
@@ -128,12 +129,15 @@ class TensorRt(Runtime):
             raise StageError(f"engines of {self.title} cannot run here: {why}")
         cuda.check_tf32_override()
         cuda.release_torch_memory()
-        hosted = bool(asked.options.get("version_compatible"))
+        options = SessionOptions(
+            hosted=bool(asked.options.get("version_compatible")),
+            cuda_graphs=bool(asked.options.get("cuda_graphs")),
+            runtime_cache=bool(asked.options.get("runtime_cache")),
+        )
         for file, found in headers.items():
             tensorrt_header.check_device(file, found, cuda.list_devices()[0])
-            tensorrt_engine.probe_engine(self.module, self.title, file, hosted)
-        recorded = bool(asked.options.get("cuda_graphs"))
-        with tensorrt_engine.open_engines(self.module, files, hosted, recorded) as predictor:
+            tensorrt_engine.probe_engine(self.module, self.title, file, options.hosted)
+        with tensorrt_engine.open_engines(self.module, files, options) as predictor:
             yield predictor
 
     def find_device(self, provider: str | None) -> str:
@@ -151,7 +155,7 @@ class TensorRtRtx(TensorRt):
     compiled when it is loaded."""
 
     title = "TensorRT-RTX"
-    knows = frozenset({"profile", "compute", "workspace", "cuda_graphs"})
+    knows = frozenset({"profile", "compute", "workspace", "cuda_graphs", "runtime_cache"})
     module = "tensorrt_rtx"
     library = "tensorrt-rtx"
     oldest = (1, 7)

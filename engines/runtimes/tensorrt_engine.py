@@ -15,6 +15,13 @@ import numpy as np
 
 from attar.engines.runtimes import child, cuda
 from attar.engines.runtimes.cuda_graph import RecordedCall
+from attar.engines.runtimes.kernel_cache import KernelCache, find_kernel_file
+from attar.engines.runtimes.tensorrt_context import (
+    DEFAULT_OPTIONS,
+    SessionOptions,
+    configure_runtime,
+    create_context,
+)
 from attar.engines.runtimes.tensorrt_header import AGAIN
 from attar.models.task import Predictor
 from attar.models.tensors import Array, Arrays, AxisRanges, TensorSpec, find_input_mismatch
@@ -163,34 +170,26 @@ def numpy_name(trt: Any, name: str, dtype: Any) -> str:
         ) from error
 
 
-def create_context(trt: Any, engine: Any, cuda_graphs: bool = False) -> Any:
-    """Create what runs an engine; None if TensorRT cannot.
-
-    TensorRT-RTX compiles kernels for a new shape in the background and answers by slower ones until
-    then, so what is timed and proven would not be what answers later. Here a call waits for them.
-    It records CUDA graphs by itself.
-    """
-    strategies = getattr(trt, "DynamicShapesKernelSpecializationStrategy", None)
-    if strategies is None:
-        return engine.create_execution_context()
-    config = engine.create_runtime_config()
-    config.dynamic_shapes_kernel_specialization_strategy = strategies.EAGER
-    if cuda_graphs:
-        config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
-    return engine.create_execution_context(config)
-
-
 class EngineSession:
     """One engine on one GPU, as a function of named arrays. Calls of several threads take turns."""
 
     def __init__(
-        self, trt: Any, engine: Any, memory: cuda.GpuMemory, log: Any, cuda_graphs: bool = False
+        self,
+        trt: Any,
+        engine: Any,
+        memory: cuda.GpuMemory,
+        log: Any,
+        options: SessionOptions = DEFAULT_OPTIONS,
+        kernels: Path | None = None,
     ) -> None:
-        self.engine, self.context = engine, create_context(trt, engine, cuda_graphs)
+        """``kernels``: the file of its kernels, if they are kept."""
+        config = configure_runtime(trt, engine, options)
+        self.kernels = KernelCache(config, kernels) if config and kernels else None
+        self.engine, self.context = engine, create_context(engine, config)
         self.log, self.memory, self.lock = log, memory, Lock()
-        is_recorded = cuda_graphs and not hasattr(trt, "CudaGraphStrategy")
+        is_recorded = options.cuda_graphs and config is None
         self.recorded = RecordedCall(memory.driver, memory.stream) if is_recorded else None
-        del engine
+        del engine, config
         try:
             if self.context is None:
                 self.refuse("cannot prepare the engine to run; is there memory on the GPU?")
@@ -259,24 +258,27 @@ class EngineSession:
         self.memory.make_current()
         if self.recorded is not None:
             self.recorded.close()
+        if self.kernels is not None and self.context is not None:
+            self.kernels.save()
         del self.context, self.engine
 
 
 @contextmanager
 def open_engines(
-    module: str, files: Mapping[str, Path], hosted: bool = False, cuda_graphs: bool = False
+    module: str, files: Mapping[str, Path], options: SessionOptions = DEFAULT_OPTIONS
 ) -> Iterator[Predictor]:
     """Engines that were checked, on the first GPU."""
     trt = import_tensorrt(module)
     with ExitStack() as stack:
         driver = cuda.CudaDriver(cuda.load_library())
         context, log = stack.enter_context(cuda.open_context(driver)), create_logger(trt)
-        runtime, graphs = create_runtime(trt, log, hosted), {}
+        runtime, graphs = create_runtime(trt, log, options.hosted), {}
         for name, file in files.items():
             memory = cuda.GpuMemory(driver, context)
             stack.callback(memory.close)
+            kernels = find_kernel_file(file) if options.runtime_cache else None
             graphs[name] = EngineSession(
-                trt, load_engine(runtime, log, file), memory, log, cuda_graphs
+                trt, load_engine(runtime, log, file), memory, log, options, kernels
             )
             stack.callback(graphs[name].close)
         yield Predictor(dict(graphs))

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from attar.engines.runtimes import cuda, tensorrt_build
 from attar.engines.runtimes.runtime import RUNTIMES, BuildSpec, load_runtime
 from attar.engines.runtimes.tensorrt import TensorRt, TensorRtRtx
-from attar.engines.runtimes.tensorrt_engine import probe_engine
+from attar.engines.runtimes.tensorrt_engine import import_tensorrt, probe_engine
 from attar.engines.runtimes.tensorrt_header import EngineHeader, check_device, check_engine, read_header
 from attar.models.task import Task, load_task
 from attar.pipeline.core.errors import MissingDependencyError, StageError, UnsupportedModelError
@@ -306,3 +306,14 @@ def test_options_under_the_vendor_s_names() -> None:
     made = tensorrt_build.make_config(library, SimpleNamespace(create_builder_config=lambda: config), options)
     assert (made.builder_optimization_level, made.hardware_compatibility_level) == (0, "ampere")
     assert (flags, limits) == ({"versions"}, {"workspace": 2 << 20})
+
+
+@rtx
+def test_what_sessions_ask_of_the_library_has_these_names() -> None:
+    """The tests of sessions play it: without a driver it opens no engine."""
+    trt = import_tensorrt("tensorrt_rtx")
+    assert "WHOLE_GRAPH_CAPTURE" in trt.CudaGraphStrategy.__members__
+    assert "EAGER" in trt.DynamicShapesKernelSpecializationStrategy.__members__
+    config = {"cuda_graph_strategy", "dynamic_shapes_kernel_specialization_strategy", "create_runtime_cache", "set_runtime_cache"}
+    assert config <= {*dir(trt.IRuntimeConfig)}
+    assert {"serialize", "deserialize"} <= {*dir(trt.IRuntimeCache)}

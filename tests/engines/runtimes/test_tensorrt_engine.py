@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from attar.engines.runtimes import cuda, tensorrt_engine
 from attar.engines.runtimes.runtime import BuildSpec
 from attar.engines.runtimes.tensorrt import TensorRt, TensorRtRtx
+from attar.engines.runtimes.tensorrt_context import SessionOptions, configure_runtime, create_context
 from attar.engines.runtimes.tensorrt_engine import EngineSession, format_invalidity, read_tensors
 from attar.engines.runtimes.tensorrt_header import COMPUTE, EngineHeader, check_device, check_engine, read_header
 from attar.models.tensors import TensorSpec
@@ -166,7 +167,7 @@ LOG = SimpleNamespace(errors=["no\n  kernel"])
 def session(engine: DoublingEngine, cuda_graphs: bool = False) -> tuple[EngineSession, HostDriver]:
     host = HostDriver()
     memory = cuda.GpuMemory(cuda.CudaDriver(host), ctypes.c_void_p(77))
-    return EngineSession(LIBRARY, engine, memory, LOG, cuda_graphs), host
+    return EngineSession(LIBRARY, engine, memory, LOG, SessionOptions(cuda_graphs=cuda_graphs)), host
 
 
 def test_a_session_answers_whatever_the_batch_and_gives_everything_back() -> None:
@@ -203,14 +204,26 @@ def test_kernels_are_recorded_where_that_is_asked_for() -> None:
 
 
 def test_tensorrt_rtx_records_by_itself() -> None:
-    config, asked = SimpleNamespace(), list[object]()
-    engine = SimpleNamespace(create_runtime_config=lambda: config, create_execution_context=asked.append)
+    config = SimpleNamespace()
+    engine = SimpleNamespace(create_runtime_config=lambda: config)
     strategies = {"DynamicShapesKernelSpecializationStrategy": SimpleNamespace(EAGER="eager")}
     library = SimpleNamespace(**strategies, CudaGraphStrategy=SimpleNamespace(WHOLE_GRAPH_CAPTURE="whole"))
-    tensorrt_engine.create_context(library, engine)
-    assert not hasattr(config, "cuda_graph_strategy")
-    tensorrt_engine.create_context(library, engine, cuda_graphs=True)
+    assert not hasattr(configure_runtime(library, engine, SessionOptions()), "cuda_graph_strategy")
+    configure_runtime(library, engine, SessionOptions(cuda_graphs=True))
     assert config.cuda_graph_strategy == "whole"
+
+
+def test_kernels_are_kept_when_an_engine_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kernels = SimpleNamespace(serialize=lambda: b"compiled")
+    config = SimpleNamespace(create_runtime_cache=lambda: kernels, set_runtime_cache=lambda cache: None)
+    engine = DoublingEngine()
+    monkeypatch.setattr(tensorrt_engine, "configure_runtime", lambda *given: config)
+    monkeypatch.setattr(tensorrt_engine, "create_context", lambda engine, config: engine)
+    memory = cuda.GpuMemory(cuda.CudaDriver(HostDriver()), ctypes.c_void_p(77))
+    predict = EngineSession(LIBRARY, engine, memory, LOG, SessionOptions(runtime_cache=True), tmp_path / "kernels")
+    assert smoke.floats(predict({"x": np.ones((1, 3), np.float32)})["y"]).tolist() == [[2, 2, 2]]
+    predict.close()
+    assert (tmp_path / "kernels").read_bytes() == b"compiled"
 
 
 def test_a_missing_wait_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -280,7 +293,8 @@ def test_kernels_of_a_new_shape_are_compiled_before_the_call_answers() -> None:
     config, asked = SimpleNamespace(), list[object]()
     engine = SimpleNamespace(create_runtime_config=lambda: config, create_execution_context=asked.append)
     strategies = SimpleNamespace(EAGER="eager")
-    tensorrt_engine.create_context(SimpleNamespace(DynamicShapesKernelSpecializationStrategy=strategies), engine)
+    library = SimpleNamespace(DynamicShapesKernelSpecializationStrategy=strategies)
+    create_context(engine, configure_runtime(library, engine, SessionOptions()))
     assert asked == [config]
     assert config.dynamic_shapes_kernel_specialization_strategy == "eager"
 
