@@ -102,7 +102,7 @@ def count_commands(home: Path) -> Iterator[str]:
     yield format_requests(home, "`attar plan`, another machine", "joined", "plan", recipe)
     yield format_requests(home, "`attar run`, another machine", "joined", "run", recipe)
     yield format_requests(home, "`attar run`, again", "joined", "run", recipe)
-    yield format_requests(home, "`attar ls`", "joined", "ls")
+    yield format_requests(home, "`attar ls` of 13 artifacts", "joined", "ls")
     yield format_requests(home, "`attar gc`", "joined", "gc")
 
 
@@ -141,7 +141,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, start_server(Path(folder) / "server"):
         home = Path(folder) / "project"
         tiny.write(home)
-        print("| requests | GET | HEAD | PUT | LIST | DELETE |\n|---|---|---|---|---|---|")
+        print("| command | GET | HEAD | PUT | LIST | DELETE |\n|---|---|---|---|---|---|")
         for row in count_commands(home):
             print(row, flush=True)
         print(f"\n| {options.count} artifacts | runs | wall, s | CPU, s |\n|---|---|---|---|")
