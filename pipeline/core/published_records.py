@@ -22,7 +22,7 @@ class PublishedRecords:
 
     def __init__(self, remote: RemoteFiles, folder: Path) -> None:
         self.remote, self.folder = remote, folder
-        self.index = RecordIndex(remote, folder / "records.index")
+        self.index = RecordIndex(remote, folder / "listing" / "records.json")
         self.known: dict[str, Publication] = {}
 
     def find(self, key: str) -> Publication | None:

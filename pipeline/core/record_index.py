@@ -1,8 +1,8 @@
 """The records of a shared store, read in few requests: a listing names them, an index has their
 texts.
 
-index/SHA256    in the shared store: records, compressed; who had to read many one by one adds one
-records.index   in the cache: the records that this machine listed last
+index/SHA256          in the shared store: records, compressed; who had to read many adds one
+listing/records.json  in the cache: the records that this machine listed last
 
 An index only saves requests. What it says of a record counts if the listing names the same record:
 its tag, its size and, where the server's tags are MD5 sums, as those of S3 are, its sum. All other
@@ -64,7 +64,7 @@ class RecordIndex:
             self._share(read)
         if (current := known | read) != kept:
             with explain_disk_errors(self.file.parent):
-                replace_file(self.file, encode_index(current))
+                replace_file(self.file, RECORDS.dump_json(current))
         return current
 
     def _read_one_by_one(self, files: Mapping[str, RemoteFile]) -> Records:
@@ -78,7 +78,7 @@ class RecordIndex:
 
     def _read_local(self) -> Records:
         try:
-            return decode_index(self.file.read_bytes())
+            return parse_records(self.file.read_bytes())
         except FileNotFoundError:
             return {}
 
@@ -117,8 +117,16 @@ def encode_index(records: Records) -> bytes:
 def decode_index(content: bytes) -> Records:
     """Return the records of an index; none of one that is damaged: it only saves requests."""
     try:
-        return RECORDS.validate_json(zlib.decompress(content))
-    except (zlib.error, ValueError):
+        return parse_records(zlib.decompress(content))
+    except zlib.error:
+        return {}
+
+
+def parse_records(content: bytes) -> Records:
+    """Return the records in JSON; none if it is damaged."""
+    try:
+        return RECORDS.validate_json(content)
+    except ValueError:
         return {}
 
 

@@ -36,7 +36,7 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def open_index(folder: Path, name: str) -> tuple[CountedFiles, RecordIndex]:
     files = CountedFiles((folder / "bucket").as_uri())
-    return files, RecordIndex(files, folder / name / "records.index")
+    return files, RecordIndex(files, folder / name / "records.json")
 
 
 def publish(folder: Path, *numbers: int) -> dict[str, bytes]:
@@ -96,7 +96,7 @@ def test_a_record_that_was_replaced_or_deleted_is_not_taken_from_an_index(tmp_pa
 def test_a_damaged_index_is_as_if_it_were_not_there(tmp_path: Path, harm: Callable[[bytes], bytes]) -> None:
     texts = publish(tmp_path, *range(5))
     open_index(tmp_path, "one")[1].read_records()
-    for path in (*list_indices(tmp_path), tmp_path / "one" / "records.index"):
+    for path in (*list_indices(tmp_path), tmp_path / "one" / "records.json"):
         path.write_bytes(harm(path.read_bytes()))
     for name in ("one", "two"):
         assert open_index(tmp_path, name)[1].read_records() == texts
