@@ -188,7 +188,7 @@ def as_json(field: Field, row: Row) -> dict[str, Any]:
     }
 
 
-def main() -> None:
+def read_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--recipe", default="demo")
     parser.add_argument(
@@ -237,6 +237,11 @@ def main() -> None:
             f"--rounds {chosen.rounds} are too few to bound a median; give "
             f"{statistics.count_fewest_values()} or more"
         )
+    return chosen
+
+
+def main() -> None:
+    chosen = read_arguments()
     found = measured(chosen)
     if chosen.json:
         chosen.json.write_text(json.dumps(found, indent=1) + "\n")
