@@ -50,6 +50,8 @@ SLOTS = (
         "bundle",
         Package,
         wires={
+            "single_choice": "single.choice",
+            "batch_choice": "batch.choice",
             "batch_model": "batch.model",
             "batch_engine": "batch.engine",
             "batch_evidence": "batch.evidence",

@@ -12,8 +12,8 @@ from pydantic import ValidationError
 from attar.pipeline.core.errors import RecipeError, suggest_name
 from attar.pipeline.core.graph import SlotBinding, is_candidate
 from attar.pipeline.core.stage import Stage, UnusedSettingError
+from attar.pipeline.recipe.pair import BATCH, SINGLE, SUFFIX, read_batch_sizes
 from attar.pipeline.recipe.pair import KEY as SIZES
-from attar.pipeline.recipe.pair import PREFIX, SUFFIX, read_batch_sizes
 from attar.pipeline.recipe.slot import Slot, Table
 
 KEY = "candidates"
@@ -54,7 +54,8 @@ def list_places(
     beside = {slot.name: f"{target}.{slot.name}" for slot in rest}
     paired = {slot.name: f"{target}{SUFFIX}.{slot.name}" for slot in rest if slot.paired}
     for_batches = paired if len(sizes) > 1 else {}
-    seen = beside | {f"{PREFIX}{name}": place for name, place in for_batches.items()}
+    seen = beside | {f"{BATCH}{name}": place for name, place in for_batches.items()}
+    seen |= {f"{SINGLE}{name}": beside[name] for name in for_batches}
     filled = settings | {KEY: list(listed.values())}
     for slot in rest:
         single = filled | ({SIZES: sizes[0]} if sizes else {})

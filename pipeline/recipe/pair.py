@@ -11,8 +11,8 @@ from attar.pipeline.recipe.slot import Table
 KEY = "optimize_for"
 SUFFIX = "-batch"
 """What the slots of the engine for batches have behind the target's name. No target has it."""
-PREFIX = "batch."
-"""What stands before the name of such a slot where a slot's wires name it."""
+SINGLE, BATCH = "single.", "batch."
+"""What stands before a paired slot's name where wires name that of one engine of a pair."""
 EXAMPLE = f'{KEY} = [1, 32], or {KEY} = [1, "throughput"]'
 
 

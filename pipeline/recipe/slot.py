@@ -35,7 +35,7 @@ class Slot:
     """The command that makes it: ``attar STEP RECIPE``. None if only later slots ask for it."""
     paired: bool = False
     """Whether the engine for batches has one of its own, where a target is to be fast at two batch
-    sizes. Wires name it as ``batch.NAME``."""
+    sizes. Wires name the two as ``single.NAME`` and ``batch.NAME``."""
     offers: Callable[[], Sequence[Table]] | None = None
     """Returns what ``candidates = "all"`` stands for."""
 

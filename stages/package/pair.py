@@ -7,19 +7,10 @@ from collections.abc import Sequence
 
 from attar.bundle.manifest import BatchEngine
 from attar.bundle.stored_verdict import StoredVerdict
-from attar.proof.ledger.ledger import Ledger
-from attar.proof.ledger.ledger_json import ledger_from_json
+from attar.proof.artifacts import Choice
+from attar.proof.ledger.candidates import CandidateChoice
+from attar.proof.ledger.ledger_json import get_adapter
 from attar.stages.package.proven import ProvenEngine, build_lineage, describe_requirements
-
-ENGINE = "engine"
-SHARED = "onnx"
-"""The hop that both ledgers timed, beside which their engines are compared."""
-
-
-def select_different(proven: Sequence[ProvenEngine]) -> Sequence[ProvenEngine]:
-    """Return the engines without one that is the first, byte for byte."""
-    first = proven[0]
-    return [first, *(each for each in proven[1:] if each.engine.digest != first.engine.digest)]
 
 
 def describe_batch_engine(packed: Sequence[ProvenEngine]) -> BatchEngine | None:
@@ -27,9 +18,8 @@ def describe_batch_engine(packed: Sequence[ProvenEngine]) -> BatchEngine | None:
     if len(packed) == 1:
         return None
     batch = packed[1]
-    ledgers = [ledger_from_json(each.evidence.facts) for each in packed]
     return BatchEngine(
-        rows=find_least_rows(ledgers[0], ledgers[1]),
+        rows=batch.rows,
         engine=describe_requirements(batch.engine.facts),
         verdict=StoredVerdict.model_validate(batch.verdict.facts),
         ledger=batch.evidence.facts,
@@ -37,30 +27,24 @@ def describe_batch_engine(packed: Sequence[ProvenEngine]) -> BatchEngine | None:
     )
 
 
-def find_least_rows(single: Ledger, batch: Ledger) -> int:
+def find_least_rows(single: Choice, batch: Choice) -> int:
     """Return the number of rows from which on the engine for batches is the faster one.
 
-    Both were timed at 1 and at ``batch`` rows. A straight line through its two times stands for
-    the times of an engine between them, and the lines cross where the other engine takes over: at
-    2 rows at least, at ``batch`` at most. The times are divided by those of the fp32 graph, which
-    took its turn in the rounds of both.
+    All candidates were timed in the same rounds, at 1 and at ``batch`` rows. Between them the time
+    that the second engine saves is taken to grow along a straight line; where that crosses 0, it
+    takes over: at 2 rows at least, at ``batch`` at most.
     """
-    most = batch.batch
-    gain_one = measure_gain(single, batch, 1)
-    gain_most = measure_gain(single, batch, most)
-    if gain_most <= 0:
+    table = read_choice(batch)
+    times = {each.name: each.p50 for each in table.candidates}
+    single_times, batch_times = times[read_choice(single).winner], times[table.winner]
+    most = table.batch
+    saved_at_one = single_times[1] - batch_times[1]
+    saved_at_most = single_times[most] - batch_times[most]
+    if saved_at_most <= 0:
         return most
-    if gain_one >= 0:
-        return 2
-    crossing = 1 + (most - 1) * gain_one / (gain_one - gain_most)
-    return min(most, max(2, math.ceil(crossing)))
+    crossing = 1 + (most - 1) * saved_at_one / (saved_at_one - saved_at_most)
+    return max(2, math.ceil(crossing)) if saved_at_one < 0 else 2
 
 
-def measure_gain(single: Ledger, batch: Ledger, rows: int) -> float:
-    """Return the microseconds that the engine for batches saves in a call of so many rows."""
-    scale = read_median(single, SHARED, rows) / read_median(batch, SHARED, rows)
-    return read_median(single, ENGINE, rows) - scale * read_median(batch, ENGINE, rows)
-
-
-def read_median(ledger: Ledger, hop: str, rows: int) -> float:
-    return ledger.hops[hop].latencies[rows].p50
+def read_choice(choice: Choice) -> CandidateChoice:
+    return get_adapter(CandidateChoice).validate_python(choice.facts)

@@ -23,6 +23,12 @@ class ProvenEngine:
     engine: Engine
     evidence: Evidence
     verdict: Verdict
+    rows: int = 1
+    """Calls of so many rows or more are its own."""
+
+    def is_same_engine(self, other: ProvenEngine) -> bool:
+        """Whether both are one engine, byte for byte."""
+        return self.engine.digest == other.engine.digest
 
     @property
     def last_run(self) -> str:

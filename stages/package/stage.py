@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -36,10 +37,10 @@ from attar.models.preprocess.known import Steps
 from attar.models.task import Arrays, Task, Tensor, load_task
 from attar.pipeline.core.errors import StageError
 from attar.pipeline.core.stage import CodeName, Facts, Stage
-from attar.proof.artifacts import Bundle, Evidence, Verdict
+from attar.proof.artifacts import Bundle, Choice, Evidence, Verdict
 from attar.stages.artifacts import Engine, OnnxModel
 from attar.stages.package.golden_requests import make_golden
-from attar.stages.package.pair import describe_batch_engine, select_different
+from attar.stages.package.pair import describe_batch_engine, find_least_rows
 from attar.stages.package.proven import ProvenEngine, build_lineage, describe_requirements
 
 NEVER_NEEDED = ("torch", "onnx", "onnxscript", "sklearn", "jinja2", "matplotlib")
@@ -73,6 +74,8 @@ class Package(Stage[Bundle]):
         engine: Engine,
         evidence: Evidence,
         verdict: Verdict,
+        single_choice: Choice | None = None,
+        batch_choice: Choice | None = None,
         batch_model: OnnxModel | None = None,
         batch_engine: Engine | None = None,
         batch_evidence: Evidence | None = None,
@@ -81,14 +84,16 @@ class Package(Stage[Bundle]):
         """Raises GateError for a verdict that is ``failed`` or ``undecided``, or that promises
         nothing of the engine against the teacher, StageError when the evidence is of something
         else, or the engine does not repeat what was measured."""
-        proven = [ProvenEngine(onnx, model, engine, evidence, verdict)]
-        if batch_model and batch_engine and batch_evidence and batch_verdict:
-            proven.append(
-                ProvenEngine(onnx, batch_model, batch_engine, batch_evidence, batch_verdict)
-            )
-        for each in proven:
-            each.check()
-        return self._pack(out, select_different(proven))
+        single = ProvenEngine(onnx, model, engine, evidence, verdict)
+        single.check()
+        if not (batch_model and batch_engine and batch_evidence and batch_verdict):
+            return self._pack(out, [single])
+        batch = ProvenEngine(onnx, batch_model, batch_engine, batch_evidence, batch_verdict)
+        batch.check()
+        if batch_choice is None or single_choice is None or batch.is_same_engine(single):
+            return self._pack(out, [single])
+        rows = find_least_rows(single_choice, batch_choice)
+        return self._pack(out, [single, replace(batch, rows=rows)])
 
     def _pack(self, out: Path, packed: Sequence[ProvenEngine]) -> Facts:
         """Write the bundle of an engine, or of one for single samples and one for batches."""

@@ -33,6 +33,7 @@ def test_choice_model_engine_evidence_and_verdict_are_there_twice_and_the_trials
     evidence = slots["cpu-batch.evidence"].inputs
     assert (evidence["engine"], evidence["production"], evidence["onnx"]) == ("cpu-batch.engine", "cpu.production", "onnx")
     bundle = slots["cpu.bundle"].inputs
+    assert (bundle["single_choice"], bundle["batch_choice"]) == ("cpu.choice", "cpu-batch.choice")
     assert (bundle["engine"], bundle["batch_engine"], bundle["batch_verdict"]) == (
         "cpu.engine", "cpu-batch.engine", "cpu-batch.verdict",
     )  # fmt: skip  # three slots
