@@ -47,4 +47,5 @@ def find_least_rows(single: Choice, batch: Choice) -> int:
 
 
 def read_choice(choice: Choice) -> CandidateChoice:
-    return get_adapter(CandidateChoice).validate_python(choice.facts)
+    table: CandidateChoice = get_adapter(CandidateChoice).validate_python(choice.facts)
+    return table
