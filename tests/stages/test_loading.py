@@ -156,7 +156,7 @@ class Swapping(InMemory):
 
 
 def test_a_split_that_changes_while_it_is_read_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    stage = Teach(**TEACH | {"task": "tests.stages.learning.test_loading:Swapped"})
+    stage = Teach(**TEACH | {"task": "tests.stages.test_loading:Swapped"})
     swap = partial(monkeypatch.setitem, Swapped.offset, "train", 1.0)
     with (
         listen_to_progress(lambda *told: swap()),
