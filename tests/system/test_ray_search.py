@@ -81,6 +81,14 @@ def list_students(folder: Path) -> dict[str, str]:
     return {key: text for key, text in texts.items() if json.loads(text)["record"]["slot"] == "student"}
 
 
+def wait_for_student(folder: Path, command: subprocess.Popen[bytes]) -> None:
+    end = time.monotonic() + 900
+    while not list_students(folder):
+        assert command.poll() is None, command.stderr and command.stderr.read().decode()
+        assert time.monotonic() < end
+        time.sleep(0.2)
+
+
 def describe_choice(found: dict[str, Any]) -> dict[str, Any]:
     """What decides, and what was found: all but timings."""
     names = ("name", "status", "epochs", "score", "size_bytes")
@@ -95,11 +103,7 @@ def test_a_worker_and_the_command_are_killed_and_the_winner_is_that_of_one_machi
         write_command(folder, cluster), cwd=folder, env=tiny.environment(), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL
     ) as command:
         cluster.kill_worker("ray::do_training", 900)
-        end = time.monotonic() + 900
-        while not list_students(folder):
-            assert command.poll() is None, command.stderr and command.stderr.read().decode()
-            assert time.monotonic() < end
-            time.sleep(0.2)
+        wait_for_student(folder, command)
         command.kill()
     before = list_students(folder)
     found = search(folder, write_command(folder, cluster))
@@ -110,6 +114,26 @@ def test_a_worker_and_the_command_are_killed_and_the_winner_is_that_of_one_machi
 
     alone = search_alone(tmp_path / "alone", folder, cluster)
     assert describe_choice(alone) == describe_choice(found)
+
+
+def test_a_head_that_dies_ends_the_command_and_another_cluster_goes_on(tmp_path: Path) -> None:
+    folder, first, second = tmp_path / "shared", tmp_path / "first", tmp_path / "second"
+    tiny.write(folder, recipe=RECIPE + SEARCH)
+    for cluster_folder in (first, second):
+        cluster_folder.mkdir()
+    with open_local_cluster(first) as cluster:
+        command = subprocess.Popen(write_command(folder, cluster), cwd=folder, env=tiny.environment(), stderr=subprocess.PIPE)
+        wait_for_student(folder, command)
+        cluster.kill_head()
+        _, told = command.communicate(timeout=300)
+    assert command.returncode == 1, told.decode()
+    assert b"the head of the cluster" in told
+    assert b"the same command" in told
+    before = list_students(folder)
+    with open_local_cluster(second) as cluster:
+        found = search(folder, write_command(folder, cluster))
+    assert before.items() <= list_students(folder).items(), "no finished training is made again"
+    assert found["targets"]["cpu"]["verdict"] == "passed"
 
 
 def test_a_trial_that_dies_is_told_with_the_end_of_its_log_and_the_others_go_on(tmp_path: Path, cluster: LocalCluster) -> None:

@@ -15,10 +15,13 @@ from typing import Any
 
 from attar.pipeline.core.errors import MissingDependencyError, RecipeError, StageError
 from attar.pipeline.recipe.search_space import ClusterResources
+from attar.search.cluster.head import HeadWatch
 from attar.search.cluster.orders import Node
 
 ANSWER = 10.0
 """Seconds within which a cluster accepts a connection."""
+LOOK = 5.0
+"""Seconds between two looks at the head while a job is waited for."""
 TOUCH = 0.001
 """The amount of the target's resource that a timing takes: it has all CPUs of its node already."""
 Reference = Any
@@ -33,6 +36,7 @@ class RayCluster:
 
     def __init__(self, ray: ModuleType, resources: ClusterResources) -> None:
         self.ray, self.resources = ray, resources
+        self.head = HeadWatch(ray.get_runtime_context().gcs_address)
         self.nodes = [
             Node(each["NodeID"], each["NodeManagerHostname"], each["Resources"])
             for each in ray.nodes()
@@ -70,10 +74,16 @@ class RayCluster:
         return self.ray.remote(**options)(work).remote(*arguments)
 
     def wait(self, reference: Reference) -> Any:
-        """Return the value of a job. Raises StageError with Ray's words if the job died."""
+        """Return the value of a job.
+
+        Raises StageError with Ray's words if the job died, ClusterLostError if the head is gone.
+        """
         try:
+            while not self.ray.wait([reference], timeout=LOOK)[0]:
+                self.head.look()
             return self.ray.get(reference)
         except self.ray.exceptions.RayError as error:
+            self.head.require()
             raise StageError(describe_death(error)) from error
 
 

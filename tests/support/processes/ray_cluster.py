@@ -42,6 +42,12 @@ class LocalCluster:
                     found.append(int(place.name))
         return found
 
+    def kill_head(self) -> None:
+        """Kill the process that knows of all nodes and jobs."""
+        for process in self.find_workers("gcs_server"):
+            if Path(f"/proc/{process}/exe").readlink().name == "gcs_server":
+                os.kill(process, signal.SIGKILL)
+
     def kill_worker(self, title: str, seconds: float) -> None:
         """Wait until a process does this job, and kill it."""
         end = time.monotonic() + seconds

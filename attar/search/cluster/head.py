@@ -1,0 +1,43 @@
+"""The head of a cluster: whether it is there still. What it knew of its jobs ends with it."""
+
+from __future__ import annotations
+
+import socket
+import time
+
+from attar.pipeline.core.errors import AttarError
+
+SILENT = 20.0
+"""Seconds without an answer after which a head is taken for gone. Ray's own processes wait longer,
+and then end without a word."""
+
+
+class ClusterLostError(AttarError):
+    """The head of the cluster is gone, and all jobs are lost with it."""
+
+
+class HeadWatch:
+    """Looks whether a head accepts connections at ``HOST:PORT``."""
+
+    def __init__(self, address: str) -> None:
+        host, _, port = address.rpartition(":")
+        self.address, self.place = address, (host, int(port))
+        self.heard = time.monotonic()
+
+    def look(self, silent: float = SILENT) -> None:
+        """Raises ClusterLostError if it has been silent for so many seconds."""
+        try:
+            socket.create_connection(self.place, timeout=1.0).close()
+            self.heard = time.monotonic()
+        except OSError as error:
+            if time.monotonic() - self.heard >= silent:
+                raise ClusterLostError(
+                    f"the head of the cluster at {self.address} answers no longer ({error}), and "
+                    "its jobs are lost with it; start a cluster again (`ray start --head`, then "
+                    "`ray start --address` on the other nodes) and give the same command with its "
+                    "address: it goes on from what is in the store"
+                ) from error
+
+    def require(self) -> None:
+        """Raises ClusterLostError if it does not answer now."""
+        self.look(silent=0.0)
