@@ -22,15 +22,16 @@ class HeadWatch:
     def __init__(self, address: str) -> None:
         host, _, port = address.rpartition(":")
         self.address, self.place = address, (host, int(port))
-        self.heard = time.monotonic()
+        self.silent_since: float | None = None
 
     def look(self, silent: float = SILENT) -> None:
         """Raises ClusterLostError if it has been silent for so many seconds."""
         try:
             socket.create_connection(self.place, timeout=1.0).close()
-            self.heard = time.monotonic()
+            self.silent_since = None
         except OSError as error:
-            if time.monotonic() - self.heard >= silent:
+            self.silent_since = self.silent_since or time.monotonic()
+            if time.monotonic() - self.silent_since >= silent:
                 raise ClusterLostError(
                     f"the head of the cluster at {self.address} answers no longer ({error}), and "
                     "its jobs are lost with it; start a cluster again (`ray start --head`, then "
