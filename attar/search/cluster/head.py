@@ -8,8 +8,8 @@ import time
 from attar.pipeline.core.errors import AttarError
 
 SILENT = 20.0
-"""Seconds without an answer after which a head is taken for gone. Ray's own processes wait longer,
-and then end without a word."""
+"""Seconds without an answer after which a head is taken for gone. Ray's own processes wait for 60,
+and then end."""
 
 
 class ClusterLostError(AttarError):
@@ -25,20 +25,29 @@ class HeadWatch:
         self.silent_since: float | None = None
 
     def look(self, silent: float = SILENT) -> None:
-        """Raises ClusterLostError if it has been silent for so many seconds."""
+        """Raises ClusterLostError if its process has ended, or for ``silent`` seconds nothing came.
+
+        One that is started again in its place knows nothing of its jobs, so the first refusal
+        counts.
+        """
         try:
             socket.create_connection(self.place, timeout=1.0).close()
             self.silent_since = None
+        except ConnectionRefusedError as error:
+            raise self.explain_loss(error) from error
         except OSError as error:
             self.silent_since = self.silent_since or time.monotonic()
             if time.monotonic() - self.silent_since >= silent:
-                raise ClusterLostError(
-                    f"the head of the cluster at {self.address} answers no longer ({error}), and "
-                    "its jobs are lost with it; start a cluster again (`ray start --head`, then "
-                    "`ray start --address` on the other nodes) and give the same command with its "
-                    "address: it goes on from what is in the store"
-                ) from error
+                raise self.explain_loss(error) from error
 
     def require(self) -> None:
         """Raises ClusterLostError if it does not answer now."""
         self.look(silent=0.0)
+
+    def explain_loss(self, error: OSError) -> ClusterLostError:
+        return ClusterLostError(
+            f"the head of the cluster at {self.address} answers no longer ({error}), and its jobs "
+            "are lost with it; start a cluster again (`ray start --head`, then `ray start "
+            "--address` on the other nodes) and give the same command with its address: it goes on "
+            "from what is in the store"
+        )

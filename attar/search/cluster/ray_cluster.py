@@ -20,7 +20,7 @@ from attar.search.cluster.orders import Node
 
 ANSWER = 10.0
 """Seconds within which a cluster accepts a connection."""
-LOOK = 5.0
+LOOK = 2.0
 """Seconds between two looks at the head while a job is waited for."""
 TOUCH = 0.001
 """The amount of the target's resource that a timing takes: it has all CPUs of its node already."""
