@@ -193,6 +193,16 @@ class Target:
         return record.path if record and record.status in ("made", "reused") else None
 
     @property
+    def speed_batch(self) -> int:
+        """The batch size that its speed is promised at, and shown."""
+        return self.ledger.speed_batch if self.ledger else 1
+
+    def find_p50(self, hop: Hop) -> float | None:
+        """Return the median microseconds of a hop at that batch size; None if it was not timed."""
+        latency = hop.latencies.get(self.speed_batch)
+        return latency.p50 if latency else None
+
+    @property
     def score_name(self) -> str:
         return self.ledger.score_name if self.ledger else "score"
 

@@ -9,6 +9,7 @@ import pytest
 from attar.pipeline.core.errors import RecipeError
 from attar.pipeline.core.graph import SlotBinding
 from attar.pipeline.recipe import recipe as recipes
+from attar.recipes.workspace import open_workspace
 from attar.stages.slots import SLOTS
 from tests.support.proof.proof_parts import NAME
 
@@ -37,6 +38,13 @@ def test_choice_model_engine_evidence_and_verdict_are_there_twice_and_the_trials
     assert (bundle["engine"], bundle["batch_engine"], bundle["batch_verdict"]) == (
         "cpu.engine", "cpu-batch.engine", "cpu-batch.verdict",
     )  # fmt: skip  # three slots
+
+
+def test_a_step_makes_what_belongs_to_it_of_both(tmp_path: Path) -> None:
+    load(tmp_path, PAIR)
+    workspace = open_workspace(str(tmp_path / "recipe.toml"), SLOTS, tmp_path / "store")
+    assert workspace.list_slots("validate")[-2:] == ["cpu.verdict", "cpu-batch.verdict"]
+    assert workspace.list_slots("build")[-2:] == ["cpu.engine", "cpu-batch.engine"]
 
 
 def test_each_is_chosen_and_promised_at_its_own_batch_size(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +12,7 @@ from attar.proof.artifacts import Verdict
 from attar.search.report import render_search
 from attar.search.result import SearchResult, VariantResult, WinnerTest
 from attar.search.winner import judge_winner
+from tests.support.proof.report_records import run_records
 
 WINNER = VariantResult("v1", "width 8", {"student.options.width": 8}, "kept", "", p50=10.0, speedup=2.0)
 RESULT = SearchResult("demo", "speedup", (WINNER,), "v1", "accuracy", {}, 0.9, 20.0, 9)
@@ -34,3 +36,11 @@ def test_the_verdict_on_test_heads_the_page(test: WinnerTest | None, banner: str
 def test_a_run_that_broke_before_its_verdict_says_why() -> None:
     record = Record("cpu.evidence", "Measure", "failed", "broke", error="the test split is empty", makes=Verdict)
     assert judge_winner([record]) == WinnerTest("no verdict", ("the test split is empty",))
+
+
+def test_a_winner_with_two_engines_has_the_severer_verdict_and_the_promises_of_both(tmp_path: Path) -> None:
+    single = run_records(tmp_path / "single")
+    batch = run_records(tmp_path / "batch", targets=("cpu-batch",), broken=True)
+    assert judge_winner(single).verdict == "passed"
+    judged = judge_winner([*single, *(record for record in batch if record.target)])
+    assert (judged.verdict, bool(judged.reasons)) == ("failed", True)

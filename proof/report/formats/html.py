@@ -244,7 +244,7 @@ def build_speed_tile(target: Target) -> Tile:
     speedups = target.ledger.speedups if target.ledger else {}
     reference, teacher = speedups.get("reference"), speedups.get("teacher")
     bounds = gate_formatting.format_bounds(reference) if reference else ""
-    batch = target.ledger.speed_batch if target.ledger else 1
+    batch = target.speed_batch
     size = f"at batch {batch}" if batch != 1 else ""
     note = " ".join(filter(None, [bounds, "over the reference", size]))
     if teacher:

@@ -66,10 +66,11 @@ def render_target(target: Target) -> list[str]:
             "drop",
             "CORR",
             "agreement",
-            "p50 at batch 1",
+            f"p50 at batch {target.speed_batch}",
             "size",
         )
-        blocks.append(render_table(head, [render_ledger_row(hop) for hop in target.hops]))
+        rows = [render_ledger_row(hop, target.find_p50(hop)) for hop in target.hops]
+        blocks.append(render_table(head, rows))
     blocks += [escape_markdown(line) for line in describe_subsets(target)]
     if target.choice:
         blocks += render_candidates(target.choice)
@@ -114,7 +115,7 @@ def render_candidate_row(result: CandidateResult, choice: CandidateChoice) -> li
     ]
 
 
-def render_ledger_row(hop: Hop) -> list[str]:
+def render_ledger_row(hop: Hop, p50: float | None) -> list[str]:
     model = [hop.name, hop.form]
     if not hop.was_run:
         return [*model, f"not run here: {hop.why_not_run or 'no reason given'}", *[""] * 5]
@@ -130,7 +131,7 @@ def render_ledger_row(hop: Hop) -> list[str]:
         drop,
         correlation,
         formatting.format_score(hop.get_value("teacher", "agreement")),
-        formatting.format_microseconds(hop.latencies[1].p50 if hop.latencies else None),
+        formatting.format_microseconds(p50),
         formatting.format_bytes(hop.size_bytes),
     ]
 

@@ -98,22 +98,26 @@ def render_table(target: Target) -> Table:
     made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bright_black")
     made.add_column("hop", no_wrap=True)
     made.add_column("format")  # the one that a narrow terminal may wrap
-    for name in (target.score_name, "drop", "CORR", "agree", "p50 µs", "size"):
+    batch = target.speed_batch
+    time = "p50 µs" if batch == 1 else f"p50 µs at {batch}"
+    for name in (target.score_name, "drop", "CORR", "agree", time, "size"):
         made.add_column(Text(name), justify="right", no_wrap=True)
     for hop in target.hops:
         style = "" if hop.was_run else "bright_black"
         made.add_row(
-            *(Text(formatting.strip_controls(cell)) for cell in list_cells(hop)),
+            *(
+                Text(formatting.strip_controls(cell))
+                for cell in list_cells(hop, target.find_p50(hop))
+            ),
             style="red" if hop.name == target.first_broken else style,
         )
     return made
 
 
-def list_cells(hop: Hop) -> list[str]:
+def list_cells(hop: Hop, p50: float | None) -> list[str]:
     model = [hop.name, hop.form]
     if not hop.was_run:
         return [*model, "not run", "here"]
-    p50 = hop.latencies[1].p50 if hop.latencies else None
     return [
         *model,
         formatting.format_score(hop.get_score()),

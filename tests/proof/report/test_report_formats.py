@@ -99,6 +99,18 @@ def test_ledger_in_a_pipe_is_not_wrapped(tmp_path: Path) -> None:
     assert " accuracy    drop    CORR   agree  p50 µs     size" in file.getvalue()
 
 
+def test_the_times_of_the_ledger_are_at_the_batch_size_that_is_promised(tmp_path: Path) -> None:
+    records = changed(run_records(tmp_path), "cpu.evidence", speed_batch=32)
+    hop = next(
+        hop for record in records if record.slot == "cpu.evidence" for hop in record.facts["hops"] if hop["hop"] == "engine"
+    )
+    terminal.print_ledger(records, file := io.StringIO())
+    (row,) = [line for line in file.getvalue().splitlines() if line.startswith("engine ")]
+    assert "p50 µs at 32" in file.getvalue()
+    assert f"{hop['latency']['32']['p50']:.0f}" in row
+    assert "| p50 at batch 32 |" in render_markdown(records, "demo")
+
+
 def test_ledger_is_as_wide_as_the_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Screen(io.StringIO):
         def isatty(self) -> bool:
