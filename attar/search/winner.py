@@ -11,8 +11,8 @@ import tomlkit
 
 from attar.pipeline.core.errors import RecipeError
 from attar.pipeline.recipe.search_space import SECTION
-from attar.pipeline.run import Record
 from attar.proof.gate import combine_verdicts
+from attar.proof.report.record import Record
 from attar.proof.report.target import group_targets
 from attar.recipes.workspace import SHIPPED, find_recipe
 from attar.search.result import VariantResult, WinnerTest
