@@ -37,6 +37,9 @@ def open_option_store(
 
 def keep_store_file(context: click.Context, parameter: click.Parameter, file: Path | None) -> None:
     """Keep it for `open_option_store`. Warn if others may change who is trusted, or sign."""
+    from attar.pipeline.core.signing_keys import check_is_file_name
+
+    check_is_file_name(file)
     if file is not None and parameter.name == "store_trusted":
         warn_of_writers(context, parameter, file)
     if file is not None and parameter.name == "store_key" and file.is_file():

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from attar.pipeline.core.disk import encode_json
 from attar.pipeline.core.errors import CorruptArtifactError, StoreError
@@ -18,6 +18,8 @@ from attar.pipeline.core.version import VERSION
 
 RECORDED = {"key", "digest", "files", "slot", "deciders", "seconds", "made"}
 """What every record has."""
+Count = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
+Digest = Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,23 @@ class Entry:
     @property
     def bytes(self) -> int:
         return sum(int(size) for size, _, _ in self.record["files"].values())
+
+
+class Making(BaseModel):
+    date: str
+
+
+class Recorded(BaseModel):
+    """What every record has, as far as a machine relies on it that did not write it."""
+
+    key: str
+    digest: Digest
+    files: dict[str, tuple[Count, Count, Digest]]
+    """By path: bytes, nanoseconds of the last change, SHA-256."""
+    slot: str
+    deciders: dict[str, Any]
+    seconds: float
+    made: Making
 
 
 class RecordSignature(BaseModel):
@@ -95,9 +114,9 @@ def read_publication(key: str, text: bytes, place: str) -> Publication:
         values = json.loads(text)
         check_version(values, place)
         made = Publication.model_validate(values)
-        is_sound = made.record.keys() >= RECORDED and made.record["key"] == key
+        is_sound = Recorded.model_validate(made.record).key == key and is_finite(values)
         is_sound = is_sound and is_consistent(made)
-    except (ValueError, TypeError, LookupError, ValidationError):
+    except (ValueError, TypeError, LookupError, RecursionError):
         is_sound = False
     if not is_sound:
         raise CorruptArtifactError(f"the record of {key[:12]} in {place} is damaged")
@@ -124,6 +143,13 @@ def is_consistent(publication: Publication) -> bool:
         and files["facts.json"] == hashlib.sha256(facts.encode()).hexdigest()
         and publication.digest == hashlib.sha256(encode_json(files).encode()).hexdigest()
     )
+
+
+def is_finite(values: Any) -> bool:
+    """Whether all numbers are; those of others have no canonical form to be signed. Raises
+    ValueError."""
+    json.dumps(values, allow_nan=False)
+    return True
 
 
 def is_inside(name: str) -> bool:

@@ -13,16 +13,18 @@ from attar.pipeline.core.disk import explain_disk_errors, read_json, replace_fil
 from attar.pipeline.core.errors import CorruptArtifactError
 from attar.pipeline.core.publication import Publication, read_publication
 from attar.pipeline.core.record_index import RecordIndex
+from attar.pipeline.core.record_trust import RecordTrust
 from attar.pipeline.core.remote_files import RemoteFiles
 
 
 class PublishedRecords:
     """``folder``, in the cache, notes the publications that this machine goes on with: of these
-    the server is not asked again."""
+    the server is not asked again. ``trust`` says which are accepted."""
 
-    def __init__(self, remote: RemoteFiles, folder: Path) -> None:
-        self.remote, self.folder = remote, folder
-        self.index = RecordIndex(remote, folder / "listing" / "records.json")
+    def __init__(self, remote: RemoteFiles, folder: Path, trust: RecordTrust) -> None:
+        self.remote, self.folder, self.trust = remote, folder, trust
+        listing = folder / "listing" / "records.json"
+        self.index = RecordIndex(remote, listing, adds=trust.publishes)
         self.known: dict[str, Publication] = {}
 
     def find(self, key: str) -> Publication | None:
@@ -35,12 +37,30 @@ class PublishedRecords:
             self.known[key] = read_publication(key, text, self.remote.url)
         return self.known[key]
 
+    def find_accepted(self, key: str) -> Publication | None:
+        """Return the same, if it is accepted. Raises CorruptArtifactError."""
+        made = self.find(key)
+        if made is None or self.trust.accepts(made):
+            return made
+        if not self.is_noted(key):
+            return None
+        self.forget(key)  # noted before keys were given: the store may have another now
+        return self.find_accepted(key)
+
     def find_sound(self, key: str) -> Publication | None:
         """Return the same; None for a damaged record, too."""
         try:
-            return self.find(key)
+            return self.find_accepted(key)
         except CorruptArtifactError:
             return None
+
+    def explain_distrust(self, key: str) -> str | None:
+        """Return why the record of an artifact is not accepted; None if it is, and without one."""
+        if self.trust.trusted is None or self.find_sound(key) is not None:
+            return None
+        made = self.known.get(key)
+        reason = None if made is None else self.trust.explain_distrust(made)
+        return reason and f"its record in {self.remote.url} {reason}"
 
     def read_all(self) -> dict[str, Publication | None]:
         """Return what the shared store says now of all artifacts; None for a damaged record."""

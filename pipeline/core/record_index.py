@@ -28,6 +28,8 @@ from attar.pipeline.core.remote_files import RemoteFile, RemoteFiles
 FEW = 50
 """So many records are read one by one; of more, an index is looked for, and added."""
 FOLDER = "index"
+MOST = 2**28
+"""Bytes of an index; of a larger one nothing is read, since anybody who may write may add one."""
 
 
 @dataclass(frozen=True)
@@ -43,10 +45,10 @@ Records = dict[str, IndexedRecord]
 
 
 class RecordIndex:
-    """``file`` is the index in the cache."""
+    """``file`` is the index in the cache. ``adds``: whether a listing may add one to the store."""
 
-    def __init__(self, remote: RemoteFiles, file: Path) -> None:
-        self.remote, self.file = remote, file
+    def __init__(self, remote: RemoteFiles, file: Path, *, adds: bool = True) -> None:
+        self.remote, self.file, self.adds = remote, file, adds
 
     def read_records(self) -> dict[str, bytes]:
         """Return the texts of all published records, by their keys. Raises StoreError."""
@@ -60,7 +62,7 @@ class RecordIndex:
         if len(files) - len(known) > FEW:
             known |= select_current(self._read_shared(), files)
         read = self._read_one_by_one({key: files[key] for key in files.keys() - known.keys()})
-        if len(read) > FEW:
+        if self.adds and len(read) > FEW:
             self._share(read)
         if (current := known | read) != kept:
             with explain_disk_errors(self.file.parent):
@@ -83,7 +85,7 @@ class RecordIndex:
             return {}
 
     def _read_shared(self) -> Records:
-        names = [file.name for file in self.remote.list(FOLDER)]
+        names = [file.name for file in self.remote.list(FOLDER) if file.size <= MOST]
         contents = self.remote.read_all([f"{FOLDER}/{name}" for name in names])
         records: Records = {}
         for name, content in zip(names, contents, strict=True):
@@ -115,11 +117,14 @@ def encode_index(records: Records) -> bytes:
 
 
 def decode_index(content: bytes) -> Records:
-    """Return the records of an index; none of one that is damaged: it only saves requests."""
+    """Return the records of an index; none of one that is damaged, or is more than ``MOST``: it
+    only saves requests."""
+    unpacker = zlib.decompressobj()
     try:
-        return parse_records(zlib.decompress(content))
+        text = unpacker.decompress(content, MOST)
     except zlib.error:
         return {}
+    return parse_records(text) if unpacker.eof else {}
 
 
 def parse_records(content: bytes) -> Records:

@@ -19,7 +19,7 @@ def list_used(remote: RemoteFiles) -> set[str]:
     for name, note in zip(names, notes, strict=True):
         try:
             keys.update(json.loads(note or b"{}").values())
-        except (ValueError, AttributeError) as error:
+        except (ValueError, TypeError, AttributeError) as error:
             raise StoreError(
                 f"recipes/{name} in {remote.url} is no list of keys, so nothing there is deleted; "
                 "run its recipe again, or delete that file"

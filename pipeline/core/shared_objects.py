@@ -63,6 +63,7 @@ class SharedObjects:
     def _withdraw(self, key: str, digest: str) -> str:
         """Delete the record of a damaged artifact, and the damaged file. Return what to do."""
         if not self.deletes:
+            self.published.forget(key)  # it may be published anew by then
             return "have a machine that publishes read it, which deletes its record there"
         self.published.delete([key])
         self.remote.delete([object_path(digest)])

@@ -29,6 +29,7 @@ from attar.pipeline.core.record_trust import RecordTrust
 from attar.pipeline.core.remote_files import RemoteFiles, is_url
 from attar.pipeline.core.shared_garbage import find_garbage, tidy_cache
 from attar.pipeline.core.shared_objects import FETCHED, PARTS, SharedObjects
+from attar.pipeline.core.signing_keys import check_is_file_name
 from attar.pipeline.core.stage import A, Artifact, Facts
 from attar.pipeline.core.store import Store
 from attar.pipeline.core.store_format import STORE_VERSION
@@ -47,13 +48,18 @@ def open_store(
     ``trusted`` and ``private`` are files of keys, see `RecordTrust`. Raises RecipeError for a wrong
     URL or key, and for a cache or keys of a folder.
     """
+    for file in (trusted, private):
+        check_is_file_name(file)
     if is_url(str(place)):
         trust = RecordTrust.read(trusted, private)
         return SharedStore(cache or Path(".attar"), str(place), trust)
     given = {"--cache": cache, "--store-trusted": trusted, "--store-key": private}
     for option, value in given.items():
         if value is not None:
-            raise RecipeError(f"{option} {value} is of use only with a store at a URL; got {place}")
+            raise RecipeError(
+                f"{option} {value} is of use only with a store at a URL, and the store is {place}; "
+                "leave it (or its variable) out, or give --store a URL"
+            )
     return Store(Path(place))
 
 
@@ -69,24 +75,17 @@ class SharedStore(Store):
         super().__init__(root)
         self.remote, self.trust = RemoteFiles(url), trust
         self.seen = f"remote/{hashlib.sha256(self.remote.url.encode()).hexdigest()[:16]}"
-        self.published = PublishedRecords(self.remote, self.root / self.seen)
+        self.published = PublishedRecords(self.remote, self.root / self.seen, trust)
         self.objects = SharedObjects(self.published, deletes=trust.publishes)
-        self.fetched: set[tuple[str, str]] = set()
+        self.fetched: set[tuple[str, str, str]] = set()
 
     def find_published(self, key: str) -> Publication | None:
         """Return what the shared store says of an artifact, if it is accepted. Raises
         CorruptArtifactError."""
-        return self._accept(self.published.find(key))
-
-    def _accept(self, made: Publication | None) -> Publication | None:
-        return made if made is not None and self.trust.accepts(made) else None
+        return self.published.find_accepted(key)
 
     def explain_distrust(self, key: str) -> str | None:
-        if self.trust.trusted is None:
-            return None
-        made = self.published.find_sound(key)
-        reason = None if made is None else self.trust.explain_distrust(made)
-        return reason and f"its record in {self.remote.url} {reason}"
+        return self.published.explain_distrust(key)
 
     def find(self, kind: type[A], key: str) -> A | None:
         """Return the finished artifact of this machine or of another. The files of the latter are
@@ -165,10 +164,11 @@ class SharedStore(Store):
         if root != self._part(root.name):
             return
         made = self._require_published(root.name)
-        if (made.digest, pattern) not in self.fetched:
+        wanted = made.key, made.digest, pattern
+        if wanted not in self.fetched:
             with explain_disk_errors(self.root):
                 self.objects.fetch(made, root, pattern)
-            self.fetched.add((made.digest, pattern))
+            self.fetched.add(wanted)
 
     def _part(self, key: str) -> Path:
         """Return the folder of an artifact of which only some files may be here."""
@@ -177,7 +177,8 @@ class SharedStore(Store):
     def _require_published(self, key: str) -> Publication:
         made = self.find_published(key)
         if made is None:
-            raise CorruptArtifactError(f"{key[:12]} is gone from {self.root} and {self.remote.url}")
+            gone = f"it is gone from {self.root} and {self.remote.url}"
+            raise CorruptArtifactError(f"{key[:12]}: {self.explain_distrust(key) or gone}")
         return made
 
     def _download(self, key: str, *, anew: bool) -> None:
@@ -207,7 +208,7 @@ class SharedStore(Store):
         key = artifact.key
         if self.published.is_noted(key) and self._accepts_noted(key):
             return artifact
-        made = self._accept(self.published.find_sound(key))
+        made = self.published.find_sound(key)
         if made is None:
             if not self.trust.publishes:
                 return artifact
@@ -219,8 +220,7 @@ class SharedStore(Store):
         return self._point_to(kind, made)
 
     def _accepts_noted(self, key: str) -> bool:
-        accepts_all = self.trust.trusted is None
-        return accepts_all or self._accept(self.published.find_sound(key)) is not None
+        return self.trust.trusted is None or self.published.find_sound(key) is not None
 
     def _publish(self, artifact: Artifact) -> Publication:
         super().verify(artifact)
@@ -229,7 +229,8 @@ class SharedStore(Store):
         self.objects.send(made, artifact.root)
         if self.published.add(made):
             return made
-        first = self._accept(self.published.find_sound(artifact.key))
+        self.published.forget(artifact.key)  # ask who was first, not what was known before
+        first = self.published.find_sound(artifact.key)
         if first is None:  # it is damaged, or signed by nobody who is trusted
             self.published.delete([artifact.key])
             return self._publish(artifact)
@@ -284,4 +285,5 @@ class SharedStore(Store):
         if not dry_run:
             garbage.delete_from(self.published)
             self.published.forget_all_but(self.used())
-            tidy_cache(self.root, self.used())
+            with self.in_use(alone=True):
+                tidy_cache(self.root, self.used())

@@ -95,6 +95,7 @@ def read_private_key(file: Path, command: str) -> Ed25519PrivateKey:
     Raises RecipeError unless the file holds one, and not encrypted;
     MissingDependencyError without the library."""
     require_library()
+    check_is_file_name(file)
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
@@ -115,6 +116,15 @@ def read_private_key(file: Path, command: str) -> Ed25519PrivateKey:
             f"{file} holds a key of another kind than Ed25519, a {type(key).__name__}; {GENERATE}"
         )
     return key
+
+
+def check_is_file_name(file: Path | None) -> None:
+    """Raises RecipeError, without repeating it, for a key that was given itself."""
+    if file is not None and BEGIN.decode() in str(file):
+        raise RecipeError(
+            "a key was given where the name of its file belongs; write the key to a file, a "
+            "private one for its owner alone (chmod 600), and give the name of that"
+        )
 
 
 def require_library() -> None:

@@ -100,6 +100,15 @@ def test_a_file_that_was_changed_in_the_cache_is_fetched_again(tmp_path: Path) -
         assert find_views(store, key).read(2) == 2.0
 
 
+def test_two_artifacts_of_one_content_have_each_its_files(tmp_path: Path) -> None:
+    one, two = open_machine(tmp_path, "one"), open_machine(tmp_path, "two")
+    keys = KEY, "b" * 64
+    for key in keys:
+        make(one, key, files=("0.txt",))
+    with use_fetch(two.fetch_files):
+        assert [find_views(two, key).read(0) for key in keys] == [1.0, 1.0]
+
+
 def test_processes_of_a_team_find_all_files_there(tmp_path: Path) -> None:
     walk(tmp_path, "one")
     with team.use_team(team.Team(0, 1, wire=Board())):

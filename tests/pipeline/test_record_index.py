@@ -133,6 +133,26 @@ def test_who_may_only_read_lists_without_adding_an_index(tmp_path: Path, monkeyp
     assert list_indices(tmp_path) == []
 
 
+def test_who_publishes_nothing_adds_no_index(tmp_path: Path) -> None:
+    texts = publish(tmp_path, *range(5))
+    files, _ = open_index(tmp_path, "one")
+    assert RecordIndex(files, tmp_path / "records.index", adds=False).read_records() == texts
+    assert list_indices(tmp_path) == []
+
+
+def test_of_an_index_that_is_too_large_nothing_is_unpacked_or_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = encode_index({"a": IndexedRecord("1", "0" * 1000)})
+    monkeypatch.setattr(record_index, "MOST", len(content))
+    assert decode_index(content) == {}
+    publish(tmp_path, *range(5))
+    files, index = open_index(tmp_path, "one")
+    for size in (len(content), len(content) + 1):
+        files.write(f"index/{size}", bytes(size))
+    index.read_records()
+    assert f"index/{len(content)}" in files.asked
+    assert f"index/{len(content) + 1}" not in files.asked
+
+
 def test_compaction_leaves_one_index_of_what_is_there(tmp_path: Path) -> None:
     publish(tmp_path, *range(5))
     open_index(tmp_path, "one")[1].read_records()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -165,6 +166,49 @@ def test_what_was_made_here_before_keys_were_given_is_signed_by_the_next_run(tmp
     assert [record.status for record in walk(open_reader(tmp_path, "two", key), tmp_path)] == ["reused", "reused"]
 
 
+def list_records(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (folder / "bucket" / "records").iterdir()}
+
+
+def test_what_was_noted_before_keys_were_given_is_asked_for_again(tmp_path: Path, key: Pair) -> None:
+    for name in ("reader", "signer"):
+        walk(open_machine(tmp_path, name), tmp_path)
+    made = walk(open_signer(tmp_path, "one", key), tmp_path)
+    shutil.rmtree(tmp_path / "reader" / "artifacts")
+    assert [record.status for record in walk(open_reader(tmp_path, "reader", key), tmp_path)] == ["reused", "reused"]
+    before = list_records(tmp_path)
+    assert before.keys() == {f"{record.key}.json" for record in made}
+    walk(open_signer(tmp_path, "signer", key), tmp_path)
+    assert list_records(tmp_path) == before
+
+
+def test_of_two_that_sign_in_place_of_another_the_first_wins(tmp_path: Path, key: Pair) -> None:
+    make(open_machine(tmp_path, "one"))
+    two, three = open_signer(tmp_path, "two", key), open_signer(tmp_path, "three", key)
+    assert (two.find(Number, KEY), three.find(Number, KEY)) == (None, None)
+    make(two, value="2")
+    make(three, value="3")
+    assert (read(two), read(three)) == (2.0, 2.0)
+
+
+def test_what_is_not_trusted_is_not_said_to_be_gone(tmp_path: Path, key: Pair) -> None:
+    found = make(open_machine(tmp_path, "one"))
+    with pytest.raises(StoreError, match="is not signed"):
+        open_reader(tmp_path, "two", key).verify(found)
+
+
+def test_who_only_reads_asks_for_the_record_again_after_a_file_was_missing(tmp_path: Path, key: Pair) -> None:
+    made = str(walk(open_signer(tmp_path, "one", key), tmp_path)[0].key)
+    walk(open_reader(tmp_path, "two", key), tmp_path)
+    for path in (tmp_path / "bucket" / "objects").iterdir():
+        path.unlink()
+    (tmp_path / "bucket" / "records" / f"{made}.json").unlink()
+    reader = open_reader(tmp_path, "two", key)
+    with pytest.raises(StoreError, match="is missing"):
+        reader.verify(find(reader, made))
+    assert reader.find(Number, made) is None
+
+
 def test_who_only_reads_deletes_no_record_of_a_damaged_file(tmp_path: Path, key: Pair) -> None:
     record = open_signer(tmp_path, "one", key).history(make(open_signer(tmp_path, "one", key)).key)
     (tmp_path / "bucket" / "objects" / record["files"]["value.json"][2]).write_text("9")
@@ -194,5 +238,13 @@ def test_keys_that_cannot_be_used_are_mistakes_of_the_command(tmp_path: Path, ke
         with pytest.raises(RecipeError, match=named):
             open_store(url, tmp_path / "cache", trusted, private)
     for given in ((key.public, None), (None, key.private)):
-        with pytest.raises(RecipeError, match="--store-"):
+        with pytest.raises(RecipeError, match=r"--store-.* out, or give --store a URL"):
             open_store(tmp_path / "store", None, *given)
+
+
+@pytest.mark.parametrize("place", ["store", "file:///bucket"])
+def test_a_key_in_the_place_of_its_file_is_not_repeated(place: str, key: Pair) -> None:
+    for given in ((Path(key.private.read_text()), None), (None, Path(key.private.read_text()))):
+        with pytest.raises(RecipeError, match="the name of its file belongs") as raised:
+            open_store(place, None, *given)
+        assert key.private.read_text().splitlines()[1] not in str(raised.value)
