@@ -28,8 +28,9 @@ from attar.pipeline.core.remote_files import RemoteFile, RemoteFiles
 FEW = 50
 """So many records are read one by one; of more, an index is looked for, and added."""
 FOLDER = "index"
-MOST = 2**28
-"""Bytes of an index; of a larger one nothing is read, since anybody who may write may add one."""
+TIMES, SPARE = 4, 2**20
+"""An index is of at most so many times the bytes of the records that are listed, and so many more.
+Of a larger one nothing is read: who may write may add anything."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class RecordIndex:
         kept = self._read_local()
         known = select_current(kept, files)
         if len(files) - len(known) > FEW:
-            known |= select_current(self._read_shared(), files)
+            known |= self._read_shared(files)
         read = self._read_one_by_one({key: files[key] for key in files.keys() - known.keys()})
         if self.adds and len(read) > FEW:
             self._share(read)
@@ -84,13 +85,15 @@ class RecordIndex:
         except FileNotFoundError:
             return {}
 
-    def _read_shared(self) -> Records:
-        names = [file.name for file in self.remote.list(FOLDER) if file.size <= MOST]
+    def _read_shared(self, files: Mapping[str, RemoteFile]) -> Records:
+        """Return what the indices have of these files."""
+        most = TIMES * sum(file.size for file in files.values()) + SPARE
+        names = [file.name for file in self.remote.list(FOLDER) if file.size <= most]
         contents = self.remote.read_all([f"{FOLDER}/{name}" for name in names])
         records: Records = {}
         for name, content in zip(names, contents, strict=True):
             if content is not None and hashlib.sha256(content).hexdigest() == name:
-                records |= decode_index(content)
+                records |= select_current(decode_index(content, most), files)
         return records
 
     def _share(self, records: Records) -> None:
@@ -116,12 +119,12 @@ def encode_index(records: Records) -> bytes:
     return zlib.compress(RECORDS.dump_json(dict(sorted(records.items()))), 1)
 
 
-def decode_index(content: bytes) -> Records:
-    """Return the records of an index; none of one that is damaged, or is more than ``MOST``: it
-    only saves requests."""
+def decode_index(content: bytes, most: int) -> Records:
+    """Return the records of an index; none of one that is damaged, or of more than ``most`` bytes:
+    it only saves requests."""
     unpacker = zlib.decompressobj()
     try:
-        text = unpacker.decompress(content, MOST)
+        text = unpacker.decompress(content, most)
     except zlib.error:
         return {}
     return parse_records(text) if unpacker.eof else {}
