@@ -90,8 +90,10 @@ class Package(Stage[Bundle]):
             return self._pack(out, [single])
         batch = ProvenEngine(onnx, batch_model, batch_engine, batch_evidence, batch_verdict)
         batch.check()
-        if batch_choice is None or single_choice is None or batch.is_same_engine(single):
+        if batch.is_same_engine(single):
             return self._pack(out, [single])
+        if single_choice is None or batch_choice is None:
+            raise StageError("two engines are packaged, and not how each was chosen; give both")
         rows = find_least_rows(single_choice, batch_choice)
         return self._pack(out, [single, replace(batch, rows=rows)])
 
