@@ -219,8 +219,9 @@ class Manifest(StrictModel):
         output_steps = (step for todo in self.postprocess.values() for step in todo)
         if wrong := find_outside(output_steps, OUTPUT_FOLDER):
             raise ValueError(wrong)
-        if list(self.labels) != list(self.ledger.get("classes", self.labels)):
-            raise ValueError("the labels are not the classes that were measured")
+        for part in self.parts:
+            if list(self.labels) != list(part.ledger.get("classes", self.labels)):
+                raise ValueError("the labels are not the classes that were measured")
         return self
 
     @model_validator(mode="after")
@@ -234,6 +235,9 @@ class Manifest(StrictModel):
             raise ValueError(f"batch.rows is {self.batch.rows}, and batches of {most} are promised")
         if not any("batch" in tensor.axes for tensor in self.inputs.values()):
             raise ValueError("it has an engine for batches, and no input has the axis batch")
+        tasks = [part.ledger.get("task") for part in self.parts]
+        if tasks[0] != tasks[1]:
+            raise ValueError(f"its engines were measured on two tasks, {tasks[0]} and {tasks[1]}")
         if self.not_run_here:
             raise ValueError("it has two engines, and says that its engine was not run")
         return self

@@ -78,6 +78,8 @@ def forget_batch_axis(manifest: dict[str, Any]) -> None:
         (lambda manifest: manifest.update(format="attar bundle 1"), "engine for batches is what the format 'attar bundle 2' has"),
         (lambda manifest: manifest.pop("batch"), "engine for batches is what the format 'attar bundle 2' has"),
         (forget_batch_axis, "no input has the axis batch"),
+        (lambda manifest: manifest["batch"]["ledger"].update(task="other:Task"), "measured on two tasks, .* and other:Task"),
+        (lambda manifest: manifest["batch"]["ledger"].update(classes=["x", "y", "z"]), "not the classes that were measured"),
     ],
 )
 def test_what_is_said_of_the_batch_engine_is_held_against_it(
