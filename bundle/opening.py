@@ -153,7 +153,7 @@ def describe_bundle(
     """Return the facts of a check. ``refusal`` says why the engine was not loaded."""
     manifest, seal = bundle.manifest, bundle.seal
     batch = manifest.batch
-    pair = {"batch": {"rows": batch.rows, "runtime": batch.engine.runtime}} if batch else {}
+    pair = {"batch_rows": batch.rows, "batch_runtime": batch.engine.runtime} if batch else {}
     return {
         "bundle": manifest.name,
         "files": len(seal.sums),

@@ -49,10 +49,15 @@ def format_bounded(
     return f"{say(value)} ({between})" if between else say(value)
 
 
+def capitalize(text: str) -> str:
+    """With a capital, and all else as it is: ``"BLEU on test"`` stays."""
+    return text[:1].upper() + text[1:]
+
+
 def format_sentence(text: str) -> str:
     """With a capital, a full stop, and a minus before negative numbers."""
     said = typeset_minus(strip_controls(text).strip())
-    return said and said[0].upper() + said[1:] + ("" if said.endswith((".", "!", "?")) else ".")
+    return said and capitalize(said) + ("" if said.endswith((".", "!", "?")) else ".")
 
 
 def format_change(value: float, places: int = 3) -> str:

@@ -41,6 +41,7 @@ def test_it_is_checked_whole(pair: Path) -> None:
     facts = check_bundle(pair, allow_native=True)
     assert facts["golden"]["largest_difference"] < 1e-5
     assert facts["engine"] == "loaded"
+    assert (facts["batch_rows"], facts["batch_runtime"]) == (ROWS, "openvino")
 
 
 def test_the_second_engine_is_native_code_and_wants_trust_like_the_first(pair: Path) -> None:

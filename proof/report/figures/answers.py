@@ -150,7 +150,7 @@ def draw_density(
         draw_hexagons(axes, x, y)
         drawn = style.svg(figure, f"{target_name}: {name}, teacher against {last}")
     corr = formatting.format_score(hop.get_value("teacher", "correlation"))
-    title = f"{name.capitalize()}: teacher and {last}"
+    title = f"{formatting.capitalize(name)}: teacher and {last}"
     what = f"{formatting.format_count(len(teacher))} {unit} {SHOWN[kind]}"
     said = f"{what}, darker where there are more; the diagonal is equality. CORR {corr}."
     return Panel(title, drawn, said)

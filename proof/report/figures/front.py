@@ -79,7 +79,7 @@ def find_front(found: Sequence[Point]) -> list[Point]:
 def draw_panel(target_name: str, name: str, found: Sequence[Point], winner: str) -> Panel:
     from matplotlib.ticker import MaxNLocator
 
-    title = f"{name[:1].upper()}{name[1:]} and latency"
+    title = f"{formatting.capitalize(name)} and latency"
     with style.house():
         figure, axes = style.panel(230, left=56, right=24, top=18, bottom=38)
         log = draw_front(axes, found)

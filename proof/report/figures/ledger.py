@@ -77,7 +77,7 @@ def draw_panels(target: Target) -> list[Panel]:
     what = f"{name} on the test split"
     columns = [
         Column(
-            name.capitalize(),
+            formatting.capitalize(name),
             what,
             "score_drop",
             Hop.get_score,
@@ -166,7 +166,7 @@ def is_near(promise: float | None, values: Sequence[float]) -> bool:
 def write_caption(column: Column, drawn: bool) -> str:
     what, promise = column.what, column.promise
     of = f" of {column.of}" if column.of else ""
-    says = f"{what[0].upper()}{what[1:]}; whiskers: one-sided 95 % bounds{of}."
+    says = f"{formatting.capitalize(what)}; whiskers: one-sided 95 % bounds{of}."
     if promise is None:
         return f"{says} Nothing is promised here."
     limit = formatting.format_score(promise)

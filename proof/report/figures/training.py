@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from attar.proof.report import formatting
 from attar.proof.report.figures import style
 from attar.proof.report.figures.style import Panel
 from attar.proof.report.record import Record
@@ -34,8 +35,8 @@ def draw_panels(records: Sequence[Record], score_name: str) -> list[Panel]:
         ),
         draw_curves(
             f"Validation {score_name}", read_series(histories, "score"), best,
-            f"{score_name.capitalize()} on the validation split after each epoch. A ring marks the "
-            "epoch that was kept.",
+            f"{formatting.capitalize(score_name)} on the validation split after each epoch. A ring "
+            "marks the epoch that was kept.",
         ),
         draw_curves(
             "Validation CORR", read_series(histories, "correlation"), best,
