@@ -60,7 +60,9 @@ def answers(root: Path, order: tuple[int, int] = (0, 1), wrong: str = "") -> Ans
         logits = np.asarray(seen.inputs["x"], np.float32) @ (TEACHER * np.float32(1.2 if shard.split == wrong else 1))
         write_shard(root, shard if shard.view is None else replace(shard, view=order[shard.view]), {"logits": logits})
     orders = {"train": digest_order(len(task.split("train")))}
-    return Answers(digest("a"), digest("a"), root, {"outputs": ["logits"], "views": VIEWS, "seed": SEED, "orders": orders})
+    samples = {name: len(task.split(name)) for name in ("train", "test")}
+    facts = {"outputs": ["logits"], "views": VIEWS, "seed": SEED, "orders": orders, "samples": samples}
+    return Answers(digest("a"), digest("a"), root, facts)
 
 
 def test_the_teacher_s_own_answers_pass_rounded_as_they_are(teacher: Linear, tmp_path: Path) -> None:
