@@ -12,6 +12,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,19 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.utils.data import Dataset, RandomSampler, Sampler, SequentialSampler
-from torchdistill.core.distillation import get_distillation_box
 
 from attar.models.networks.residual import residual
 from attar.models.preprocess import apply
 from attar.models.task import SplitName, Task, load_task
+
+DETECTION = (
+    *("nms", "qnms", "roi_align", "qroi_align", "roi_pool", "ps_roi_align", "ps_roi_pool"),
+    *("deform_conv2d", "_roi_align_backward", "_roi_pool_backward", "_ps_roi_align_backward"),
+    *("_ps_roi_pool_backward", "_deform_conv2d_backward"),
+)
+"""torchvision's operators for finding objects, which no training here calls."""
+KEPT: list[torch.library.Library] = []
+"""Declarations, which end with the object that made them."""
 
 
 class Samples(Dataset[Any]):
@@ -47,6 +56,24 @@ class Samples(Dataset[Any]):
             (image, int(label), {})
             for image, label in zip(images, batch.targets["label"], strict=True)
         ]
+
+
+def create_box(teacher: nn.Module, student: nn.Module, data: Any, settings: dict[str, Any]) -> Any:
+    """Return what torchdistill trains by.
+
+    It imports torchvision, whose wheel on the package index is made for CUDA and does not load
+    beside a CPU build of torch unless what it fails to bring is declared.
+    """
+    if torch.version.cuda is None and "+cpu" not in version("torchvision"):
+        library = torch.library.Library("torchvision", "DEF")
+        for name in DETECTION:
+            library.define(f"{name}(Tensor boxes) -> Tensor")
+        KEPT.append(library)
+    from torchdistill.core.distillation import get_distillation_box
+
+    return get_distillation_box(
+        teacher, student, data, settings, torch.device("cpu"), None, False, 1
+    )
 
 
 def configure(order: Mapping[str, Any], steps: int) -> dict[str, Any]:
@@ -134,9 +161,7 @@ def main() -> None:
         "validation": Samples(task, "validation", None),
     }
     steps = order["epochs"] * (len(data["train"]) // order["batch"])
-    box = get_distillation_box(
-        teacher, student, data, configure(order, steps), torch.device("cpu"), None, False, 1
-    )
+    box = create_box(teacher, student, data, configure(order, steps))
     epochs = list(train_epochs(box, student))
     np.save(out / "logits.npy", answer_test(student, task))
     (out / "epochs.json").write_text(json.dumps(epochs))
