@@ -65,9 +65,9 @@ def create_box(teacher: nn.Module, student: nn.Module, data: Any, settings: dict
     beside a CPU build of torch unless what it fails to bring is declared.
     """
     if torch.version.cuda is None and "+cpu" not in version("torchvision"):
-        library = torch.library.Library("torchvision", "DEF")
+        library = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]  # untyped in torch
         for name in DETECTION:
-            library.define(f"{name}(Tensor boxes) -> Tensor")
+            library.define(f"{name}(Tensor boxes) -> Tensor")  # type: ignore[no-untyped-call]  # untyped in torch
         KEPT.append(library)
     from torchdistill.core.distillation import get_distillation_box
 
