@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import IO, TYPE_CHECKING
 
-from attar.proof.ledger.candidates import CandidateChoice
+from attar.proof.ledger.candidates import CandidateChoice, CandidateResult
 from attar.proof.ledger.ledger import Hop
 from attar.proof.report import formatting, gate_formatting
 from attar.proof.report.candidates import describe_trials, format_reason
@@ -81,14 +81,22 @@ def render_candidates(choice: CandidateChoice) -> Text:
     for result in choice.candidates:
         is_measured, goes_on = result.status == "measured", result.name == choice.winner
         correlation = formatting.format_score(result.correlation)
-        p50 = formatting.format_microseconds(result.p50.get(1))
-        size = formatting.format_bytes(result.size_bytes)
-        numbers = f"CORR {correlation}, p50 {p50}, {size}" if is_measured else result.verdict
+        times, size = format_times(result, choice), formatting.format_bytes(result.size_bytes)
+        numbers = f"CORR {correlation}, {times}, {size}" if is_measured else result.verdict
         style = "bold" if goes_on else "" if is_measured else "bright_black"
         title = formatting.strip_controls(result.title)
         lines.append(f"\n  {result.name} {title}: {numbers}", style)
         lines.append(f"\n    {'goes on: ' if goes_on else ''}{format_reason(result)}", style)
     return lines
+
+
+def format_times(result: CandidateResult, choice: CandidateChoice) -> str:
+    """Return the median times of one sample, and of the batch that the choice was made for."""
+    single = f"p50 {formatting.format_microseconds(result.p50.get(1))}"
+    if choice.batch == 1:
+        return single
+    batch = formatting.format_microseconds(result.p50.get(choice.batch))
+    return f"{single}, {batch} at batch {choice.batch}"
 
 
 def render_table(target: Target) -> Table:
