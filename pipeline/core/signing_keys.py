@@ -83,9 +83,7 @@ def read_public_key(file: Path, block: bytes, label: str) -> Ed25519PublicKey:
     except (ValueError, UnsupportedAlgorithm) as error:
         raise InvalidBundleError(f"{file} holds a {PUBLIC} that cannot be read: {error}") from error
     if not isinstance(key, Ed25519PublicKey):
-        raise InvalidBundleError(
-            f"{file} holds a key of another kind than Ed25519, a {type(key).__name__}; {GENERATE}"
-        )
+        raise InvalidBundleError(describe_other_kind(file, key))
     return key
 
 
@@ -112,10 +110,12 @@ def read_private_key(file: Path, command: str) -> Ed25519PrivateKey:
     except (ValueError, UnsupportedAlgorithm) as error:
         raise RecipeError(f"{file} holds no private key in PEM; {GENERATE}") from error
     if not isinstance(key, Ed25519PrivateKey):
-        raise RecipeError(
-            f"{file} holds a key of another kind than Ed25519, a {type(key).__name__}; {GENERATE}"
-        )
+        raise RecipeError(describe_other_kind(file, key))
     return key
+
+
+def describe_other_kind(file: Path, key: object) -> str:
+    return f"{file} holds a key of another kind than Ed25519, a {type(key).__name__}; {GENERATE}"
 
 
 def check_is_file_name(file: Path | None) -> None:
