@@ -63,10 +63,20 @@ def make_row(recipe: str, store: Path, row: str, seed: int) -> Made:
     losses = ROWS[row]
     overrides = [f"student.seed={seed}", f"control.seed={seed}"]
     if losses:
-        overrides.append(f"student.losses={tomlkit.item(list(losses)).as_string()}")
+        overrides.append(f"student.losses={write_losses(losses)}")
     else:
         overrides.append("control.enabled=true")
     return make_student(recipe, store, overrides, "student" if losses else "control")
+
+
+def write_losses(losses: Sequence[Mapping[str, object]]) -> str:
+    """Return the losses as a value of TOML."""
+    array = tomlkit.array()
+    for loss in losses:
+        table = tomlkit.inline_table()
+        table.update(loss)
+        array.append(table)
+    return array.as_string()
 
 
 def make_student(recipe: str, store: Path, overrides: Sequence[str], slot: str) -> Made:
