@@ -23,7 +23,7 @@ from torch._C._autograd import DeviceType
 from torch.autograd.profiler_util import FunctionEventAvg
 from torch.profiler import ProfilerActivity, profile
 
-from attar.engines.runtimes import cuda
+from attar.engines.runtimes import cuda, split_calls
 from attar.engines.runtimes.torch import build_network, open_network
 from attar.models.epoch import Source
 from attar.models.task import Array, Arrays, InMemory, load_task
@@ -185,6 +185,8 @@ def compare_answers(device: Device = "cuda") -> None:
     kinds: list[FloatPrecision] = ["fp32", "bf16"] if device == "cpu" else ["fp32", "bf16", "fp16"]
     for precision in kinds:
         report_apart(precision, expected, answer(inputs, device, precision))
+    held = [size for sizes in split_calls.HELD.values() for size in sizes.values()]
+    print(f"images in one call, by the free memory: {held or 'not run here'}")
     tf32 = answer(inputs, device, "fp32", tf32=True)
     report_apart("fp32 with TF32, which attar switches off", expected, tf32)
     if find_apart(expected, answer(inputs, device, "fp32")) > FLOAT32:

@@ -7,9 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-UNSEEN = -1e4
-"""Added to the score of a padded position: its attention is then 0, and remains a number if all
-positions are padding."""
+from attar.models.networks.attention import MASKED, attend
 
 
 class Attention(nn.Module):
@@ -27,8 +25,7 @@ class Attention(nn.Module):
         query, key, value = (
             part.reshape(shape).transpose(1, 2) for part in parts
         )  # (B, heads, S, head_width)
-        scores = query @ key.transpose(2, 3) * shape[3] ** -0.5 + unseen  # (B, heads, S, S)
-        seen = (scores.softmax(3) @ value).transpose(1, 2)  # (B, S, heads, head_width)
+        seen = attend(query, key, value, unseen).transpose(1, 2)  # (B, S, heads, head_width)
         return self.outside(seen.flatten(2))  # type: ignore[no-any-return]  # (B, S, width); nn.Module calls are untyped
 
 
@@ -46,7 +43,7 @@ class Transformer(nn.Module):
         self.first, self.second = nn.LayerNorm(width), nn.LayerNorm(width)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        unseen = (1 - mask)[:, None, None, :, 0] * UNSEEN  # (B, S, 1) -> (B, 1, 1, S)
+        unseen = (1 - mask)[:, None, None, :, 0] * MASKED  # (B, S, 1) -> (B, 1, 1, S)
         x = x + self.dropout(self.attention(self.first(x), unseen))
         return x + self.dropout(self.mixing(self.second(x)))  # type: ignore[no-any-return]  # (B, S, width); as above
 
@@ -96,7 +93,7 @@ class Reader(nn.Module):
             x = block(x, mask)
         x = self.last(x)
         mean = (x * mask).sum(1) / mask.sum(1).clamp(min=1)  # (B, width)
-        largest = (x + (1 - mask) * UNSEEN).amax(1) * mask.amax(
+        largest = (x + (1 - mask) * MASKED).amax(1) * mask.amax(
             1
         )  # (B, width); 0 where all is padding
         return self.head(self.dropout(torch.cat([mean, largest], 1)))  # type: ignore[no-any-return]  # (B, classes); as above

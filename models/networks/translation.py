@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-MASKED = -1e4
-"""What masks a position: far below any score, and finite in half precision."""
+from attar.models.networks.attention import MASKED, attend
+
 Cache = tuple[Tensor, Tensor]
 """Keys and values, ``(B, heads, S, width / heads)``."""
 
@@ -42,10 +42,7 @@ class Attention(nn.Module):
 
         ``mask`` ``(B or 1, 1, T or 1, S)`` is added to the scores.
         """
-        keys, values = cache
-        queries = self.split_heads(self.query(x)) * keys.shape[3] ** -0.5  # (B, heads, T, d)
-        scores = queries @ keys.transpose(2, 3) + mask  # (B, heads, T, S)
-        mixed = functional.softmax(scores, -1) @ values  # (B, heads, T, d)
+        mixed = attend(self.split_heads(self.query(x)), *cache, mask)  # (B, heads, T, d)
         return self.output(mixed.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]  # nn.Module calls are untyped
 
 
