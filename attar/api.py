@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from attar.pipeline.core.shared_store import open_store
 from attar.pipeline.run import Record
+from attar.pipeline.shared.store import open_store
 from attar.recipes.workspace import STORE, open_workspace
 from attar.stages.slots import SLOTS
 

@@ -20,8 +20,8 @@ import torch
 from attar.engines.runtimes.torch import build_network, open_network
 from attar.models import preprocess, views
 from attar.models.task import InMemory, Output, Predictor, Task, load_task
-from attar.pipeline.core.file_cache import FileCache
 from attar.pipeline.keys import machine
+from attar.pipeline.store.file_cache import FileCache
 from attar.stages.label.shard_labeller import ShardLabeller, update_digest
 from attar.stages.label.shards import Shard, ShardBuilder, save_shard
 

@@ -23,10 +23,10 @@ import pytest
 from click.testing import CliRunner
 
 from attar.cli.main import main as run_command
-from attar.pipeline.core.publication import Publication
-from attar.pipeline.core.published_records import record_path
-from attar.pipeline.core.remote_files import run_parallel
-from attar.pipeline.core.shared_store import SharedStore
+from attar.pipeline.shared.publication import Publication
+from attar.pipeline.shared.records import record_path
+from attar.pipeline.shared.remote_files import run_parallel
+from attar.pipeline.shared.store import SharedStore
 from benchmarks.planning import Taken, attar
 from tests.support.processes.seaweed import Server, set_variables
 from tests.support.projects import tiny

@@ -27,7 +27,7 @@ DELIVERED = f"A store's own is never signed: use the copy that {DELIVER} makes"
 NO_FILE = "not a plain file"
 NO_SIGNATURE = f"is no signature, a plain file of {LENGTH} bytes"
 STORED = FACTS, RECORD = "facts.json", "record.json"
-"""What the store writes into an artifact's folder; see ``attar.pipeline.core.store``."""
+"""What the store writes into an artifact's folder; see ``attar.pipeline.store.store``."""
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from typing import Literal
 from attar.pipeline.core.errors import CorruptArtifactError, RecipeError, StoreError
 from attar.pipeline.core.graph import Pipeline, SlotBinding, is_candidate
 from attar.pipeline.core.stage import Artifact
-from attar.pipeline.core.store import Store
 from attar.pipeline.keys import deciders as keys
 from attar.pipeline.keys.deciders import KeyInputs, Keys
+from attar.pipeline.store.store import Store
 
 
 @dataclass(frozen=True)

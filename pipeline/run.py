@@ -24,13 +24,13 @@ from attar.pipeline.core.graph import Pipeline, is_candidate
 from attar.pipeline.core.observation import Observations, collect_observations
 from attar.pipeline.core.progress import report_progress
 from attar.pipeline.core.stage import Artifact, Facts, Stage, list_fields
-from attar.pipeline.core.store import Store
 from attar.pipeline.core.version import VERSION
 from attar.pipeline.keys import deciders as keys
 from attar.pipeline.keys import machine
 from attar.pipeline.keys.deciders import KeyInputs, Keys
 from attar.pipeline.keys.fingerprint import Fingerprint
 from attar.pipeline.planner import LastKeys, Plan, Planner, explain_reason
+from attar.pipeline.store.store import Store
 
 Status = Literal["made", "reused", "failed", "skipped"]
 

@@ -22,7 +22,7 @@ from attar.cli.options import (
 from attar.pipeline.core.errors import AttarError
 
 if TYPE_CHECKING:
-    from attar.pipeline.core.store import Store
+    from attar.pipeline.store.store import Store
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 BUNDLE = click.argument("bundle", type=click.Path(exists=True, file_okay=False, path_type=Path))

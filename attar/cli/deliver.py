@@ -10,8 +10,8 @@ from pathlib import Path
 
 from attar.pipeline.core.disk import explain_disk_errors
 from attar.pipeline.core.errors import RecipeError, StageError
-from attar.pipeline.core.store import NOT_PAYLOAD, Store
 from attar.pipeline.run import Record
+from attar.pipeline.store.store import NOT_PAYLOAD, Store
 from attar.proof.artifacts import Bundle, Evidence
 
 NOTE = ".attar.json"

@@ -12,8 +12,8 @@ from attar.bundle.finish import copy_sealed_files, fill_folder, require_runtime
 from attar.bundle.verified import read_manifest
 from attar.pipeline.core.errors import InvalidBundleError, RecipeError, suggest_name
 from attar.pipeline.core.stage import Facts
-from attar.pipeline.core.store import Store
 from attar.pipeline.run import Record
+from attar.pipeline.store.store import Store
 from attar.recipes.workspace import Workspace, open_workspace
 from attar.stages.package.stage import Package
 from attar.stages.slots import SLOTS

@@ -12,7 +12,7 @@ import click
 from attar.cli.help_sections import SectionOption
 
 if TYPE_CHECKING:
-    from attar.pipeline.core.store import Store
+    from attar.pipeline.store.store import Store
 
 C = TypeVar("C", bound=Callable[..., Any])
 
@@ -25,8 +25,8 @@ def open_option_store(
     context: click.Context, parameter: click.Parameter, place: str
 ) -> Store | None:
     """Open what ``--store`` and the options beside it name. Raises RecipeError for a wrong URL."""
-    from attar.pipeline.core.remote_files import is_url
-    from attar.pipeline.core.shared_store import open_store
+    from attar.pipeline.shared.remote_files import is_url
+    from attar.pipeline.shared.store import open_store
 
     if context.resilient_parsing:
         return None

@@ -11,7 +11,7 @@ import click
 from attar.cli.options import JSON, VERBOSE, store_options
 
 if TYPE_CHECKING:
-    from attar.pipeline.core.store import Store
+    from attar.pipeline.store.store import Store
 
 
 @click.command()

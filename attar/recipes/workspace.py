@@ -8,13 +8,13 @@ from pathlib import Path
 
 from attar.pipeline.core.errors import GateError, RecipeError, suggest_name
 from attar.pipeline.core.import_path import put_first_on_path
-from attar.pipeline.core.store import Store
 from attar.pipeline.keys.fingerprint import Fingerprint
 from attar.pipeline.recipe import recipe as recipes
 from attar.pipeline.recipe.pair import SUFFIX
 from attar.pipeline.recipe.recipe import Recipe
 from attar.pipeline.recipe.slot import Slot
 from attar.pipeline.run import Record, Run
+from attar.pipeline.store.store import Store
 from attar.proof.artifacts import Verdict
 
 STORE = Path(".attar")

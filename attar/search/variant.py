@@ -13,9 +13,9 @@ import tomlkit
 
 from attar.pipeline.core.errors import RecipeError, suggest_name
 from attar.pipeline.core.graph import SlotBinding
-from attar.pipeline.core.store import Store
 from attar.pipeline.recipe.recipe import read_recipe
 from attar.pipeline.recipe.search_space import SECTION, SearchSpace
+from attar.pipeline.store.store import Store
 from attar.proof.verdicts.limits import GateLimits
 from attar.recipes.workspace import Workspace, find_recipe, open_workspace
 from attar.stages.distill.stage import Distill

@@ -13,10 +13,10 @@ from attar.pipeline.core import names
 from attar.pipeline.core.disk import encode_json
 from attar.pipeline.core.errors import StoreError
 from attar.pipeline.core.stage import Artifact, InputSpec, Stage, list_fields
-from attar.pipeline.core.store import Store
 from attar.pipeline.keys import data, files, machine
 from attar.pipeline.keys.files import FileState
 from attar.pipeline.keys.fingerprint import Fingerprint
+from attar.pipeline.store.store import Store
 
 KeyInputs = dict[str, Any]
 

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from attar.pipeline.core.stage import Artifact, Facts, Stage
-from attar.pipeline.core.store import NOT_PAYLOAD
+from attar.pipeline.store.store import NOT_PAYLOAD
 from attar.proof.artifacts import Choice
 from attar.stages.artifacts import Engine, OnnxModel
 

@@ -17,7 +17,7 @@ from attar.models.mixing import Mixing
 from attar.models.task import Array, Arrays, Predictor, Split, SplitName, Task
 from attar.models.views import ViewBatch
 from attar.pipeline.core.errors import StageError
-from attar.pipeline.core.file_cache import FileCache
+from attar.pipeline.store.file_cache import FileCache
 from attar.stages.label.features import FeatureLabels
 from attar.stages.label.sequence_labels import SequenceLabels
 from attar.stages.label.shard_source import ShardSource

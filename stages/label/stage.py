@@ -21,7 +21,6 @@ from attar.models.sample_order import CHUNK, digest_order
 from attar.models.task import Predictor, Task, load_task
 from attar.pipeline import team
 from attar.pipeline.core.errors import StageError
-from attar.pipeline.core.file_cache import is_intact, open_file_cache
 from attar.pipeline.core.stage import (
     CodeName,
     Device,
@@ -33,6 +32,7 @@ from attar.pipeline.core.stage import (
 )
 from attar.pipeline.keys import data
 from attar.pipeline.keys import deciders as keys
+from attar.pipeline.store.file_cache import is_intact, open_file_cache
 from attar.stages.artifacts import Answers, Model, TextProgram, Weights
 from attar.stages.label.features import check_features, measure_features
 from attar.stages.label.labelling import LabelProgress, ShardNote, label_shards

@@ -18,7 +18,7 @@ from click.testing import CliRunner, Result
 from attar.bundle.opening import check_bundle
 from attar.bundle.sign import sign_bundle
 from attar.cli.main import main
-from attar.pipeline.core.store import Store
+from attar.pipeline.store.store import Store
 from tests.support.bundles.signing_parts import pair
 from tests.support.projects import tiny
 

@@ -12,8 +12,8 @@ from click.testing import CliRunner
 import attar
 from attar.cli.main import main
 from attar.pipeline.core.errors import MissingDependencyError, RecipeError, StoreError
-from attar.pipeline.core.record_trust import RecordTrust
-from attar.pipeline.core.shared_store import SharedStore
+from attar.pipeline.shared.record_trust import RecordTrust
+from attar.pipeline.shared.store import SharedStore
 from tests.support.bundles.signing_parts import pair
 from tests.support.projects import tiny
 from tests.support.projects.shared_store_parts import make

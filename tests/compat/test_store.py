@@ -10,8 +10,8 @@ from click.testing import CliRunner, Result
 
 from attar.cli.main import main
 from attar.pipeline.core.errors import StoreError
-from attar.pipeline.core.store import Store
-from attar.pipeline.core.store_format import FORMAT_FILE, STORE_VERSION, read_store_version
+from attar.pipeline.store.format import FORMAT_FILE, STORE_VERSION, read_store_version
+from attar.pipeline.store.store import Store
 from tests.support.bundles.compat_parts import unpack
 from tests.support.projects import tiny
 from tests.support.projects.store_parts import KEY

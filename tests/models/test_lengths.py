@@ -17,7 +17,7 @@ from attar.models.epoch import Epoch, Source
 from attar.models.rows import map_shard
 from attar.models.task import Array, Arrays, InMemory, Output, Predictor, Split, SplitName, Task, Tensor
 from attar.models.tasks.numbers import Numbers
-from attar.pipeline.core.file_cache import FileCache
+from attar.pipeline.store.file_cache import FileCache
 from attar.stages.label.shard_labeller import ShardLabeller
 from attar.stages.label.shards import Shard
 from tests.support.tasks.token_task import Sentences

@@ -12,9 +12,9 @@ import pytest
 
 from attar.pipeline.core.errors import RecipeError, UnfitSettingsError
 from attar.pipeline.core.graph import Pipeline, SlotBinding
-from attar.pipeline.core.store import Store
 from attar.pipeline.keys.fingerprint import Fingerprint
 from attar.pipeline.run import Record, Run
+from attar.pipeline.store.store import Store
 from tests.support.projects.toy import Check, Double, Number, Source, Speak, Sum, Unfit
 
 

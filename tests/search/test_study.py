@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from attar.pipeline.core.errors import RecipeError
-from attar.pipeline.core.store import Store
 from attar.pipeline.recipe.search_space import SearchSpace
+from attar.pipeline.store.store import Store
 from attar.search.result import VariantResult, count_epochs
 from attar.search.run import describe_savings
 from attar.search.study import VariantStudy, encode, is_ordered, list_distributions

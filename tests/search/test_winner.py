@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from attar.pipeline.core.errors import RecipeError
-from attar.pipeline.core.store import Store
 from attar.pipeline.recipe.search_space import SearchSpace
+from attar.pipeline.store.store import Store
 from attar.search.result import VariantResult
 from attar.search.variant import Search
 from attar.search.winner import write_winner

@@ -14,9 +14,9 @@ from attar.engines.calibration import ranges
 from attar.engines.runtimes import onnxruntime, openvino, torch
 from attar.models import rows, sample_order
 from attar.pipeline.core.stage import Artifact, Stage
-from attar.pipeline.core.store import Store
 from attar.pipeline.keys.deciders import KeyInputs, Keys
 from attar.pipeline.keys.fingerprint import Fingerprint
+from attar.pipeline.store.store import Store
 from attar.stages.artifacts import Answers, Engine, OnnxModel, Production, Ranges, Weights
 from attar.stages.build import Build
 from attar.stages.calibrate import Calibrate

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from attar.bundle.opening import check_bundle
-from attar.pipeline.core.store import Store
+from attar.pipeline.store.store import Store
 from tests.support.projects import tiny
 from tests.support.projects.store_parts import RECORD
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from attar.pipeline.core.stage import Artifact
-from attar.pipeline.core.store import Store
+from attar.pipeline.store.store import Store
 from tests.support.projects import tiny
 
 pytestmark = pytest.mark.timeout(300)  # runs are made again and again

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from attar.pipeline.core.store import Store
+from attar.pipeline.store.store import Store
 from tests.support.projects import tiny
 from tests.support.tasks import ring_task
 from tests.support.tasks.ring_task import layers

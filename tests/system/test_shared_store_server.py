@@ -13,10 +13,10 @@ from click.testing import CliRunner, Result
 
 from attar.cli.main import main
 from attar.pipeline.core.errors import CorruptArtifactError, StoreError
-from attar.pipeline.core.publication import Publication
-from attar.pipeline.core.record_index import IndexedRecord, is_content_of
-from attar.pipeline.core.remote_files import RemoteFiles
-from attar.pipeline.core.shared_store import SharedStore
+from attar.pipeline.shared.publication import Publication
+from attar.pipeline.shared.record_index import IndexedRecord, is_content_of
+from attar.pipeline.shared.remote_files import RemoteFiles
+from attar.pipeline.shared.store import SharedStore
 from tests.support.bundles.signing_parts import pair
 from tests.support.processes.seaweed import Server, set_variables
 from tests.support.projects import tiny

@@ -9,8 +9,8 @@ from contextlib import redirect_stdout
 from typing import TypeVar
 
 from attar.pipeline.core.errors import AttarError, StoreError
-from attar.pipeline.core.remote_files import RemoteFiles
 from attar.pipeline.run import Record
+from attar.pipeline.shared.remote_files import RemoteFiles
 from attar.search.cluster.logs import keep_log, write_line
 from attar.search.cluster.orders import Delivery, FoundRecipe, Order, deliver_error, strip_record
 from attar.search.runner import walk_winner

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from attar.pipeline.core.errors import StoreError
 from attar.pipeline.core.progress import listen_to_progress
-from attar.pipeline.core.remote_files import RemoteFiles
+from attar.pipeline.shared.remote_files import RemoteFiles
 
 EVERY = 1.0
 """Seconds between two looks at the log."""

@@ -9,11 +9,11 @@ from typing import Generic, TypeVar
 
 from attar.models.splits.cache import find_cache_folder
 from attar.pipeline.core.errors import AttarError, RecipeError, StageError
-from attar.pipeline.core.remote_notes import TOLD
-from attar.pipeline.core.shared_store import SharedStore
 from attar.pipeline.core.version import VERSION
 from attar.pipeline.recipe.search_space import SearchSpace
 from attar.pipeline.run import Record
+from attar.pipeline.shared.notes import TOLD
+from attar.pipeline.shared.store import SharedStore
 from attar.search.variant import Search
 
 

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from attar.pipeline.core.errors import RecipeError, StageError, StoreError
-from attar.pipeline.core.remote_notes import TOLD
-from attar.pipeline.core.shared_store import NO_KEYS, SharedStore
 from attar.pipeline.recipe.recipe import make_recipe_id
 from attar.pipeline.run import Record
+from attar.pipeline.shared.notes import TOLD
+from attar.pipeline.shared.store import NO_KEYS, SharedStore
 from attar.search.cluster import jobs
 from attar.search.cluster.logs import read_log_end
 from attar.search.cluster.orders import FoundRecipe, Order, check_delivery

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from attar.pipeline.core.remote_files import RemoteFiles
+from attar.pipeline.shared.remote_files import RemoteFiles
 from attar.search.cluster.logs import MOST_BYTES, MOST_LINES, LogTail, keep_log, read_log_end
 
 PATH = "cluster/token-v1.log"

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from attar.pipeline.core.errors import RecipeError, StageError
-from attar.pipeline.core.record_trust import RecordTrust
-from attar.pipeline.core.shared_store import SharedStore
-from attar.pipeline.core.store import Store
 from attar.pipeline.recipe.search_space import SearchSpace
+from attar.pipeline.shared.record_trust import RecordTrust
+from attar.pipeline.shared.store import SharedStore
+from attar.pipeline.store.store import Store
 from attar.search.cluster import jobs
 from attar.search.cluster.orders import Delivery, Order, check_delivery
 from attar.search.cluster.runner import ClusterRunner, check_store

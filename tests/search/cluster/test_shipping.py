@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from attar.pipeline.core.errors import RecipeError
-from attar.pipeline.core.store import Store
+from attar.pipeline.store.store import Store
 from attar.search.cluster import shipping
 from attar.search.cluster.shipping import ship_recipe
 from attar.search.variant import Search

@@ -13,8 +13,8 @@ from attar.models import views
 from attar.models.mixing import Mixing
 from attar.models.task import load_task
 from attar.pipeline.core.errors import StageError
-from attar.pipeline.core.file_cache import open_file_cache
 from attar.pipeline.core.progress import listen_to_progress
+from attar.pipeline.store.file_cache import open_file_cache
 from attar.stages.artifacts import OnnxModel, Weights
 from attar.stages.label.stage import Label
 from tests.support.stages.labelling import label_with

@@ -16,9 +16,9 @@ from attar.models.task import (
     load_task,
 )
 from attar.pipeline.core.errors import StageError
-from attar.pipeline.core.file_cache import open_file_cache
 from attar.pipeline.core.progress import listen_to_progress
 from attar.pipeline.core.stage import open_scratch
+from attar.pipeline.store.file_cache import open_file_cache
 from attar.proof.checks.sizes import compute_difference
 from attar.stages.artifacts import Answers, OnnxModel, Weights
 from attar.stages.label.stage import Label

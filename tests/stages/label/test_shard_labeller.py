@@ -36,7 +36,7 @@ from attar.models.task import (
     load_task,
 )
 from attar.pipeline.core.errors import StageError
-from attar.pipeline.core.file_cache import open_file_cache
+from attar.pipeline.store.file_cache import open_file_cache
 from attar.stages.artifacts import Weights
 from attar.stages.label.shards import ROWS_PER_SHARD, Shard
 from attar.stages.label.stage import Label, link_file
@@ -240,7 +240,7 @@ def test_a_link_that_breaks_otherwise_is_an_error(tmp_path: Path) -> None:
 KILLED = """
 import os, signal
 from pathlib import Path
-from attar.pipeline.core import file_cache
+from attar.pipeline.store import file_cache
 from tests.support.tasks.smoke import weights
 from tests.support.stages.labelling import label_with
 

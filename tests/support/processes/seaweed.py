@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from attar.pipeline.core.errors import StoreError
-from attar.pipeline.core.remote_files import RemoteFiles
+from attar.pipeline.shared.remote_files import RemoteFiles
 
 WEED = Path(sys.executable).with_name("weed")
 SECRET = "SECRET-OF-THE-TESTS"  # noqa: S105  # of a server that a test starts

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from attar.pipeline.core.shared_store import SharedStore
-from attar.pipeline.core.store import Store
+from attar.pipeline.shared.store import SharedStore
+from attar.pipeline.store.store import Store
 from tests.support.projects.store_parts import KEY, RECORD, fail_if_waiting
 from tests.support.projects.toy import Number
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from attar.pipeline.core.store import Store
+from attar.pipeline.store.store import Store
 from attar.search.variant import Search
 from benchmarks.search import BY_HAND, RECIPE
 

@@ -12,11 +12,11 @@ import pytest
 
 from attar.pipeline.core.errors import RecipeError, StoreError
 from attar.pipeline.core.graph import Pipeline, SlotBinding
-from attar.pipeline.core.record_trust import RecordTrust
-from attar.pipeline.core.shared_store import SharedStore, open_store
-from attar.pipeline.core.store import Store
 from attar.pipeline.keys.fingerprint import Fingerprint
 from attar.pipeline.run import Record, Run
+from attar.pipeline.shared.record_trust import RecordTrust
+from attar.pipeline.shared.store import SharedStore, open_store
+from attar.pipeline.store.store import Store
 from tests.support.bundles.signing_parts import Pair, pair
 from tests.support.projects.shared_store_parts import find, make, open_machine, read
 from tests.support.projects.store_parts import KEY

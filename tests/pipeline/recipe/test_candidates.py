@@ -13,7 +13,6 @@ from pydantic import model_validator
 from attar.pipeline.core.errors import RecipeError, UnsupportedModelError
 from attar.pipeline.core.graph import is_candidate
 from attar.pipeline.core.stage import Artifact, Facts, InputSpec, Stage, UnusedSettingError
-from attar.pipeline.core.store import Store
 from attar.pipeline.keys.fingerprint import Fingerprint
 from attar.pipeline.recipe import candidates
 from attar.pipeline.recipe import recipe as recipes
@@ -21,6 +20,7 @@ from attar.pipeline.recipe.recipe import Recipe
 from attar.pipeline.recipe.schema import build_schema
 from attar.pipeline.recipe.slot import Slot
 from attar.pipeline.run import Record, Run
+from attar.pipeline.store.store import Store
 from attar.stages.build import Build
 from attar.stages.optimize.stage import Optimize
 from tests.support.projects import tiny

@@ -15,7 +15,7 @@ import pytest
 from attar.pipeline.core.disk import encode_json
 from attar.pipeline.core.errors import CorruptArtifactError, StoreError
 from attar.pipeline.core.stage import open_scratch
-from attar.pipeline.core.store import Store
+from attar.pipeline.store.store import Store
 from tests.support.projects.store_parts import KEY, RECORD, fail_if_waiting
 from tests.support.projects.toy import Number
 
@@ -147,7 +147,7 @@ def test_a_second_process_waits_for_the_first(tmp_path: Path) -> None:
 
 def test_a_lock_dies_with_its_process(tmp_path: Path) -> None:
     program = (
-        "import os, signal, sys; from pathlib import Path; from attar.pipeline.core.store import Store\n"
+        "import os, signal, sys; from pathlib import Path; from attar.pipeline.store.store import Store\n"
         f"with Store(Path({str(tmp_path)!r})).making({KEY!r}, lambda: None) as payload:\n"
         "    (payload / 'half').write_text('x'); os.kill(os.getpid(), signal.SIGKILL)\n"
     )

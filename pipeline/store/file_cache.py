@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 
 from attar.pipeline.core.disk import compute_digest
-from attar.pipeline.core.store import KEPT
+from attar.pipeline.store.store import KEPT
 
 DIGEST_PATTERN = "?" * 64
 """The end of a finished file's name."""

@@ -9,13 +9,13 @@ from typing import ClassVar
 
 import pytest
 
-from attar.pipeline.core.file_cache import FileCache, open_file_cache
 from attar.pipeline.core.graph import Pipeline, SlotBinding
 from attar.pipeline.core.stage import Facts, Stage
-from attar.pipeline.core.store import Store
 from attar.pipeline.keys import deciders as keys
 from attar.pipeline.keys.fingerprint import Fingerprint
 from attar.pipeline.run import Run
+from attar.pipeline.store.file_cache import FileCache, open_file_cache
+from attar.pipeline.store.store import Store
 from tests.support.projects.store_parts import KEY, RECORD, fail_if_waiting
 from tests.support.projects.toy import Number
 

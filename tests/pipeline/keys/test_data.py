@@ -15,11 +15,11 @@ import pytest
 
 from attar.pipeline.core.errors import StageError
 from attar.pipeline.core.progress import listen_to_progress
-from attar.pipeline.core.store import Store
 from attar.pipeline.keys import data, files
 from attar.pipeline.keys import deciders as keys
 from attar.pipeline.keys.deciders import Keys
 from attar.pipeline.keys.fingerprint import Fingerprint
+from attar.pipeline.store.store import Store
 from tests.support.projects.toy import Source, Tasked
 
 MANY = 400
@@ -296,7 +296,7 @@ def test_another_stamp_with_the_same_bytes_is_no_change(tmp_path: Path) -> None:
 WRITER = """
 import sys
 from pathlib import Path
-from attar.pipeline.core.store import Store
+from attar.pipeline.store.store import Store
 store = Store(Path(sys.argv[1]))
 for number in range(100):
     store.write_note("data/x.json", {"items": [f"{sys.argv[2]} {number}"] * 2000})

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from attar.pipeline.core.disk import explain_disk_errors, read_json, replace_file
 from attar.pipeline.core.errors import CorruptArtifactError
-from attar.pipeline.core.publication import Publication, read_publication
-from attar.pipeline.core.record_index import RecordIndex
-from attar.pipeline.core.record_trust import RecordTrust
-from attar.pipeline.core.remote_files import RemoteFiles
+from attar.pipeline.shared.publication import Publication, read_publication
+from attar.pipeline.shared.record_index import RecordIndex
+from attar.pipeline.shared.record_trust import RecordTrust
+from attar.pipeline.shared.remote_files import RemoteFiles
 
 
 class PublishedRecords:

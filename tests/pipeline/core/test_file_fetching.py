@@ -11,10 +11,10 @@ from attar.pipeline import team
 from attar.pipeline.core.errors import CorruptArtifactError
 from attar.pipeline.core.file_fetching import fetch_files, use_fetch
 from attar.pipeline.core.graph import Pipeline, SlotBinding
-from attar.pipeline.core.shared_store import SharedStore
 from attar.pipeline.core.stage import Facts, Stage
 from attar.pipeline.keys.fingerprint import Fingerprint
 from attar.pipeline.run import Record, Run
+from attar.pipeline.shared.store import SharedStore
 from tests.support.processes.team_board import Board
 from tests.support.projects.shared_store_parts import make, open_machine
 from tests.support.projects.store_parts import KEY

@@ -18,10 +18,10 @@ import pytest
 from attar.pipeline.core.disk import encode_json
 from attar.pipeline.core.errors import CorruptArtifactError, RecipeError, StoreError
 from attar.pipeline.core.graph import Pipeline, SlotBinding
-from attar.pipeline.core.shared_store import SharedStore, open_store
-from attar.pipeline.core.store import Store
 from attar.pipeline.keys.fingerprint import Fingerprint
 from attar.pipeline.run import Record, Run
+from attar.pipeline.shared.store import SharedStore, open_store
+from attar.pipeline.store.store import Store
 from tests.support.projects.shared_store_parts import find, make, open_machine, read
 from tests.support.projects.store_parts import KEY, RECORD, fail_if_waiting
 from tests.support.projects.toy import Double, Number, Source
@@ -193,7 +193,7 @@ def test_a_machine_that_is_killed_before_the_record_leaves_nothing_to_be_seen(tm
         "store.remote.add = lambda path, content: os.kill(os.getpid(), signal.SIGKILL)\n"
         "make(store)\n"
     )
-    done = subprocess.run([sys.executable, "-c", program], check=False, cwd=Path(__file__).parents[2])
+    done = subprocess.run([sys.executable, "-c", program], check=False, cwd=Path(__file__).parents[3])
     assert done.returncode == -signal.SIGKILL
     assert any((tmp_path / "bucket" / "objects").iterdir())
     two = open_machine(tmp_path, "two")

@@ -1,42 +1,22 @@
-"""What is said of an artifact: in a list of a store, and to the machines that share one."""
+"""What is said of an artifact to the machines that share a store."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from attar.pipeline.core.disk import encode_json
 from attar.pipeline.core.errors import CorruptArtifactError, StoreError
-from attar.pipeline.core.store_format import STORE_VERSION
 from attar.pipeline.core.version import VERSION
+from attar.pipeline.store.format import STORE_VERSION
 
-RECORDED = {"key", "digest", "files", "slot", "deciders", "seconds", "made"}
-"""What every record has."""
 Count = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
 Digest = Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
-
-
-@dataclass(frozen=True)
-class Entry:
-    """An artifact as ``ls`` and ``show`` list it, whatever its class."""
-
-    key: str
-    root: Path
-    record: Mapping[str, Any]
-    signer: str | None = None
-    """The fingerprint of the key that the record in a shared store says has signed it."""
-    distrust: str | None = None
-    """Why this machine does not take it from the shared store."""
-
-    @property
-    def bytes(self) -> int:
-        return sum(int(size) for size, _, _ in self.record["files"].values())
 
 
 class Making(BaseModel):

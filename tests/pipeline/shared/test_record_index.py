@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from attar.pipeline.core import record_index
 from attar.pipeline.core.errors import StoreError
-from attar.pipeline.core.record_index import IndexedRecord, RecordIndex, decode_index, encode_index, is_content_of
-from attar.pipeline.core.remote_files import RemoteFile, RemoteFiles
+from attar.pipeline.shared import record_index
+from attar.pipeline.shared.record_index import IndexedRecord, RecordIndex, decode_index, encode_index, is_content_of
+from attar.pipeline.shared.remote_files import RemoteFile, RemoteFiles
 
 MOST = 10**6
 

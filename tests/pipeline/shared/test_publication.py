@@ -10,7 +10,7 @@ import pytest
 
 from attar.pipeline.core.disk import encode_json
 from attar.pipeline.core.errors import CorruptArtifactError
-from attar.pipeline.core.publication import Publication, read_publication
+from attar.pipeline.shared.publication import Publication, read_publication
 from tests.support.projects.shared_store_parts import make, open_machine
 from tests.support.projects.store_parts import KEY
 

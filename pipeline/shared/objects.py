@@ -8,9 +8,9 @@ from pathlib import Path
 
 from attar.pipeline.core.disk import compute_digest
 from attar.pipeline.core.errors import CorruptArtifactError
-from attar.pipeline.core.publication import Publication
-from attar.pipeline.core.published_records import PublishedRecords
-from attar.pipeline.core.remote_files import run_parallel
+from attar.pipeline.shared.publication import Publication
+from attar.pipeline.shared.records import PublishedRecords
+from attar.pipeline.shared.remote_files import run_parallel
 
 FETCHED = "fetched"
 """The folder of a cache that says which of its artifacts were not made here."""

@@ -10,7 +10,7 @@ import pytest
 from obstore.exceptions import GenericError, PermissionDeniedError
 
 from attar.pipeline.core.errors import MissingDependencyError, RecipeError, StoreError
-from attar.pipeline.core.remote_files import RemoteFiles, check_url, find_reason, is_url
+from attar.pipeline.shared.remote_files import RemoteFiles, check_url, find_reason, is_url
 
 
 @pytest.mark.parametrize("url", ["s3://bucket", "s3://bucket/a/b", "gs://b/a", "az://account/container/a", "file:///a"])

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from attar.pipeline.core import signing_keys
 from attar.pipeline.core.errors import InvalidBundleError, RecipeError
-from attar.pipeline.core.publication import Publication, RecordSignature
+from attar.pipeline.shared.publication import Publication, RecordSignature
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import (

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from attar.pipeline.core.published_records import PublishedRecords
-from attar.pipeline.core.remote_files import RemoteFile
-from attar.pipeline.core.remote_notes import TOLD, list_used
-from attar.pipeline.core.shared_objects import FETCHED, PARTS, object_path
+from attar.pipeline.shared.notes import TOLD, list_used
+from attar.pipeline.shared.objects import FETCHED, PARTS, object_path
+from attar.pipeline.shared.records import PublishedRecords
+from attar.pipeline.shared.remote_files import RemoteFile
 
 GRACE = timedelta(days=1)
 """What is younger stays: another machine may be about to publish or to use it."""

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 from attar.pipeline.core.errors import StageError
 from attar.pipeline.core.stage import Stage
-from attar.pipeline.core.store import Store
 from attar.pipeline.keys import deciders as keys
 from attar.pipeline.keys import fingerprint, machine
 from attar.pipeline.keys.deciders import Keys
 from attar.pipeline.keys.fingerprint import Fingerprint
+from attar.pipeline.store.store import Store
 from tests.support.projects.toy import Check, Double, Number, Source, Sum, Tasked
 
 FIXED = Number("k", "d" * 64, Path(), {})

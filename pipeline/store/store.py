@@ -5,7 +5,7 @@ work/KEY/        unfinished work, resumed by the same key
 kept/KEY/        files that several artifacts share by links, see ``file_cache``
 locks/KEY.lock   held while KEY is made, so that two processes share a store
 recipes/, data/, code.json   notes of the planner
-format.json      the version of this layout, see ``store_format``
+format.json      the version of this layout, see ``format``
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from attar.pipeline.core.disk import (
     replace_file,
 )
 from attar.pipeline.core.errors import CorruptArtifactError, StoreError
-from attar.pipeline.core.publication import RECORDED, Entry
 from attar.pipeline.core.stage import A, Artifact, Facts
-from attar.pipeline.core.store_format import FORMAT_FILE, STORE_VERSION, check_store_version
+from attar.pipeline.store.entry import RECORDED, Entry
+from attar.pipeline.store.format import FORMAT_FILE, STORE_VERSION, check_store_version
 
 NOT_PAYLOAD = ("facts.json", "record.json")
 KEPT = "kept.txt"

@@ -1,6 +1,6 @@
 """A store that machines share: a bucket holds what any of them made, a folder is its cache here.
 
-records/KEY.json      what is said of an artifact, see ``published_records``
+records/KEY.json      what is said of an artifact, see ``records``
 index/SHA256          many of these records in one file, see ``record_index``
 objects/SHA256        the files of all artifacts, each content once
 recipes/              the keys that each recipe used last, so that `attar gc` keeps them
@@ -23,16 +23,17 @@ from typing import Any
 
 from attar.pipeline.core.disk import encode_json, explain_disk_errors
 from attar.pipeline.core.errors import CorruptArtifactError, RecipeError, StoreError
-from attar.pipeline.core.publication import Entry, Publication
-from attar.pipeline.core.published_records import PublishedRecords
-from attar.pipeline.core.record_trust import RecordTrust
-from attar.pipeline.core.remote_files import RemoteFiles, is_url
-from attar.pipeline.core.shared_garbage import find_garbage, tidy_cache
-from attar.pipeline.core.shared_objects import FETCHED, PARTS, SharedObjects
 from attar.pipeline.core.signing_keys import check_is_file_name
 from attar.pipeline.core.stage import A, Artifact, Facts
-from attar.pipeline.core.store import Store
-from attar.pipeline.core.store_format import STORE_VERSION
+from attar.pipeline.shared.garbage import find_garbage, tidy_cache
+from attar.pipeline.shared.objects import FETCHED, PARTS, SharedObjects
+from attar.pipeline.shared.publication import Publication
+from attar.pipeline.shared.record_trust import RecordTrust
+from attar.pipeline.shared.records import PublishedRecords
+from attar.pipeline.shared.remote_files import RemoteFiles, is_url
+from attar.pipeline.store.entry import Entry
+from attar.pipeline.store.format import STORE_VERSION
+from attar.pipeline.store.store import Store
 
 NO_KEYS = RecordTrust()
 

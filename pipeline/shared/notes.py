@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from attar.pipeline.core.errors import StoreError
-from attar.pipeline.core.remote_files import RemoteFiles
+from attar.pipeline.shared.remote_files import RemoteFiles
 
 TOLD = "cluster"
 """The folder of what a search and its nodes tell each other while it runs."""

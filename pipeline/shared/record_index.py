@@ -23,7 +23,7 @@ from pydantic import TypeAdapter
 
 from attar.pipeline.core.disk import explain_disk_errors, replace_file
 from attar.pipeline.core.errors import StoreError
-from attar.pipeline.core.remote_files import RemoteFile, RemoteFiles
+from attar.pipeline.shared.remote_files import RemoteFile, RemoteFiles
 
 FEW = 50
 """So many records are read one by one; of more, an index is looked for, and added."""
