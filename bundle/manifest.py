@@ -39,6 +39,10 @@ BY_CALL = ("int8-dynamic",)
 shares a call with."""
 
 
+COMMON_SLOTS = ("teacher", "answers", "student", "onnx")
+"""What both engines of a bundle come from, and are compared with."""
+
+
 class StoredTensor(StrictModel):
     """A `TensorSpec` as JSON, under its name."""
 
@@ -108,6 +112,15 @@ class Origin(StrictModel):
     key: str
     digest: str
     facts: Mapping[str, Any] = {}
+
+
+def find_foreign_slot(first: Mapping[str, Origin], second: Mapping[str, Origin]) -> str | None:
+    """Return the first slot that two engines of one bundle have to share and do not."""
+    for slot in COMMON_SLOTS:
+        made = [lineage[slot].digest if slot in lineage else None for lineage in (first, second)]
+        if made[0] != made[1]:
+            return slot
+    return None
 
 
 class BatchEngine(StrictModel):
@@ -238,6 +251,8 @@ class Manifest(StrictModel):
         tasks = [part.ledger.get("task") for part in self.parts]
         if tasks[0] != tasks[1]:
             raise ValueError(f"its engines were measured on two tasks, {tasks[0]} and {tasks[1]}")
+        if slot := find_foreign_slot(self.lineage, self.batch.lineage):
+            raise ValueError(f"its engines do not come from one {slot}")
         if self.not_run_here:
             raise ValueError("it has two engines, and says that its engine was not run")
         return self

@@ -19,7 +19,8 @@ A bundle is checked in these steps. Each number stands again where its step is t
 
     (1) The files are those in SHA256SUMS, and there are no others.
     (2) One of the trusted keys signed SHA256SUMS, if such keys are given.
-    (3) The manifest is complete and consistent, in a format that this version reads.
+    (3) The manifest is complete and consistent, in a format that this version reads, and each
+        engine that it speaks of is there, with its graphs.
     (4) The engine was run where the bundle was packaged, or the bundle was finished.
     (5) The verdict is ``passed`` and follows from the stored gates.
     (6) The answers of an engine that was finished are as close to its graph's as recorded.

@@ -18,9 +18,10 @@ from pydantic import ValidationError
 from attar.bundle import checksums, signatures
 from attar.bundle.checksums import Checksums
 from attar.bundle.fitness import AGAIN, blame_bundle
-from attar.bundle.manifest import FORMAT_VERSION, Manifest
+from attar.bundle.manifest import FORMAT_VERSION, BatchEngine, Manifest
 from attar.bundle.private_copy import PrivateFolder, copy_verified
 from attar.bundle.steps import locate_output_steps, locate_steps
+from attar.engines.runtimes.runtime import load_runtime
 from attar.pipeline.core.errors import AttarError, InvalidBundleError
 from attar.pipeline.core.version import VERSION
 
@@ -87,10 +88,39 @@ def open_sealed(
         manifest = locate_manifest(read_manifest(root), root)  # (3)
         bundle = VerifiedBundle(path, root, manifest, seal, allow_native, copy)
         stack.push(bundle)
+        check_engine_files(bundle)  # (3)
         for check in checks:
             check(bundle)
         stack.pop_all()
     return bundle
+
+
+def check_engine_files(bundle: VerifiedBundle) -> None:
+    """Raises InvalidBundleError if a graph or an engine that the manifest speaks of is not there.
+
+    Checksums that were written anew do not list what was lost.
+    """
+    manifest, listed = bundle.manifest, bundle.seal.sums
+    for part in manifest.parts:
+        missing = [name for name in list_engine_files(manifest, part) if name not in listed]
+        if missing:
+            calls = "" if part.rows == 1 else f" for {part.rows} samples or more"
+            raise InvalidBundleError(
+                f"{bundle.path} is not whole: {', '.join(missing)} of its engine{calls} is "
+                f"missing, and manifest.json says that it is there. {AGAIN}"
+            )
+
+
+def list_engine_files(manifest: Manifest, part: Manifest | BatchEngine) -> list[str]:
+    """Return the files of an engine and of its graphs; of an unfinished bundle the graphs alone."""
+    files = [f"{part.folder}graphs/{name}.onnx" for name in manifest.graphs]
+    if manifest.unfinished:
+        return files
+    needs = part.engine
+    with blame_bundle(f"the engine needs {needs.runtime}"):
+        suffix = load_runtime(needs.runtime).suffix
+    folder = f"{part.folder}engines/{needs.runtime}"
+    return [*files, *(f"{folder}/{name}{suffix}" for name in manifest.graphs)]
 
 
 def locate_manifest(manifest: Manifest, path: Path) -> Manifest:

@@ -14,9 +14,11 @@ from pathlib import PurePath
 from time import perf_counter_ns
 from typing import Any
 
+from attar.bundle.manifest import BatchEngine, Manifest
 from attar.models.task import Arrays
 from attar.pipeline.core.errors import AttarError
 from attar.pipeline.core.version import VERSION
+from attar.proof.gate import combine_verdicts
 from attar.serving.core.errors import BusyError, EngineFailedError, NotFoundError, RequestError
 from attar.serving.http.api import HttpApi
 from attar.serving.http.inference import InferenceHandler, inference_reply
@@ -153,7 +155,7 @@ def describe_bundle(served: LoadedBundle) -> dict[str, Any]:
     """Return all that the page shows of a bundle but its live numbers."""
     manifest, model = served.engines.manifest, served.models[-1]
     steps: Mapping[str, Steps] = manifest.preprocess if len(served.models) > 1 else {}
-    verdict = manifest.verdict
+    verdicts = [part.verdict for part in manifest.parts]
     return {
         **describe_metadata(model),
         "title": served.name,
@@ -165,7 +167,12 @@ def describe_bundle(served: LoadedBundle) -> dict[str, Any]:
         ],
         "kinds": {name: output.kind for name, output in manifest.outputs.items()},
         "labels": manifest.labels,
-        "verdict": verdict.verdict,
-        "summary": verdict.summary,
-        "gates": [gate for gate in verdict.gates if gate["decides"]],
+        "verdict": combine_verdicts(each.verdict for each in verdicts),
+        "summary": "; ".join(dict.fromkeys(each.summary for each in verdicts)),
+        "gates": [row for part in manifest.parts for row in list_gates(part)],
     }
+
+
+def list_gates(part: Manifest | BatchEngine) -> list[dict[str, Any]]:
+    """Return the gates that an engine's verdict rests on, with the fewest rows of its calls."""
+    return [{**gate, "rows": part.rows} for gate in part.verdict.gates if gate["decides"]]

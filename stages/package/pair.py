@@ -5,12 +5,30 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from attar.bundle.manifest import BatchEngine
+from attar.bundle.manifest import BatchEngine, find_foreign_slot
 from attar.bundle.stored_verdict import StoredVerdict
+from attar.pipeline.core.errors import StageError
 from attar.proof.artifacts import Choice
 from attar.proof.ledger.candidates import CandidateChoice
 from attar.proof.ledger.ledger_json import get_adapter
 from attar.stages.package.proven import ProvenEngine, build_lineage, describe_requirements
+
+
+def check_common_origin(single: ProvenEngine, batch: ProvenEngine) -> None:
+    """Raises StageError for two engines of different tasks, teachers or students."""
+    tasks = [each.evidence.facts["task"] for each in (single, batch)]
+    if tasks[0] != tasks[1]:
+        raise StageError(
+            f"the two engines of a bundle have one task, and these were measured on {tasks[0]} and "
+            f"on {tasks[1]}; package each alone, or measure both on one task"
+        )
+    lineages = [build_lineage(each.made) for each in (single, batch)]
+    if slot := find_foreign_slot(lineages[0], lineages[1]):
+        keys = " and ".join(lineage[slot].key[:12] for lineage in lineages)
+        raise StageError(
+            f"the two engines of a bundle come from one {slot}, and these do not ({keys}); package "
+            "each alone, or make both from the same one"
+        )
 
 
 def describe_batch_engine(packed: Sequence[ProvenEngine]) -> BatchEngine | None:

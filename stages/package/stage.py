@@ -40,7 +40,11 @@ from attar.pipeline.core.stage import CodeName, Facts, Stage
 from attar.proof.artifacts import Bundle, Choice, Evidence, Verdict
 from attar.stages.artifacts import Engine, OnnxModel
 from attar.stages.package.golden_requests import make_golden
-from attar.stages.package.pair import describe_batch_engine, find_least_rows
+from attar.stages.package.pair import (
+    check_common_origin,
+    describe_batch_engine,
+    find_least_rows,
+)
 from attar.stages.package.proven import ProvenEngine, build_lineage, describe_requirements
 
 NEVER_NEEDED = ("torch", "onnx", "onnxscript", "sklearn", "jinja2", "matplotlib")
@@ -90,6 +94,7 @@ class Package(Stage[Bundle]):
             return self._pack(out, [single])
         batch = ProvenEngine(onnx, batch_model, batch_engine, batch_evidence, batch_verdict)
         batch.check()
+        check_common_origin(single, batch)
         if batch.is_same_engine(single):
             return self._pack(out, [single])
         if single_choice is None or batch_choice is None:

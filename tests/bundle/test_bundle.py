@@ -119,7 +119,7 @@ def test_what_is_no_bundle(tmp_path: Path) -> None:
         (lambda m: m.update(graphs=["../../model"]), r"graphs\.0"),
         (lambda m: m["engine"]["machine"].update(flags=["sve2"]), "machine: flags"),
         (lambda m: m["engine"].update(version="0.1.0"), r"onnxruntime 0\.1\.0"),
-        (lambda m: m["engine"].update(runtime="tensorrt"), "needs tensorrt"),
+        (lambda m: m["engine"].update(runtime="tensorrt"), r"engines/tensorrt/model\.engine of its engine is missing"),
         (lambda m: m["preprocess"]["x"][0].update(by=0.4), "golden answers"),
     ],
 )

@@ -16,11 +16,15 @@ from tritonclient.grpc import model_config_pb2
 import attar
 from attar.bundle import checksums
 from attar.bundle.opening import check_bundle
+from attar.bundle.sign import sign_bundle
 from attar.bundle.verified import read_manifest
 from attar.pipeline.core.errors import InvalidBundleError
+from attar.serving.core.settings import Settings
 from attar.serving.load.engine import bench_engine
+from attar.serving.models.engines import open_engines
 from tests.support.bundles.engine_pairs import OTHERWISE, ROWS
 from tests.support.bundles.packaging import edit_manifest
+from tests.support.bundles.signing_parts import Pair
 from tests.support.proof.proof_parts import STUDENT
 
 
@@ -80,6 +84,7 @@ def forget_batch_axis(manifest: dict[str, Any]) -> None:
         (lambda manifest: manifest.pop("batch"), "engine for batches is what the format 'attar bundle 2' has"),
         (forget_batch_axis, "no input has the axis batch"),
         (lambda manifest: manifest["batch"]["ledger"].update(task="other:Task"), "measured on two tasks, .* and other:Task"),
+        (lambda manifest: manifest["batch"]["lineage"]["teacher"].update(digest="0" * 64), "do not come from one teacher"),
         (lambda manifest: manifest["batch"]["ledger"].update(classes=["x", "y", "z"]), "not the classes that were measured"),
     ],
 )
@@ -89,6 +94,23 @@ def test_what_is_said_of_the_batch_engine_is_held_against_it(
     edit_manifest(pair, change)
     with pytest.raises(InvalidBundleError, match=message):
         attar.open(pair, allow_native=True)
+
+
+@pytest.mark.parametrize("lost", ["batch", "batch/engines", "batch/graphs", "engines"])
+def test_an_engine_that_is_spoken_of_and_not_there(lost: str, pair: Path, key: Pair) -> None:
+    shutil.rmtree(pair / lost)
+    checksums.write_checksums(pair)
+    which = "for 3 samples or more" if "batch" in lost else "its engine is missing"
+    opened: list[Callable[[], object]] = [
+        lambda: attar.open(pair, allow_native=True),
+        lambda: check_bundle(pair, allow_native=True),
+        lambda: sign_bundle(pair, key.private),
+        lambda: open_engines(pair, Settings(allow_native=True)),
+    ]
+    for refuse in opened:
+        with pytest.raises(InvalidBundleError, match=rf"points is not whole: {lost}.*{which}"):
+            refuse()
+    assert not (pair / checksums.SIGNATURE).exists()
 
 
 def test_it_repeats_its_own_golden_answers_and_not_the_other_s(pair: Path) -> None:

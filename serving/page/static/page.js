@@ -277,8 +277,10 @@ function choose(index) {
   inputs = made.map(each => each.read);
   $("inputs").replaceChildren(...made.map(each => each.place));
   $("clear").onclick = () => made.forEach(each => each.clear());
+  $("gates").tHead.rows[0].cells[0].textContent = batch_rows ? "calls, and hop" : "hop";
+  const calls = gate => !batch_rows ? "" : gate.rows > 1 ? `from ${gate.rows} samples, ` : `below ${batch_rows} samples, `;
   $("gates").tBodies[0].replaceChildren(...model.gates.map(gate => make("tr", {},
-    make("th", { textContent: gate.hop }),
+    make("th", { textContent: calls(gate) + gate.hop }),
     make("td", { textContent: `${gate.gate.replaceAll("_", " ")}: ${gate.promise}` }),
     make("td", { textContent: gate.against === "absolute" ? "" : gate.against }),
     ...[gate.measured === null ? "" : digits(gate.measured, 4), gate.bounds ? gate.bounds.map(bound => digits(bound, 4)).join(" to ") : "", gate.samples ?? ""]

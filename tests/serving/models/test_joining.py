@@ -160,3 +160,6 @@ def test_a_server_tells_of_both_engines(pair_bundle: Path) -> None:
         assert (properties["batch_runtime"], properties["batch_precision"]) == ("openvino", "fp32")
         for rows, runtime in ((1, "onnxruntime"), (ROWS, "openvino")):
             assert server.metric("attar_engines", rows=str(rows), runtime=runtime, precision="fp32") == 1
+        (shown,) = server.ask("GET", "/page/models")[1]["models"]
+        promised = {(gate["rows"], gate["gate"]) for gate in shown["gates"] if gate["hop"] == "engine"}
+        assert {(1, "correlation"), (ROWS, "correlation")} <= promised

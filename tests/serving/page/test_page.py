@@ -229,6 +229,15 @@ def test_numbers_are_typed_and_what_is_wrong_is_told(server: Running, tmp_path: 
 
 
 @pytest.mark.slow
+def test_the_gates_of_both_engines_are_shown(pair_bundle: Path, tmp_path: Path) -> None:
+    with running(pair_bundle, allow_native=True) as server, browsing(tmp_path / "profile") as browser:
+        browser.go(f"http://{server.url}/")
+        browser.until("document.querySelectorAll('#gates tbody tr').length")
+        shown = browser.run("document.querySelector('#gates').innerText")
+        assert re.search(r"below 3 samples, engine\s+correlation.*from 3 samples, engine\s+correlation", shown, re.DOTALL), shown
+
+
+@pytest.mark.slow
 def test_a_token_is_asked_for_and_kept_nowhere(points_bundle: Path, tmp_path: Path) -> None:
     tokens = tmp_path / "tokens"
     tokens.write_text(TOKEN)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -75,3 +76,22 @@ def test_evidence_of_another_batch_engine_is_refused(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     with pytest.raises(StageError, match="evidence is of another engine"):
         Package(task=NAME, name="points").run(tmp_path / "out", **both)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"task": "other:Task"}, r"have one task, .* on tests\.support.* on other:Task"),
+        ({"lineage": {"teacher": {"key": "a" * 64, "digest": "b" * 64}}}, r"come from one teacher, .* and a{12}\)"),
+        ({"lineage": {"student": {"key": "a" * 64, "digest": "b" * 64}}}, "come from one student"),
+    ],
+)
+def test_engines_of_two_tasks_teachers_or_students_are_no_pair(changed: dict[str, Any], message: str, tmp_path: Path) -> None:
+    both = {**prove_single(tmp_path / "single"), **prove_batch(tmp_path / "batch")}
+    facts = both["batch_evidence"].facts
+    changed = {**changed, "lineage": {**facts["lineage"], **changed.get("lineage", {})}}
+    both["batch_evidence"] = replace(both["batch_evidence"], facts={**facts, **changed})
+    (tmp_path / "out").mkdir()
+    with pytest.raises(StageError, match=message):
+        Package(task=NAME, name="points").run(tmp_path / "out", **both)
+    assert not list((tmp_path / "out").iterdir())

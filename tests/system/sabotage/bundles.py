@@ -82,6 +82,10 @@ def without_golden(bundle: Path, lab: Lab) -> None:
     (bundle / GOLDEN).unlink()
 
 
+def without_engine(bundle: Path, lab: Lab) -> None:
+    shutil.rmtree(bundle / "engines")
+
+
 def truncated(bundle: Path, lab: Lab) -> None:
     """A copy that broke off."""
     content = (bundle / ENGINE).read_bytes()

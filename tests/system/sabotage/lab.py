@@ -187,8 +187,25 @@ def tampered(change: Callable[[Path, Lab], object], *, sealed: bool = False, sig
         change(bundle, lab)
         if sealed:
             checksums.write_checksums(bundle)
-        done = CliRunner().invoke(main, ["check", str(bundle), *trusted])
-        said = done.output.strip().removeprefix("error: ").replace(f"{bundle}/", "").replace(str(bundle), "the bundle")
-        return Found(done.exit_code, "bundle" if done.exit_code else "", said.splitlines()[0])
+        return given_to("check", bundle, *trusted)
 
     return inject
+
+
+def offered(change: Callable[[Path, Lab], object]) -> Inject:
+    """A change to a copy of the healthy bundle whose checksums are written anew, before it is signed."""
+
+    def inject(lab: Lab) -> Found:
+        bundle = lab.copied(getattr(change, "__name__", "bundle"))
+        change(bundle, lab)
+        checksums.write_checksums(bundle)
+        return given_to("sign", bundle, "--key", str(pair(lab.store, "trusted", seed=bytes(32)).private))
+
+    return inject
+
+
+def given_to(command: str, bundle: Path, *options: str) -> Found:
+    """What a command says of a bundle."""
+    done = CliRunner().invoke(main, [command, str(bundle), *options])
+    said = done.output.strip().removeprefix("error: ").replace(f"{bundle}/", "").replace(str(bundle), "the bundle")
+    return Found(done.exit_code, "bundle" if done.exit_code else "", said.splitlines()[0])

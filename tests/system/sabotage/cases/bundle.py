@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.system.sabotage import bundles
 from tests.system.sabotage.case import Case, missed
-from tests.system.sabotage.lab import Found, Lab, outcome, run, tampered
+from tests.system.sabotage.lab import Found, Lab, offered, outcome, run, tampered
 from tests.system.sabotage.stages import Lenient, OtherLineage, OtherPreprocessing, Promiseless, SpoiltModel
 
 SWAPPED = 'targets.cpu.spoil = "tests.system.sabotage.graph_faults:classes_swapped"'
@@ -72,6 +72,7 @@ SEALED = (
     Case("Another machine named", tampered(bundles.other_machine, sealed=True), 4, "bundle", "another machine"),
     Case("A swapped engine", tampered(bundles.swapped, sealed=True), 4, "bundle", "golden answers"),
     Case("Deleted golden requests", tampered(bundles.without_golden, sealed=True), 4, "bundle", "golden.safetensors"),
+    Case("A deleted engine, before it is signed", offered(bundles.without_engine), 4, "bundle", "engines/onnxruntime/model.onnx"),
     Case("Another version of the runtime named", tampered(bundles.other_version, sealed=True), 4, "bundle", "1.0.0"),
     Case(
         "A swapped engine with its own golden answers",
