@@ -38,7 +38,11 @@ def run_search(search: Search, show: Show, runner: Runner | None = None) -> Sear
         teacher_score=study.teacher_score,
         reference_p50=timing.reference_p50,
         epochs_each=student.epochs,
-        notes=(describe_savings(variants, student.epochs), *describe_prices(variants, winner)),
+        notes=(
+            describe_savings(variants, student.epochs),
+            *describe_ruled_out(search),
+            *describe_prices(variants, winner),
+        ),
     )
 
 
@@ -54,6 +58,15 @@ def describe_savings(variants: Sequence[VariantResult], epochs_each: int) -> str
         f"{counts['stopped']} were stopped early. Trained were "
         f"{sum(epochs.values())} of the {sum(whole.values())} epochs of all students."
     )
+
+
+def describe_ruled_out(search: Search) -> list[str]:
+    """Return how many variants were never built, and why the first one was not."""
+    if not search.ruled_out:
+        return []
+    count, first = len(search.ruled_out), next(iter(search.ruled_out.values()))
+    told = "variants were never built, since their task or network rules them out"
+    return [f"{count} of {len(search.variants)} {told}: {first}"]
 
 
 def restore(result: VariantResult) -> Variant:

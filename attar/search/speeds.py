@@ -72,14 +72,16 @@ def make_shared(search: Search, show: Show) -> None:
 
 
 def time_variants(search: Search, show: Show) -> Timing:
-    """Build every variant untrained, and time all of them beside the reference.
+    """Build every variant that is not ruled out, untrained, and time all of them beside the
+    reference.
 
     Raises StageError if the teacher, the reference or the timing fails.
     """
     base = search.open([])
     slots = {name: base.recipe.pipeline.slots[name] for name in SHARED}
     engines: dict[str, dict[str, str]] = {}
-    for variant in search.variants:
+    fit = [variant for variant in search.variants if variant.name not in search.ruled_out]
+    for variant in fit:
         own = bind_untrained(search, variant)
         slots |= own
         ends = [slot for slot in own if slot.endswith(".engine")]
@@ -91,9 +93,9 @@ def time_variants(search: Search, show: Show) -> Timing:
     variants = [
         VariantSpeeds(
             variant,
-            select_engines(engines[variant.name], timed),
+            select_engines(engines.get(variant.name, {}), timed),
             search.speed_batch,
-            find_error(variant, records),
+            search.ruled_out.get(variant.name) or find_error(variant, records),
         )
         for variant in search.variants
     ]

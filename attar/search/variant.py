@@ -18,6 +18,7 @@ from attar.pipeline.recipe.search_space import SECTION, SearchSpace
 from attar.pipeline.store.store import Store
 from attar.proof.verdicts.limits import GateLimits
 from attar.recipes.workspace import Workspace, find_recipe, open_workspace
+from attar.search.unfit import explain_unfit
 from attar.stages.distill.stage import Distill
 from attar.stages.judge import Judge
 from attar.stages.measure.bench import choose_timed_batch
@@ -114,12 +115,25 @@ class Search:
         search = cls(recipe, store, space, found[0], tuple(overrides), device)
         search.check_promises()
         search.check_dimensions()
+        search.check_values()
         return search
 
     @cached_property
     def variants(self) -> tuple[Variant, ...]:
         assignments = enumerate(self.space.list_assignments(), 1)
         return tuple(Variant(number, settings) for number, settings in assignments)
+
+    @cached_property
+    def ruled_out(self) -> Mapping[str, str]:
+        """Why a variant can never be made, by its name: its task or its network rules it out.
+
+        Raises RecipeError for values that cannot go together.
+        """
+        found = {
+            variant.name: explain_unfit(self.open_trial(variant).recipe.pipeline.slots)
+            for variant in self.variants
+        }
+        return {name: reason for name, reason in found.items() if reason}
 
     @cached_property
     def limits(self) -> GateLimits:
@@ -192,6 +206,25 @@ class Search:
             for value in values:
                 if error := self.find_mistake({name: value}):
                     raise RecipeError(f"search.{name} = {value!r}: {error}") from error
+
+    def check_values(self) -> None:
+        """Raises RecipeError for a value that is ruled out beside all values of the others."""
+        left = [variant for variant in self.variants if variant.name not in self.ruled_out]
+        if not left:
+            first = self.variants[0]
+            raise RecipeError(
+                f"[{SECTION}]: its {len(self.variants)} combinations of values are all ruled out, "
+                f"such as {first.title}: {self.ruled_out[first.name]}"
+            )
+        for name, values in self.space.dimensions.items():
+            usable = [variant.settings[name] for variant in left]
+            for value in values:
+                if value not in usable:
+                    having = next(each for each in self.variants if each.settings[name] == value)
+                    raise RecipeError(
+                        f"search.{name} = {value!r}: {self.ruled_out[having.name]}; leave this "
+                        "value out"
+                    )
 
     def find_mistake(self, settings: Mapping[str, Any]) -> RecipeError | None:
         """Return why the recipe cannot have these settings; None if it can."""
