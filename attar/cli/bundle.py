@@ -19,6 +19,7 @@ from attar.cli.options import (
     store_options,
     warn_of_readers,
 )
+from attar.cli.plain_text import print_text
 from attar.pipeline.core.errors import AttarError
 
 if TYPE_CHECKING:
@@ -188,7 +189,10 @@ def bench(
     shown = engines if url is None else servers
     if figure:
         figure.write_text(shown.draw_figure(facts), encoding="utf-8")
-    click.echo(json.dumps(facts, indent=1) if as_json else shown.format_table(facts))
+    if as_json:
+        click.echo(json.dumps(facts, indent=1))
+    else:
+        print_text(shown.format_table(facts))
     if "ended" in facts:
         raise AttarError(facts["ended"])
 
@@ -250,4 +254,4 @@ def print_facts(facts: Mapping[str, Any], title: str, as_json: bool) -> None:
         click.echo(json.dumps(facts, indent=1))
         return
     simple = {name: fact for name, fact in facts.items() if isinstance(fact, str | int | float)}
-    click.echo(f"{title}: " + ", ".join(f"{name} {fact}" for name, fact in simple.items()))
+    print_text(f"{title}: " + ", ".join(f"{name} {fact}" for name, fact in simple.items()))

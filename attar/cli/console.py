@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from attar.cli.plain_text import escape_controls
 from attar.pipeline.core.progress import listen_to_progress
 from attar.pipeline.run import Record
 
@@ -37,7 +38,7 @@ class ProgressView:
         reason = "" if record.status == "reused" else record.reason
         why = (record.error or "").removeprefix(f"{record.slot}: ") or reason
         why = "new" if why == "never made" else why
-        place = f" {record.slot:<16} {took:>10}  "
+        place = f" {_plain(record.slot):<16} {took:>10}  "
         self._print(
             f"[{COLOURS[record.status]}]{record.status:<7}[/]{place}[dim]{_plain(why)}[/]",
             whole=bool(record.error),
@@ -114,5 +115,5 @@ def _progress(console: Console) -> Progress:
 
 
 def _plain(text: str) -> str:
-    """Square brackets are markup to rich; here they are text."""
-    return text.replace("[", r"\[")
+    """Square brackets are markup to rich; here they are text, and control characters too."""
+    return escape_controls(text).replace("[", r"\[")

@@ -12,6 +12,7 @@ import click
 from attar.cli import bundle, new, recipe, search, serve, store
 from attar.cli.help_sections import SectionGroup
 from attar.cli.options import is_verbose
+from attar.cli.plain_text import print_text
 from attar.pipeline import team
 from attar.pipeline.core.errors import AttarError
 from attar.pipeline.team import TeamError
@@ -70,8 +71,8 @@ class ErrorGroup(SectionGroup):
 
 def print_error(error: AttarError | TeamError, *, verbose: bool) -> None:
     if verbose:
-        traceback.print_exc()
-    click.echo(f"error: {error}", err=True)
+        print_text(traceback.format_exc().rstrip(), err=True)
+    print_text(f"error: {error}", err=True)
 
 
 SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}

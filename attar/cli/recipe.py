@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from attar.cli.options import JSON, REQUIRE_ALL, TRUSTED, VERBOSE, is_verbose, store_options
+from attar.cli.plain_text import escape_field, print_text
 from attar.pipeline.core.errors import AttarError, RecipeError
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ def run_slots(step: str | None, output: Path | None, require_all: bool, **option
     if is_verbose(click.get_current_context()):
         for record in records:
             if record.cause:
-                traceback.print_exception(record.cause)
+                print_text("".join(traceback.format_exception(record.cause)).rstrip(), err=True)
     if unwritten:
         raise unwritten
     sys.exit(choose_exit_code(records, require_all=require_all))
@@ -137,7 +138,7 @@ def append_summary(records: list[Record], title: str) -> None:
     try:
         summary.append_summary(records, title, os.environ)
     except AttarError as error:
-        click.echo(f"warning: {error}", err=True)
+        print_text(f"warning: {error}", err=True)
 
 
 def show_results(
@@ -167,7 +168,7 @@ def show_results(
         bundle = delivered[record.target]
         is_unfinished = record.facts.get("verdict") == "not run here"
         more = f"  unfinished: `attar finish {bundle} -o DIR` where its engine runs"
-        click.echo(f"bundle  {bundle}{more if is_unfinished else ''}")
+        print_text(f"bundle  {bundle}{more if is_unfinished else ''}")
     if report:
         click.echo(f"report  {report}")
 
@@ -240,7 +241,7 @@ def plan(as_json: bool, **options: Any) -> None:
         click.echo(json.dumps({"slots": slots}, indent=1))
         return
     for each in slots:
-        click.echo(f"{each['action']:<7} {each['slot']:<18} {each['reason']}")
+        print_text(f"{each['action']:<7} {each['slot']:<18} {escape_field(each['reason'])}")
 
 
 @click.command()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from attar.cli.plain_text import print_text
 from attar.cli.recipe import FOLDER, recipe_options, show_results
 from attar.pipeline import team
 from attar.pipeline.core.errors import MissingDependencyError, RecipeError
@@ -148,12 +149,12 @@ def describe_search(result: SearchResult, page: Path) -> dict[str, Any]:
 
 
 def print_winner(winner: VariantResult, result: SearchResult, page: Path, file: Path) -> None:
-    click.echo(f"winner  {winner.title}")
+    print_text(f"winner  {winner.title}")
     for note in result.notes:
-        click.echo(f"        {note}")
+        print_text(f"        {note}")
     if result.test and result.test.verdict != "passed":
-        click.echo(f"test    {result.test.verdict}: {'; '.join(result.test.reasons)}")
-    click.echo(f"recipe  {file}\nsearch  {page}")
+        print_text(f"test    {result.test.verdict}: {'; '.join(result.test.reasons)}")
+    print_text(f"recipe  {file}\nsearch  {page}")
 
 
 def print_failure(result: SearchResult, page: Path, as_json: bool) -> None:
@@ -162,5 +163,5 @@ def print_failure(result: SearchResult, page: Path, as_json: bool) -> None:
         return
     click.echo("no variant keeps all promises on validation; the closest:")
     for each in result.list_closest():
-        click.echo(f"  {each.title}: {'; '.join(each.broken)}")
+        print_text(f"  {each.title}: {'; '.join(each.broken)}")
     click.echo(f"search  {page}")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from attar.cli.options import JSON, VERBOSE, store_options
+from attar.cli.plain_text import escape_field, print_text
 
 if TYPE_CHECKING:
     from attar.pipeline.store.store import Store
@@ -36,7 +37,8 @@ def show(key: str, store: Store, verify: bool) -> None:
                 f"{key} used nothing in {store.root} yet; `attar run {key}` makes it, "
                 "`attar ls` lists what is there"
             )
-        click.echo("\n".join(f"{slot:<18} {last}" for slot, last in used.items()))
+        for slot, last in used.items():
+            print_text(f"{escape_field(slot):<18} {escape_field(last)}")
         return
     entry = store.match(key)
     if verify:
@@ -69,8 +71,9 @@ def ls(store: Store, as_json: bool) -> None:
         return
     for row in rows:
         mark = "*" if row["in_use"] else " "
-        click.echo(
-            f"{mark} {row['key'][:12]}  {row['slot']:<18} {_size(row['bytes']):>10}  {row['date']}"
+        slot, date = escape_field(row["slot"]), escape_field(row["date"])
+        print_text(
+            f"{mark} {row['key'][:12]}  {slot:<18} {_size(row['bytes']):>10}  {date}"
             + ("" if row["here"] else "  not fetched")
             + _describe_signature(row["signed_by"], row["distrust"])
         )
@@ -89,7 +92,7 @@ def gc(store: Store, dry_run: bool) -> None:
     """
     verb = "would delete" if dry_run else "deleted"
     done = [f"{verb} {what}  {_size(size)}" for what, size in store.collect(dry_run=dry_run)]
-    click.echo("\n".join(done) or "nothing to delete")
+    print_text("\n".join(done) or "nothing to delete")
 
 
 @click.command()
@@ -117,8 +120,8 @@ def doctor(as_json: bool) -> None:
 
 def _describe_signature(signer: str | None, distrust: str | None) -> str:
     if distrust:
-        return f"  not trusted: it {distrust}"
-    return f"  signed by {signer}" if signer else ""
+        return f"  not trusted: it {escape_field(distrust)}"
+    return f"  signed by {escape_field(signer)}" if signer else ""
 
 
 def _is_hex(text: str) -> bool:

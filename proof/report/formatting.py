@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 
 DASH = "–"
 ILLEGAL = re.compile(
-    r"\x1b\[[0-9;?]*[A-Za-z]|[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
+    r"\x1b\[[0-9;?]*[A-Za-z]|[^\t\n\r\x20-\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
 )
-"""Terminal escapes, and characters that XML 1.0 cannot hold."""
+"""Terminal escapes, control characters, and what else XML 1.0 cannot hold."""
 HYPHEN = re.compile(r"(?<![\w.)\]-])-(?=[\d.])|(?<=\de)-(?=\d)")
 """A hyphen that stands for a minus: before a number that it joins to nothing, or in an exponent."""
 

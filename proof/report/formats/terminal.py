@@ -59,9 +59,10 @@ def render_target(target: Target) -> list[RenderableType]:
     from rich.text import Text
 
     style = STYLES.get(target.verdict, "yellow")
-    head = Text.assemble(
-        "\n", (target.name, "bold"), "  ", (target.verdict, f"bold {style}"), f"  {target.summary}"
+    name, verdict, summary = map(
+        formatting.strip_controls, (target.name, target.verdict, target.summary)
     )
+    head = Text.assemble("\n", (name, "bold"), "  ", (verdict, f"bold {style}"), f"  {summary}")
     parts: list[RenderableType] = [head]
     if target.choice:
         parts.append(render_candidates(target.choice))
@@ -77,15 +78,15 @@ def render_candidates(choice: CandidateChoice) -> Text:
     """Two lines for each: what it is and gave, and why it goes on or does not."""
     from rich.text import Text
 
-    lines = Text(f"candidates: {describe_trials(choice)}")
+    lines = Text(formatting.strip_controls(f"candidates: {describe_trials(choice)}"))
     for result in choice.candidates:
         is_measured, goes_on = result.status == "measured", result.name == choice.winner
         correlation = formatting.format_score(result.correlation)
         times, size = format_times(result, choice), formatting.format_bytes(result.size_bytes)
         numbers = f"CORR {correlation}, {times}, {size}" if is_measured else result.verdict
         style = "bold" if goes_on else "" if is_measured else "bright_black"
-        title = formatting.strip_controls(result.title)
-        lines.append(f"\n  {result.name} {title}: {numbers}", style)
+        head = formatting.strip_controls(f"{result.name} {result.title}: {numbers}")
+        lines.append(f"\n  {head}", style)
         lines.append(f"\n    {'goes on: ' if goes_on else ''}{format_reason(result)}", style)
     return lines
 
