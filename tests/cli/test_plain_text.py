@@ -15,8 +15,8 @@ from rich.console import Console
 from attar.cli.console import ProgressView
 from attar.cli.main import main
 from attar.cli.plain_text import LAYOUT, escape_controls, escape_field
-from attar.pipeline.core.shared_store import SharedStore
 from attar.pipeline.run import Record
+from attar.pipeline.shared.store import SharedStore
 from tests.support.projects.store_parts import KEY, RECORD, fail_if_waiting
 from tests.support.projects.toy import Number
 

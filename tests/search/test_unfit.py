@@ -9,7 +9,7 @@ import pytest
 
 from attar.pipeline.core.errors import RecipeError
 from attar.pipeline.core.graph import SlotBinding
-from attar.pipeline.core.store import Store
+from attar.pipeline.store.store import Store
 from attar.search.unfit import explain_unfit
 from attar.search.variant import Search
 from tests.support.projects import tiny
