@@ -33,8 +33,9 @@ a student with a tenth of its parameters, int8), notes how each run ended, and w
 of their own (`tests/system/sabotage/sentences`: numbers spelled digit by digit, a translator, a smaller one, int8 weights), and
 so have those of several labels a sample and a class at each pixel (`tests/system/sabotage/kinds`: attributes of digits, ink). All
 stages are the real ones but for the one that is spoilt, and what a model of the same bytes answers is asked for once; a bundle is
-spoilt in a copy and given to `attar check`, a signed one with `--trusted`, or to `attar sign`. `make test` holds
-every line below to its exit code and its place, the misses too: when something is found that catches one, the test says so.
+spoilt in a copy and given to `attar check`, a signed one with `--trusted`, or to `attar sign`. `make test-all` holds every line
+below to its exit code and its place, the misses too: when something is found that catches one, the test says so. `make test`
+holds some of them.
 
 {count - len(missed)} of {count} are caught. Exit codes: 1 a stage broke, 3 a gate refused, 4 a bundle was refused.
 Measured on {machine.describe_machine()["cpu"]}, one thread, {datetime.now(UTC):%d %B %Y}, in {seconds:.0f} seconds.
