@@ -59,7 +59,8 @@ messages: $(READY_DEV)  ## the descriptors of gRPC's messages, from serving/grpc
 
 # The tests' networks are tiny: one thread a process is fastest, and leaves a second core to a second process.
 # Files go to the processes in the order of tests/conftest.py, the longest first.
-TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+# Bytecode is kept, whatever the machine's setting: hundreds of processes begin, and each would compile attar anew.
+TEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 test: $(READY_DEV)  ## all tests but the slow ones and those that need a package index
 	$(TEST) -m "not slow and not network and not nightly"

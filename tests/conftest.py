@@ -63,6 +63,14 @@ def _home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def _bytecode() -> Iterator[None]:
+    """Let children read bytecode and write none: a test edits a user's file more than once in the second that dates it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def _seeds(pytestconfig: pytest.Config) -> Iterator[None]:
     """Seed no accelerator that is not there: for each, torch writes down the whole stack at every step of a training."""
     with pytest.MonkeyPatch.context() as patch:
