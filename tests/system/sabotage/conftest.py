@@ -1,4 +1,4 @@
-"""One lab for the whole session: the healthy run is made once."""
+"""A lab for each file, all with one store: the healthy run is made once, by whichever process needs it first."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.support.processes.shared import session_folder
 from tests.system.sabotage.lab import Lab, steady
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    lab = Lab(tmp_path_factory.mktemp("sabotage") / "store")
+    """Not of the session: what it remembers of a digest would answer for later tests, which make digests up."""
+    lab = Lab(session_folder(tmp_path_factory) / "sabotage" / "store")
     with steady():
         lab.healthy()
         yield lab
