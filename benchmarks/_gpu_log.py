@@ -9,7 +9,7 @@ import time
 NEWS_SECONDS = 5.0  # between two looks
 
 
-class Log:
+class CommandLog:
     """What a command writes to a file, which it goes on to write while it is read."""
 
     def __init__(self, descriptor: int) -> None:
@@ -29,7 +29,7 @@ class Log:
         return bool(news)
 
 
-def wait_for(started: subprocess.Popen[bytes], log: Log, limit: float) -> int | None:
+def wait_for(started: subprocess.Popen[bytes], log: CommandLog, limit: float) -> int | None:
     """Return the exit code, None where the limit comes first.
 
     Every few seconds something is printed: what the command wrote, or for how long it runs.

@@ -36,7 +36,7 @@ from attar.stages.learning.objective import LabelObjective
 from attar.stages.learning.training import Training
 from attar.stages.teach.stage import Teach
 
-DRAWN = "benchmarks._gpu_task:Drawn"
+DRAWN = "benchmarks._gpu_task:DrawnPictures"
 RESIDUAL = "attar.models.networks.residual:residual"
 DIGITS = {"task": "attar.models.tasks.digits:Digits", "network": RESIDUAL}
 LARGE = {"stem": 4, "width": 64, "blocks": 2, "channels": 3, "classes": 1000}

@@ -38,7 +38,7 @@ class Repeated(Split):
         return self.few.take(indices % KEPT)
 
 
-class Drawn(Task):
+class DrawnPictures(Task):
     inputs = {"image": Tensor("float32", ("batch", 3, SIDE, SIDE))}
     outputs = {"logits": Output(("batch", CLASSES), target="label")}
     preprocess: ClassVar[Mapping[str, Sequence[Step]]] = {

@@ -28,14 +28,16 @@ ROWS = 32
 
 
 @dataclass(frozen=True)
-class Quality:
+class TranslationQuality:
     """BLEU and chrF of translations, 0 to 100."""
 
     bleu: float
     chrf: float
 
 
-def translate(graphs: dict[str, Predict], task: Task, samples: int, beam: int) -> Quality:
+def translate(
+    graphs: dict[str, Predict], task: Task, samples: int, beam: int
+) -> TranslationQuality:
     """Return the quality of the first ``samples`` test sentences, generated with a beam."""
     decoding = require_decoding(task)
     found: list[Array] = []
@@ -53,7 +55,7 @@ def translate(graphs: dict[str, Predict], task: Task, samples: int, beam: int) -
         samples -= len(chunk.indices)
         if samples <= 0:
             break
-    return Quality(
+    return TranslationQuality(
         task.aggregate(np.concatenate(found)), compute_chrf(count_chrf(texts, references))
     )
 

@@ -72,7 +72,7 @@ class HostCosts:
         return GOAL * rate * self.prepare
 
 
-class Tiny(_gpu_task.Drawn):
+class Tiny(_gpu_task.DrawnPictures):
     inputs: ClassVar = {"image": Tensor("float32", ("batch", 3, TINY, TINY))}
 
     def data(self) -> list[str]:

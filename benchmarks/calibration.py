@@ -51,7 +51,7 @@ def theirs(folder: Path, samples: int, method: str) -> Callable[[], object]:
         [seen.inputs for seen in iterate_spread(task, task.split("train"), samples, BATCH)]
     )
 
-    class Reader:
+    class CalibrationBatches:
         def get_next(self) -> Any:
             return next(batches, None)
 
@@ -61,7 +61,7 @@ def theirs(folder: Path, samples: int, method: str) -> Callable[[], object]:
 
     def collect() -> None:
         with contextlib.redirect_stdout(io.StringIO()):
-            calibrater.collect_data(Reader())
+            calibrater.collect_data(CalibrationBatches())
 
     return collect
 

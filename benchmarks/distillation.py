@@ -47,10 +47,10 @@ from benchmarks.distillation_rows import (
     FRESH,
     MATCHED,
     SMOOTHED,
-    Alone,
     Choice,
-    Field,
+    ControlRow,
     Part,
+    TeacherStudent,
     all_rows,
     rows,
     select_part,
@@ -64,9 +64,9 @@ Columns = dict[str, list[float]]
 
 
 @dataclass(frozen=True)
-class Bench:
+class Workbench:
     name: str
-    field: Field
+    field: TeacherStudent
     work: Path
     device: str
 
@@ -134,7 +134,7 @@ class Bench:
     ) -> Weights:
         settings = self.settings(self.field.student) | {"seed": seed}
         place = self.place(name, seed)
-        if isinstance(chosen, Alone):
+        if isinstance(chosen, ControlRow):
             root, facts = self.made(place, Control(**settings, enabled=True, **chosen.settings))
         else:
             root, facts = self.made(
@@ -183,7 +183,7 @@ class Bench:
         return task.aggregate(task.score(dict(answers.read_split("test")), joined))
 
 
-def train(bench: Bench, part: Part) -> None:
+def train(bench: Workbench, part: Part) -> None:
     """Every training of the table that no other process is at; those of one seed before those of
     the next."""
     if SMOOTHED in part.rows and bench.busy("teacher"):
@@ -231,7 +231,7 @@ def best(trained: Mapping[str, Sequence[Weights]]) -> str:
     )
 
 
-def machine(bench: Bench, answers: Answers, seeds: Sequence[int]) -> None:
+def machine(bench: Workbench, answers: Answers, seeds: Sequence[int]) -> None:
     today = f"{datetime.datetime.now(datetime.UTC):%d %B %Y}"
     print(
         f"{platform.machine()}, torch {torch.__version__}, {torch.get_num_threads()} threads, "
@@ -246,7 +246,9 @@ def machine(bench: Bench, answers: Answers, seeds: Sequence[int]) -> None:
     )
 
 
-def compared(bench: Bench, part: Part) -> tuple[dict[str, Columns], dict[str, Sequence[Weights]]]:
+def compared(
+    bench: Workbench, part: Part
+) -> tuple[dict[str, Columns], dict[str, Sequence[Weights]]]:
     """Train and print every row. Returns what each measures on test, and the students of those of
     which one is chosen."""
     trained: dict[str, Sequence[Weights]] = {}
@@ -259,12 +261,12 @@ def compared(bench: Bench, part: Part) -> tuple[dict[str, Columns], dict[str, Se
             line(name, found[name], None if name == CONTROL else found[CONTROL], students),
             flush=True,
         )
-        if not isinstance(chosen, Alone) and name not in (SMOOTHED, MATCHED):
+        if not isinstance(chosen, ControlRow) and name not in (SMOOTHED, MATCHED):
             trained[name] = students
     return found, trained
 
 
-def confirmed(bench: Bench, name: str, taught: tuple[Weights, Answers]) -> None:
+def confirmed(bench: Workbench, name: str, taught: tuple[Weights, Answers]) -> None:
     """The chosen row and the control with fresh seeds, tested once."""
     base = bench.students(CONTROL, rows(bench.field)[CONTROL], FRESH, taught)
     students = bench.students(name, rows(bench.field)[name], FRESH, taught)
@@ -321,7 +323,7 @@ def main() -> None:
     field = FIELDS[given.task]
     if given.epochs is not None:
         field = replace(field, student={**field.student, "epochs": given.epochs})
-    bench = Bench(
+    bench = Workbench(
         given.task,
         field,
         given.work or Path(".benchmarks") / f"distillation-{given.task}",

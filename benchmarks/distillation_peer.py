@@ -30,7 +30,7 @@ from attar.pipeline.core.progress import listen_to_epochs
 from attar.proof.estimates.metrics import compare_outputs
 from attar.stages.artifacts import Answers, Weights
 from attar.stages.distill.stage import Distill
-from benchmarks.distillation import Bench
+from benchmarks.distillation import Workbench
 from benchmarks.distillation_rows import FIELDS
 from benchmarks.peers.environments import Environment, ours, python, surroundings, versions
 
@@ -50,7 +50,7 @@ ROWS: Mapping[str, str | None] = {
 
 
 @dataclass(frozen=True)
-class Training:
+class TrainingOutcome:
     """What one training took and gave."""
 
     seconds: Sequence[float]
@@ -59,7 +59,7 @@ class Training:
     correlation: float
 
 
-def measure_student(bench: Bench, answers: Answers, logits: Array) -> tuple[float, float]:
+def measure_student(bench: Workbench, answers: Answers, logits: Array) -> tuple[float, float]:
     """Return accuracy and CORR on the test split. ``logits``: (samples, classes)."""
     task = load_task(bench.field.task)
     labels = [seen.targets["label"] for seen in views.iterate_clean(task, task.split("test"))]
@@ -68,7 +68,7 @@ def measure_student(bench: Bench, answers: Answers, logits: Array) -> tuple[floa
     return score, float(found["correlation"] or 0)
 
 
-def train_attar(bench: Bench, precision: str, seed: int) -> tuple[list[float], Array]:
+def train_attar(bench: Workbench, precision: str, seed: int) -> tuple[list[float], Array]:
     """Return the seconds of each epoch, and the student's logits of the test split."""
     teacher, answers = bench.teacher()
     wanted = {"seed": seed, "precision": precision, "losses": [KD], "lambda_kd": LAMBDA_KD}
@@ -88,7 +88,7 @@ def train_attar(bench: Bench, precision: str, seed: int) -> tuple[list[float], A
     return json.loads(note.read_text()), logits
 
 
-def train_peer(bench: Bench, cache: Path, seed: int) -> tuple[list[float], Array]:
+def train_peer(bench: Workbench, cache: Path, seed: int) -> tuple[list[float], Array]:
     """As ``train_attar``, by torchdistill."""
     out = (bench.work / "torchdistill" / str(seed)).resolve()
     if not (out / "epochs.json").exists():
@@ -102,7 +102,7 @@ def train_peer(bench: Bench, cache: Path, seed: int) -> tuple[list[float], Array
     return [seconds for seconds, _ in epochs], np.load(out / "logits.npy")
 
 
-def describe_order(bench: Bench, seed: int) -> dict[str, Any]:
+def describe_order(bench: Workbench, seed: int) -> dict[str, Any]:
     """Return the settings of the training as the peer reads them: those of attar's ``Distill``."""
     stage = Distill(**bench.settings(bench.field.student), seed=seed)
     shared = {"epochs", "batch", "learning_rate", "weight_decay", "seed", "task"}
@@ -115,16 +115,16 @@ def describe_order(bench: Bench, seed: int) -> dict[str, Any]:
     }
 
 
-def train_row(bench: Bench, cache: Path, row: str, seed: int) -> Training:
+def train_row(bench: Workbench, cache: Path, row: str, seed: int) -> TrainingOutcome:
     precision = ROWS[row]
     if precision is None:
         seconds, logits = train_peer(bench, cache, seed)
     else:
         seconds, logits = train_attar(bench, precision, seed)
-    return Training(seconds, *measure_student(bench, bench.teacher()[1], logits))
+    return TrainingOutcome(seconds, *measure_student(bench, bench.teacher()[1], logits))
 
 
-def format_row(row: str, trainings: Sequence[Training], labelling: float) -> str:
+def format_row(row: str, trainings: Sequence[TrainingOutcome], labelling: float) -> str:
     """A row of the table; ``labelling``: seconds of CPU time that come before the first student."""
     accuracy, correlation = (
         statistics.mean(getattr(training, name) for training in trainings)
@@ -150,9 +150,9 @@ def main() -> None:
     given = parser.parse_args()
     field = FIELDS["fashion"]
     field = replace(field, student={**field.student, "epochs": given.epochs})
-    bench = Bench("fashion", field, given.work, "cpu")
+    bench = Workbench("fashion", field, given.work, "cpu")
     labelling = bench.teacher()[1].facts["seconds_an_epoch"]
-    found: dict[str, list[Training]] = {row: [] for row in ROWS}
+    found: dict[str, list[TrainingOutcome]] = {row: [] for row in ROWS}
     for seed in given.seeds:
         for row in ROWS:
             found[row].append(train_row(bench, given.environments, row, seed))

@@ -24,18 +24,18 @@ through the loss, and no gradient is clipped.
 
 
 @dataclass(frozen=True)
-class Alone:
+class ControlRow:
     """A row without a teacher: settings of ``Control``."""
 
     settings: Mapping[str, Any]
 
 
-Choice = Mapping[str, Any] | Alone
+Choice = Mapping[str, Any] | ControlRow
 """Settings of ``Distill``, or a row without a teacher."""
 
 
 @dataclass(frozen=True)
-class Field:
+class TeacherStudent:
     """One task, its teacher and its student."""
 
     task: str
@@ -46,19 +46,19 @@ class Field:
 
 
 FIELDS = {
-    "fashion": Field(
+    "fashion": TeacherStudent(
         "attar.models.tasks.fashion:FashionMnist",
         {"options": {"width": 48, "stem": 2}, "epochs": 12, "learning_rate": 0.003},
         {"options": {"width": 12, "stem": 2}, "epochs": 6, "learning_rate": 0.006},
         "stages",
     ),
-    "noisy": Field(
+    "noisy": TeacherStudent(
         "benchmarks._noisy:NoisyFashion",
         {"options": {"width": 48, "stem": 2}, "epochs": 12, "learning_rate": 0.003},
         {"options": {"width": 12, "stem": 2}, "epochs": 12, "learning_rate": 0.006},
         "stages",
     ),
-    "digits": Field(
+    "digits": TeacherStudent(
         "attar.models.tasks.digits:Digits",
         {"options": {"width": 16}, "epochs": 12, "batch": 64, "learning_rate": 0.01},
         {"options": {"width": 4}, "epochs": 15, "batch": 64, "learning_rate": 0.02},
@@ -67,7 +67,7 @@ FIELDS = {
 }
 
 
-def rows(field: Field) -> dict[str, Choice]:
+def rows(field: TeacherStudent) -> dict[str, Choice]:
     """All that have the teacher of the table or none, by name."""
     attention = {
         "kind": "attention",
@@ -77,9 +77,9 @@ def rows(field: Field) -> dict[str, Choice]:
     }
     plain = {"teacher_attention": False, "student_attention": False}
     return {
-        CONTROL: Alone({}),
-        "no teacher, label smoothing": Alone({"label_smoothing": 0.1}),
-        "no teacher, recorded views": Alone({"recorded": True, "views": 4}),
+        CONTROL: ControlRow({}),
+        "no teacher, label smoothing": ControlRow({"label_smoothing": 0.1}),
+        "no teacher, recorded views": ControlRow({"recorded": True, "views": 4}),
         "KD": {"losses": [KD]},
         "KD + logit_pearson": {"losses": [KD, PEARSON]},
         "KD + 4 logit_pearson": {"losses": [KD, PEARSON | {"weight": 4.0}]},
@@ -122,7 +122,7 @@ MATCHED = "function matching"
 """A row with answers of its own: to mixed views, a new one in each epoch, and without labels."""
 
 
-def all_rows(field: Field) -> dict[str, Choice]:
+def all_rows(field: TeacherStudent) -> dict[str, Choice]:
     return {
         **rows(field),
         SMOOTHED: {"losses": [KD]},
@@ -140,7 +140,9 @@ class Part:
     """Whether it is all rows with all seeds, of which one is chosen and confirmed."""
 
 
-def select_part(field: Field, names: Sequence[str] | None, seeds: Sequence[int] | None) -> Part:
+def select_part(
+    field: TeacherStudent, names: Sequence[str] | None, seeds: Sequence[int] | None
+) -> Part:
     table = all_rows(field)
     chosen = {name: table[name] for name in table if names is None or name in (CONTROL, *names)}
     return Part(chosen, seeds or SEEDS, names is None and seeds is None)

@@ -45,7 +45,7 @@ from benchmarks.peers.environments import (
     UnavailableError,
     versions,
 )
-from benchmarks.peers.field import Field, Row, opened
+from benchmarks.peers.field import ContenderRow, Field, opened
 
 LOST = 0.002
 """Of CORR on validation, at most: a candidate that loses more is not picked."""
@@ -97,7 +97,7 @@ def write_inputs(task: Task, given: Given) -> None:
         np.savez(given.inputs(name), **arrays)  # type: ignore[arg-type]  # numpy's stub takes the arrays for its flag
 
 
-def pick(field: Field, rounds: int) -> dict[int, Row]:
+def pick(field: Field, rounds: int) -> dict[int, ContenderRow]:
     """By batch size, of attar's candidates, on validation alone."""
     names = [each.name for each in CANDIDATES]
     field.answer([*names, FLOAT], "validation")
@@ -176,7 +176,7 @@ def versions_of(environment: Environment, given: Given) -> Mapping[str, str]:
         return {"not installed": str(error)}
 
 
-def as_json(field: Field, row: Row) -> dict[str, Any]:
+def as_json(field: Field, row: ContenderRow) -> dict[str, Any]:
     if not row.seconds or row.built is None:
         return {"status": "not run here", "why": row.why}
     return {

@@ -10,7 +10,7 @@ import numpy as np
 from attar.proof.estimates import statistics
 from attar.proof.estimates.sums import Sums
 from benchmarks.peers.contenders import BATCHES, OLIVE_INT8
-from benchmarks.peers.field import Field, Row
+from benchmarks.peers.field import ContenderRow, Field
 from benchmarks.verdicts import at_most, verdict
 
 SLOWER, FASTER = 1.03, 2.0
@@ -19,13 +19,13 @@ default."""
 Bounds = tuple[float, float]
 
 
-def ratio(row: Row, base: Row, batch: int) -> tuple[float, Bounds]:
+def ratio(row: ContenderRow, base: ContenderRow, batch: int) -> tuple[float, Bounds]:
     """How many times as long as the base it takes: the median over the rounds, and its bounds."""
     each = row.seconds[batch] / base.seconds[batch]
     return float(np.median(each)), statistics.bound_median(each)
 
 
-def line(field: Field, row: Row, picked: Mapping[int, Row]) -> str:
+def line(field: Field, row: ContenderRow, picked: Mapping[int, ContenderRow]) -> str:
     if not row.seconds:
         return f"| {row.name} | not run here: {row.why} |" + " |" * 8
     assert row.built is not None
@@ -47,7 +47,7 @@ def line(field: Field, row: Row, picked: Mapping[int, Row]) -> str:
     return f"| {name} | {' | '.join(cells)} |"
 
 
-def table(field: Field, picked: Mapping[int, Row]) -> str:
+def table(field: Field, picked: Mapping[int, ContenderRow]) -> str:
     times = [f"batch {batch}, µs | times the pick's" for batch in BATCHES]
     head = ["engine", *times, "accuracy", "CORR", "kB", "build, s", "build, MB"]
     columns = len(BATCHES) * 2 + 6
@@ -55,12 +55,12 @@ def table(field: Field, picked: Mapping[int, Row]) -> str:
     return "\n".join([f"| {' | '.join(head)} |", "|" + " --- |" * columns, *lines])
 
 
-def goals(field: Field, picked: Mapping[int, Row]) -> list[str]:
+def goals(field: Field, picked: Mapping[int, ContenderRow]) -> list[str]:
     """What was hoped for, what became of it."""
     others = [row for row in field.rows.values() if row.seconds and not row.contender.ours]
     said = []
     for batch in BATCHES:
-        fastest = min(others, key=partial(Row.median, batch=batch))
+        fastest = min(others, key=partial(ContenderRow.median, batch=batch))
         times, (low, high) = ratio(picked[batch], fastest, batch)
         found = (
             f"{picked[batch].name} takes {times:.3f} ({low:.3f} to {high:.3f}) times the time of "
@@ -78,7 +78,7 @@ def goals(field: Field, picked: Mapping[int, Row]) -> list[str]:
     return [*said, *(goal for row in picks.values() for goal in faithful(field, row, int8))]
 
 
-def faithful(field: Field, picked: Row, int8: Sequence[Row]) -> list[str]:
+def faithful(field: Field, picked: ContenderRow, int8: Sequence[ContenderRow]) -> list[str]:
     """CORR on the same test samples, against the most faithful of the peers' int8."""
     if not int8:
         return []

@@ -29,7 +29,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
 
-from benchmarks._gpu_log import Log, wait_for
+from benchmarks._gpu_log import CommandLog, wait_for
 
 ROOT = Path(__file__).parent.parent
 STORE = ".attar-cuda"
@@ -42,7 +42,7 @@ UNDECIDED = 3  # attar's exit code for a promise that was not kept: a result, no
 
 
 @dataclass(frozen=True)
-class Step:
+class GpuCommand:
     """One command. ``data``: the task whose data it reads, where those do not come with a
     package."""
 
@@ -74,28 +74,32 @@ def ask(name: str) -> tuple[str, ...]:
     return ("-m", "benchmarks._gpu_steps", name)
 
 
-def build_for(target: str, *needs: str, distribution: str = "") -> Step:
+def build_for(target: str, *needs: str, distribution: str = "") -> GpuCommand:
     """One target of the recipe ``engines``, which must not be left out."""
     command = attar("run", "engines", "--target", target, "--require-all")
-    return Step(f"target {target}", (*TRAIN, "sklearn", *needs), command, distribution=distribution)
+    return GpuCommand(
+        f"target {target}", (*TRAIN, "sklearn", *needs), command, distribution=distribution
+    )
 
 
 STEPS = (
-    Step("driver and flags", TRAIN, ask("driver"), limit=120),
-    Step("networks and losses, torch alone", ("torch",), ("-m", "benchmarks._on_cuda"), limit=120),
-    Step("20 steps in fp32, bf16, fp16", TRAIN, ask("steps"), limit=300),
-    Step("what the host prepares", TRAIN, ask("host"), limit=120),
-    Step("kill and resume", (*TRAIN, "sklearn"), ask("resume"), limit=180),
-    Step("answers on GPU and CPU", TRAIN, ask("answers"), limit=180),
-    Step("copies by the driver beside torch", TRAIN, ask("copies"), limit=120),
-    Step("NCCL with one process", TRAIN, ask("nccl"), limit=120),
-    Step("distil digits", (*TRAIN, "sklearn"), attar("run", "engines", "--target", "cpu")),
+    GpuCommand("driver and flags", TRAIN, ask("driver"), limit=120),
+    GpuCommand(
+        "networks and losses, torch alone", ("torch",), ("-m", "benchmarks._on_cuda"), limit=120
+    ),
+    GpuCommand("20 steps in fp32, bf16, fp16", TRAIN, ask("steps"), limit=300),
+    GpuCommand("what the host prepares", TRAIN, ask("host"), limit=120),
+    GpuCommand("kill and resume", (*TRAIN, "sklearn"), ask("resume"), limit=180),
+    GpuCommand("answers on GPU and CPU", TRAIN, ask("answers"), limit=180),
+    GpuCommand("copies by the driver beside torch", TRAIN, ask("copies"), limit=120),
+    GpuCommand("NCCL with one process", TRAIN, ask("nccl"), limit=120),
+    GpuCommand("distil digits", (*TRAIN, "sklearn"), attar("run", "engines", "--target", "cpu")),
     build_for("cuda", distribution="onnxruntime-gpu"),
     build_for("rtx", "tensorrt_rtx"),
     build_for("trt", "tensorrt"),
-    Step("demo", TRAIN, attar("run", "demo"), data="attar.models.tasks.fashion:FashionMnist"),
-    Step("tests that need a GPU", (*TRAIN, "pytest"), ("-m", "pytest", "-q", "-m", "gpu")),
-    Step(
+    GpuCommand("demo", TRAIN, attar("run", "demo"), data="attar.models.tasks.fashion:FashionMnist"),
+    GpuCommand("tests that need a GPU", (*TRAIN, "pytest"), ("-m", "pytest", "-q", "-m", "gpu")),
+    GpuCommand(
         "CIFAR-100, as long as there is time",
         TRAIN,
         attar("run", "cifar100"),
@@ -132,7 +136,7 @@ def torch_s_device() -> str | None:
     )
 
 
-def missing(step: Step) -> str | None:
+def missing(step: GpuCommand) -> str | None:
     """Why a step cannot be run here; None where it can."""
     absent = [module for module in step.needs if importlib.util.find_spec(module) is None]
     if absent:
@@ -173,7 +177,7 @@ def results(unusable: str | None, minutes: float = math.inf) -> Iterator[Result]
         yield Result(step.name, "not run here", why) if why else run(step, min(step.limit, left))
 
 
-def run(step: Step, limit: float) -> Result:
+def run(step: GpuCommand, limit: float) -> Result:
     print(f"== {step.name}", flush=True)
     start = time.perf_counter()
     code, printed = call(step.command, limit)
@@ -200,7 +204,7 @@ def call(arguments: Sequence[str], limit: float) -> tuple[int | None, tuple[str,
     """
     command, environment = [sys.executable, *arguments], os.environ | {"PYTHONUNBUFFERED": "1"}
     with tempfile.TemporaryFile() as file:
-        log = Log(file.fileno())
+        log = CommandLog(file.fileno())
         started = subprocess.Popen(
             command,
             cwd=ROOT,
@@ -219,7 +223,7 @@ def call(arguments: Sequence[str], limit: float) -> tuple[int | None, tuple[str,
     return code, tuple(log.text.splitlines()[-LINES:])
 
 
-def is_left_out(step: Step, limit: float) -> bool:
+def is_left_out(step: GpuCommand, limit: float) -> bool:
     """Whether a step keeps its promises where what could not be run here may be left out."""
     if "--require-all" not in step.command:
         return False

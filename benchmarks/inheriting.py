@@ -19,8 +19,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from benchmarks.sequence_distillation import (
-    Made,
-    Quality,
+    StudentQuality,
+    TrainedStudent,
     format_row,
     make_student,
     measure_student,
@@ -39,7 +39,7 @@ MINILM = (
 
 
 @dataclass(frozen=True)
-class Case:
+class InheritingRecipe:
     """A recipe whose student has a shape that its teacher can be cut to."""
 
     recipe: str
@@ -62,39 +62,43 @@ class Case:
         return max(1, round(share * self.epochs))
 
 
-CASES: Mapping[str, Case] = {
-    "topics": Case(
+CASES: Mapping[str, InheritingRecipe] = {
+    "topics": InheritingRecipe(
         "topics", "3 of MiniLM's 6 layers", (*MINILM, "student.options={layers=3}"), 4, (0.0003,)
     ),
-    "topics-heads": Case(
+    "topics-heads": InheritingRecipe(
         "topics",
         "half of MiniLM's heads and hidden units",
         (*MINILM, "student.options={heads=6, hidden=768}"),
         4,
         (0.0003,),
     ),
-    "fashion": Case(
+    "fashion": InheritingRecipe(
         "fashion", "width 24 of 32, one block of two", ("student.options={width=24}",), 14, (0.006,)
     ),
-    "digits": Case("digits", "width 8 of 16", ("student.options={width=8}",), 8, (0.02,)),
+    "digits": InheritingRecipe(
+        "digits", "width 8 of 16", ("student.options={width=8}",), 8, (0.02,)
+    ),
 }
 """``digits`` shows in a minute that everything works, and nothing of how well."""
 
 
 @dataclass(frozen=True)
-class Row:
+class StudentStart:
     start: str
     share: float
 
-    def describe(self, case: Case) -> str:
+    def describe(self, case: InheritingRecipe) -> str:
         return f"{self.start}, {case.count_epochs(self.share)} of {case.epochs} epochs"
 
 
-def list_rows() -> list[Row]:
-    return [Row(start, share) for share, start in itertools.product(SHARES, STARTS)]
+def list_rows() -> list[StudentStart]:
+    return [StudentStart(start, share) for share, start in itertools.product(SHARES, STARTS)]
 
 
-def make_seeds(case: Case, store: Path, row: Row, rate: float, seeds: Sequence[int]) -> list[Made]:
+def make_seeds(
+    case: InheritingRecipe, store: Path, row: StudentStart, rate: float, seeds: Sequence[int]
+) -> list[TrainedStudent]:
     """Return the students of a row at one learning rate."""
     made = []
     for seed in seeds:
@@ -109,17 +113,17 @@ def make_seeds(case: Case, store: Path, row: Row, rate: float, seeds: Sequence[i
     return made
 
 
-def read_validation(made: Made) -> float:
+def read_validation(made: TrainedStudent) -> float:
     """Return the score on validation after the last epoch."""
     return float(made.student.facts["history"][-1]["score"])
 
 
-def choose_rate(made: Mapping[float, Sequence[Made]]) -> float:
+def choose_rate(made: Mapping[float, Sequence[TrainedStudent]]) -> float:
     """Return the learning rate whose students are best on validation, on average."""
     return max(made, key=lambda rate: statistics.mean(map(read_validation, made[rate])))
 
 
-def measure_made(made: Made) -> Quality:
+def measure_made(made: TrainedStudent) -> StudentQuality:
     bench = open_bench(made.teacher, made.answers)
     return measure_student(bench, made.student, made.answers)
 

@@ -52,7 +52,7 @@ SETTINGS = TrainingSettings(
 
 
 @dataclass
-class Span:
+class PhaseCost:
     """What a part of the run took."""
 
     seconds: float = 0.0
@@ -67,7 +67,7 @@ class Span:
 
 
 @contextmanager
-def timing(span: Span) -> Iterator[None]:
+def timing(span: PhaseCost) -> Iterator[None]:
     """Measure what is done in it. A worker counts as this program once it has ended."""
     busy, wall, cpu = read_busy_seconds(), time.perf_counter(), time.process_time()
     yield
@@ -104,9 +104,9 @@ def open_training(task: Task, samples: int) -> Iterator[Training]:
         yield Training(SETTINGS, task, module, *parts)
 
 
-def time_preparing(training: Training) -> Span:
+def time_preparing(training: Training) -> PhaseCost:
     """Return what preparing the samples of an epoch takes, in this process and without steps."""
-    source, span = training.plan.source, Span()
+    source, span = training.plan.source, PhaseCost()
     chunks = range(0, len(source.sizes), ALONE)
     with timing(span):
         for number in chunks:
@@ -115,13 +115,13 @@ def time_preparing(training: Training) -> Span:
     return span
 
 
-def time_steps(training: Training) -> Span:
+def time_steps(training: Training) -> PhaseCost:
     """Return what the steps of an epoch take, with batches that are in memory."""
     chunk = training.plan.source.read_chunk(0, 0)
     size = min(SETTINGS.batch, len(chunk.indices))
     rows = [range(start, start + size) for start in range(0, len(chunk.indices) - size + 1, size)]
     batches = cycle([chunk.take(torch.tensor(part).numpy()) for part in rows])
-    steps, span = max(1, training.steps_per_epoch // ALONE), Span()
+    steps, span = max(1, training.steps_per_epoch // ALONE), PhaseCost()
     training.train_step(next(batches), 0, 1, 0)  # the first allocates
     with timing(span):
         for step in range(steps):
@@ -134,15 +134,15 @@ def time_steps(training: Training) -> Span:
 class Epochs:
     """Two epochs with one worker. The first waits for the first pool; the second is any other."""
 
-    first: Span
-    second: Span
+    first: PhaseCost
+    second: PhaseCost
     waiting: float
     """The share of the second epoch in which the step waited."""
     waiting_in_all: float
 
 
 def time_epochs(training: Training) -> Epochs:
-    spans, waited = [Span(), Span()], [0.0, 0.0]
+    spans, waited = [PhaseCost(), PhaseCost()], [0.0, 0.0]
     requests = training.plan.iterate_requests(1, 0)
     training.saved = time.monotonic()  # a checkpoint a minute, as in every training
     with (
@@ -157,7 +157,7 @@ def time_epochs(training: Training) -> Epochs:
     return Epochs(spans[0], spans[1], waited[1] / spans[1].seconds, training.clock.share)
 
 
-def report(samples: int, preparing: Span, steps: Span, epochs: Epochs) -> None:
+def report(samples: int, preparing: PhaseCost, steps: PhaseCost, epochs: Epochs) -> None:
     """Print a line for each part, and the verdict if this program had the machine for itself."""
     longer = max(preparing.seconds, steps.seconds)
     for what, span in (

@@ -73,19 +73,19 @@ def write(home: Path, form: str, count: int, size: int) -> list[Path]:
     return made
 
 
-class Taken(NamedTuple):
+class CommandTimes(NamedTuple):
     wall: float
     cpu: float
     """Seconds of the processor, user and system, which other programs beside it lengthen less."""
 
 
-def attar(home: Path, *arguments: str) -> Taken:
+def attar(home: Path, *arguments: str) -> CommandTimes:
     """Seconds of a command, which must succeed."""
     command = [sys.executable, "-m", "attar", *arguments]
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     subprocess.run(command, cwd=home, check=True, capture_output=True)
     wall, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
-    return Taken(wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    return CommandTimes(wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
 
 
 def measure(form: str, count: int, size: int) -> str:

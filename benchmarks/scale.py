@@ -46,7 +46,7 @@ SIZES = (10_000, 100_000, 1_000_000)
 CLASSES, TOP = 100, 16
 VARIABLE = "ATTAR_SCALE_SAMPLES"
 """Of the environment: how many training samples the task has."""
-NAMES = {"task": "benchmarks.scale:Points", "network": "benchmarks.scale:layer"}
+NAMES = {"task": "benchmarks.scale:ManyPoints", "network": "benchmarks.scale:layer"}
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class LazyPoints(Split):
         return Batch({"point": points}, {"label": (indices % CLASSES).astype(np.int64)})
 
 
-class Points(Task):
+class ManyPoints(Task):
     inputs = {"point": Tensor("float32", ("batch", 2))}
     outputs = {"logits": Output(("batch", CLASSES), target="label")}
 

@@ -39,7 +39,7 @@ BATCH = 64
 
 
 @dataclass(frozen=True)
-class Quality:
+class StudentQuality:
     """One student on the test split."""
 
     score: float
@@ -48,7 +48,7 @@ class Quality:
 
 
 @dataclass(frozen=True)
-class Made:
+class TrainedStudent:
     """A student, and what it learned from."""
 
     student: Model
@@ -58,7 +58,7 @@ class Made:
     """Of the student's training."""
 
 
-def make_row(recipe: str, store: Path, row: str, seed: int) -> Made:
+def make_row(recipe: str, store: Path, row: str, seed: int) -> TrainedStudent:
     """Return the student of a row."""
     losses = ROWS[row]
     overrides = [f"student.seed={seed}", f"control.seed={seed}"]
@@ -79,7 +79,7 @@ def write_losses(losses: Sequence[Mapping[str, object]]) -> str:
     return array.as_string()
 
 
-def make_student(recipe: str, store: Path, overrides: Sequence[str], slot: str) -> Made:
+def make_student(recipe: str, store: Path, overrides: Sequence[str], slot: str) -> TrainedStudent:
     """Return what a slot of the recipe makes with these settings. What the store has is reused."""
     workspace = open_workspace(recipe, SLOTS, store, overrides)
     pipeline = workspace.recipe.pipeline
@@ -91,7 +91,7 @@ def make_student(recipe: str, store: Path, overrides: Sequence[str], slot: str) 
     student, teacher = (open_weights(records[name]) for name in (slot, "teacher"))
     answers = records["answers"]
     found = Answers(str(answers.key), "", require_path(answers), answers.facts)
-    return Made(student, teacher, found, records[slot].seconds)
+    return TrainedStudent(student, teacher, found, records[slot].seconds)
 
 
 def open_weights(record: Record) -> Weights:
@@ -104,13 +104,13 @@ def require_path(record: Record) -> Path:
     return record.path
 
 
-def measure_student(bench: Bench, student: Model, answers: Answers) -> Quality:
+def measure_student(bench: Bench, student: Model, answers: Answers) -> StudentQuality:
     teacher = bench.score_teacher(answers)
     hops = bench.comparer.build_hops(
         {"teacher": teacher, "student": bench.score_model("student", student)}
     )
     values = [hops["student"].get_value("teacher", name) for name in ("correlation", "agreement")]
-    return Quality(hops["student"].get_score() or 0.0, *(value or 0.0 for value in values))
+    return StudentQuality(hops["student"].get_score() or 0.0, *(value or 0.0 for value in values))
 
 
 def open_bench(teacher: Model, answers: Answers) -> Bench:
@@ -126,7 +126,7 @@ def format_spread(values: Sequence[float], places: int) -> str:
 
 
 def format_row(
-    row: str, found: Sequence[Quality], seconds: Sequence[float], places: int = 2
+    row: str, found: Sequence[StudentQuality], seconds: Sequence[float], places: int = 2
 ) -> str:
     """Return a row of the table; ``places`` are the score's."""
     columns = [
@@ -145,7 +145,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--rows", nargs="+", choices=list(ROWS), default=list(ROWS))
     arguments = parser.parse_args()
-    found: dict[str, list[Quality]] = {row: [] for row in arguments.rows}
+    found: dict[str, list[StudentQuality]] = {row: [] for row in arguments.rows}
     seconds: dict[str, list[float]] = {row: [] for row in arguments.rows}
     for seed in arguments.seeds:
         for row in arguments.rows:

@@ -33,8 +33,17 @@ from attar.proof.comparison.timing import read_load_average
 from attar.serving.load.load import SHARE, Outcome
 from benchmarks.peers.environments import OURS, UnavailableError, python, versions
 from benchmarks.peers.process import environ
-from benchmarks.peers.servers import ATTAR, PEERS, Running, checked
-from benchmarks.serving_report import CONNECTIONS, MANY, PEAK, Case, Found, draw, goals, table
+from benchmarks.peers.servers import ATTAR, PEERS, RunningPeer, checked
+from benchmarks.serving_report import (
+    CONNECTIONS,
+    MANY,
+    PEAK,
+    BundleMeasurements,
+    Case,
+    draw,
+    goals,
+    table,
+)
 
 
 def made_bundle(chosen: argparse.Namespace) -> Path:
@@ -47,13 +56,17 @@ def made_bundle(chosen: argparse.Namespace) -> Path:
 
 
 def opened(
-    chosen: argparse.Namespace, path: Path, requests: Arrays, found: Found, stack: ExitStack
-) -> dict[str, Running]:
+    chosen: argparse.Namespace,
+    path: Path,
+    requests: Arrays,
+    found: BundleMeasurements,
+    stack: ExitStack,
+) -> dict[str, RunningPeer]:
     """Those that can be had here; why the others cannot goes to ``found``."""
-    made: dict[str, Running] = {}
+    made: dict[str, RunningPeer] = {}
     for peer in PEERS:
         log = chosen.work / f"{peer.environment.name}.log"
-        running = Running(peer, path, chosen.environments, chosen.server_core, log)
+        running = RunningPeer(peer, path, chosen.environments, chosen.server_core, log)
         try:
             stack.enter_context(running)
             for form in peer.forms:
@@ -66,7 +79,7 @@ def opened(
     return made
 
 
-def cases(servers: dict[str, Running]) -> list[Case]:
+def cases(servers: dict[str, RunningPeer]) -> list[Case]:
     made = [
         (name, form, 1, c)
         for name, each in servers.items()
@@ -80,8 +93,8 @@ def rounds(
     chosen: argparse.Namespace,
     path: Path,
     requests: Arrays,
-    servers: dict[str, Running],
-    found: Found,
+    servers: dict[str, RunningPeer],
+    found: BundleMeasurements,
 ) -> None:
     order, every = np.random.default_rng(0), cases(servers)
     for _ in range(chosen.rounds):
@@ -104,12 +117,14 @@ def bare(path: Path, chosen: argparse.Namespace) -> float:
     )
 
 
-def open_loop(running: Running, requests: Arrays, rate: float, seconds: float) -> Outcome:
+def open_loop(running: RunningPeer, requests: Arrays, rate: float, seconds: float) -> Outcome:
     with running.load(requests, "json", 1, 64) as load:
         return load.run_open_loop(rate, seconds)
 
 
-def at_peak(chosen: argparse.Namespace, running: Running, requests: Arrays, found: Found) -> None:
+def at_peak(
+    chosen: argparse.Namespace, running: RunningPeer, requests: Arrays, found: BundleMeasurements
+) -> None:
     """The open loop at 80 % of peak, a few times, then the soak in pieces of a minute."""
     rate = SHARE * found.rate((ATTAR.name, "json", 1, PEAK))
     running.go(signal.SIGCONT)
@@ -127,11 +142,11 @@ def at_peak(chosen: argparse.Namespace, running: Running, requests: Arrays, foun
         print(f"soak {piece + 1}: {found.soaked[-1]}", flush=True)
 
 
-def measured(chosen: argparse.Namespace) -> Found:
+def measured(chosen: argparse.Namespace) -> BundleMeasurements:
     path = made_bundle(chosen)
     chosen.work.mkdir(parents=True, exist_ok=True)
     manifest = bundle.open_verified(path).manifest
-    requests, found = golden.load_requests(path, manifest), Found(manifest.name)
+    requests, found = golden.load_requests(path, manifest), BundleMeasurements(manifest.name)
     os.sched_setaffinity(0, {chosen.load_core})
     with ExitStack() as stack:
         servers = opened(chosen, path, requests, found, stack)
@@ -142,7 +157,7 @@ def measured(chosen: argparse.Namespace) -> Found:
     return found
 
 
-def told(chosen: argparse.Namespace, found: Found) -> str:
+def told(chosen: argparse.Namespace, found: BundleMeasurements) -> str:
     here = machine.describe_machine()
     head = (
         f"{datetime.now(UTC):%d %B %Y}, {here['cpu']}, {here['system']}; {found.bundle}; servers "
@@ -161,7 +176,7 @@ def told(chosen: argparse.Namespace, found: Found) -> str:
     )
 
 
-def installed(cache: Path, found: Found) -> dict[str, Any]:
+def installed(cache: Path, found: BundleMeasurements) -> dict[str, Any]:
     return {
         peer.name: dict(versions(peer.environment, cache))
         for peer in PEERS

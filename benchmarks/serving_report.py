@@ -29,7 +29,7 @@ TIMES = {"MLServer": (6.0, 8.0, 13.0), "LitServe": (8.0, 11.0, 18.0)}
 
 
 @dataclass
-class Found:
+class BundleMeasurements:
     bundle: str
     rounds: dict[Case, list[dict[str, float]]] = field(default_factory=dict)
     engine: list[float] = field(default_factory=list)
@@ -64,7 +64,7 @@ class Found:
         return {**rest, "cases": cases}
 
 
-def table(found: Found) -> str:
+def table(found: BundleMeasurements) -> str:
     head = [
         "server",
         "form",
@@ -81,12 +81,12 @@ def table(found: Found) -> str:
     return "\n".join([f"| {' | '.join(head)} |", "|" + " --- |" * len(head), *lines, engine])
 
 
-def line(found: Found, case: Case) -> str:
+def line(found: BundleMeasurements, case: Case) -> str:
     times = [f"{np.median(found.each(case, name)):,.0f}" for name in ("rate", "p50", "p99")]
     return f"| {' | '.join([*map(str, case), *times])} | {found.each(case, 'errors').sum():.0f} |"
 
 
-def goals(found: Found) -> list[str]:
+def goals(found: BundleMeasurements) -> list[str]:
     """What was hoped for, what became of it."""
     said = [goal for name, least in TIMES.items() for goal in against(found, name, least)]
     json, binary, many = (OURS, "json", 1, 16), (OURS, "binary", 1, 16), (OURS, "binary", MANY, 16)
@@ -104,7 +104,7 @@ def goals(found: Found) -> list[str]:
     ]
 
 
-def against(found: Found, name: str, least: Sequence[float]) -> list[str]:
+def against(found: BundleMeasurements, name: str, least: Sequence[float]) -> list[str]:
     if name in found.missing:
         return [f"{name}: not run here: {found.missing[name]}"]
     mine, theirs = ((server, "json", 1, 16) for server in (OURS, name))
@@ -138,7 +138,7 @@ def goal(what: str, values: Any, limits: Sequence[float], most: bool = False) ->
     return f"{what}: {middle:.2f} ({shown}); {asked}"
 
 
-def soak(found: Found) -> str:
+def soak(found: BundleMeasurements) -> str:
     if len(found.soaked) < 2:
         return "soak at 80 % of peak load: not run here"
     first, last = found.soaked[0]["resident"], found.soaked[-1]["resident"]
@@ -160,7 +160,7 @@ def soak(found: Found) -> str:
     )
 
 
-def small(found: Found) -> list[str]:
+def small(found: BundleMeasurements) -> list[str]:
     return [
         f"{name}: listens after {found.ready[name]:.2f} s, {found.memory[name] / 1e6:.0f} MB "
         "resident"
@@ -168,12 +168,12 @@ def small(found: Found) -> list[str]:
     ]
 
 
-def draw(found: Found) -> str:
+def draw(found: BundleMeasurements) -> str:
     bars = [bar(found, case) for case in found.rounds if np.isfinite(found.each(case, "p99")).all()]
     return draw_chart(f"{found.bundle}: servers on one core, {len(found.engine)} rounds", bars)
 
 
-def bar(found: Found, case: Case) -> Bar:
+def bar(found: BundleMeasurements, case: Case) -> Bar:
     times: Mapping[str, float] = {
         name: float(np.median(found.each(case, name))) for name in ("p50", "p99")
     }

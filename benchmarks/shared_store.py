@@ -27,7 +27,7 @@ from attar.pipeline.shared.publication import Publication
 from attar.pipeline.shared.records import record_path
 from attar.pipeline.shared.remote_files import run_parallel
 from attar.pipeline.shared.store import SharedStore
-from benchmarks.planning import Taken, attar
+from benchmarks.planning import CommandTimes, attar
 from tests.support.processes.seaweed import Server, set_variables
 from tests.support.projects import tiny
 
@@ -48,7 +48,7 @@ def start_server(folder: Path) -> Iterator[None]:
             server.stop()
 
 
-def call(home: Path, cache: str, *arguments: str) -> Taken:
+def call(home: Path, cache: str, *arguments: str) -> CommandTimes:
     return attar(home, *arguments, "--store", URL, "--cache", str(home / cache))
 
 
@@ -106,7 +106,7 @@ def count_commands(home: Path) -> Iterator[str]:
     yield format_requests(home, "`attar gc`", "joined", "gc")
 
 
-def format_row(what: str, taken: Sequence[Taken]) -> str:
+def format_row(what: str, taken: Sequence[CommandTimes]) -> str:
     wall, cpu = min(each.wall for each in taken), min(each.cpu for each in taken)
     return f"| {what} | {len(taken)} | {wall:.2f} | {cpu:.2f} |"
 

@@ -29,7 +29,7 @@ BUDGETS = {
 """Seconds of wall time, of a server until it is ready; megabytes that were resident at most."""
 
 
-class Taken(NamedTuple):
+class CommandCost(NamedTuple):
     wall: float
     cpu: float
     """Seconds of the processor, user and system, which other programs beside it lengthen less."""
@@ -56,7 +56,7 @@ def commands(recipe: str, store: Path) -> dict[str, list[str]]:
     }
 
 
-def taken(command: list[str], environment: dict[str, str]) -> Taken:
+def taken(command: list[str], environment: dict[str, str]) -> CommandCost:
     """Of one process until it ends, or until it says that it is ready; it must succeed."""
     start = time.perf_counter()
     with subprocess.Popen(
@@ -73,10 +73,10 @@ def taken(command: list[str], environment: dict[str, str]) -> Taken:
         wall = wall if ready else time.perf_counter() - start
         process.returncode = os.waitstatus_to_exitcode(status)
     assert ready or process.returncode == 0, said.decode()
-    return Taken(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024 / 1e6)
+    return CommandCost(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024 / 1e6)
 
 
-def measured(recipe: str, folder: Path) -> dict[str, Taken]:
+def measured(recipe: str, folder: Path) -> dict[str, CommandCost]:
     """Medians of interleaved processes, after one each that compiles their modules, as an
     installation does."""
     environment = {**os.environ, "PYTHONPYCACHEPREFIX": str(folder / "bytecode")}
@@ -88,12 +88,14 @@ def measured(recipe: str, folder: Path) -> dict[str, Taken]:
         for _ in range(TIMES + 1)
     ]
     return {
-        name: Taken(*map(statistics.median, zip(*[each[name] for each in rounds[1:]], strict=True)))
+        name: CommandCost(
+            *map(statistics.median, zip(*[each[name] for each in rounds[1:]], strict=True))
+        )
         for name in asked
     }
 
 
-def exceeded(name: str, found: Taken) -> list[str]:
+def exceeded(name: str, found: CommandCost) -> list[str]:
     """What is over its budget, by how much; the processor's time, which says less of what its user
     waits for, has none."""
     seconds, megabytes = BUDGETS[name]

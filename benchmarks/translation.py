@@ -58,7 +58,7 @@ Generate = Callable[[Integers], Integers]
 
 
 @dataclass(frozen=True)
-class Field:
+class TrainedTranslator:
     """A trained network, its task, and who translates with it."""
 
     task: Task
@@ -66,17 +66,17 @@ class Field:
     network: Translator
 
 
-def load_field(folder: Path) -> Field:
+def load_field(folder: Path) -> TrainedTranslator:
     facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
     payload = folder / "payload" if (folder / "payload").is_dir() else folder
     weights = Weights("", "", payload, facts)
     task, network = weights.load_task(), weights.load()
     if not isinstance(network, Translator):
         raise SystemExit(f"{folder} holds a {type(network).__name__}; name one of a Translator")
-    return Field(task, require_decoding(task), network)
+    return TrainedTranslator(task, require_decoding(task), network)
 
 
-def build_engines(field: Field, folder: Path) -> dict[str, Path]:
+def build_engines(field: TrainedTranslator, folder: Path) -> dict[str, Path]:
     """Return the built graphs that generate, by their precision."""
     for name, form in sequences.describe_graphs(field.network, field.task).items():
         file = folder / f"{name}.onnx"
@@ -88,7 +88,7 @@ def build_engines(field: Field, folder: Path) -> dict[str, Path]:
     }
 
 
-def build_engine(field: Field, folder: Path, precision: str) -> Path:
+def build_engine(field: TrainedTranslator, folder: Path, precision: str) -> Path:
     converted: dict[str, Path] = {}
     for name in (START, STEP):
         source, target = folder / f"{name}.onnx", folder / f"{precision}.{name}.onnx"
@@ -105,7 +105,7 @@ def build_engine(field: Field, folder: Path, precision: str) -> Path:
     return engine
 
 
-def open_peer(field: Field, folder: Path, compute_type: str) -> Generate:
+def open_peer(field: TrainedTranslator, folder: Path, compute_type: str) -> Generate:
     translator: Any = ctranslate2.Translator(
         str(folder), compute_type=compute_type, intra_threads=1, inter_threads=1
     )
@@ -125,7 +125,7 @@ def open_peer(field: Field, folder: Path, compute_type: str) -> Generate:
     return generate
 
 
-def read_sources(field: Field) -> Integers:
+def read_sources(field: TrainedTranslator) -> Integers:
     """Return sentences from all over the test split, ``[SENTENCES, S]``."""
     split = field.task.split("test")
     batches = views.iterate_spread(field.task, split, SENTENCES, SENTENCES)
@@ -133,13 +133,13 @@ def read_sources(field: Field) -> Integers:
     return np.asarray(inputs[str(field.decoding.source)], np.int64)
 
 
-def trim_sources(field: Field, sources: Integers) -> Integers:
+def trim_sources(field: TrainedTranslator, sources: Integers) -> Integers:
     trimmed = lengths.trim_inputs(field.task, {str(field.decoding.source): sources})
     return np.asarray(trimmed[str(field.decoding.source)], np.int64)
 
 
 def compare_tokens(
-    field: Field, contenders: Mapping[str, Generate], sources: Integers
+    field: TrainedTranslator, contenders: Mapping[str, Generate], sources: Integers
 ) -> dict[str, float]:
     """Return the share of sentences that each translates as attar's fp32 engine does."""
     rows = [trim_sources(field, sources[row : row + 1]) for row in range(len(sources))]
@@ -152,7 +152,7 @@ def compare_tokens(
 
 
 def time_batches(
-    field: Field, contenders: Mapping[str, Generate], sources: Integers, batch: int
+    field: TrainedTranslator, contenders: Mapping[str, Generate], sources: Integers, batch: int
 ) -> dict[str, timing.Seconds]:
     """Time the translation of as many batches as there are, in turns."""
     samples = BATCH_SAMPLES[batch]
@@ -175,7 +175,9 @@ BATCH_SAMPLES = {1: 32, 8: 64, 32: 128}
 
 
 def print_results(
-    field: Field, same: Mapping[str, float], times: Mapping[int, Mapping[str, timing.Seconds]]
+    field: TrainedTranslator,
+    same: Mapping[str, float],
+    times: Mapping[int, Mapping[str, timing.Seconds]],
 ) -> None:
     parameters = sum(parameter.numel() for parameter in field.network.parameters())
     date = datetime.now(UTC).date()
@@ -216,7 +218,7 @@ def main() -> None:
         print_results(field, same, times)
 
 
-def make_generator(field: Field, graph: Any) -> Generate:
+def make_generator(field: TrainedTranslator, graph: Any) -> Generate:
     source, output = str(field.decoding.source), field.decoding.output
 
     def generate(sources: Integers) -> Integers:

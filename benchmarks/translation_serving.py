@@ -34,7 +34,7 @@ from attar.proof.estimates.statistics import bound_median
 from attar.serving.load.client import build_request, take_turns
 from attar.serving.load.load_http import HttpLoad
 from attar.serving.protocol.tensors import make_object_array
-from benchmarks.peers.servers import ATTAR, Running, group
+from benchmarks.peers.servers import ATTAR, RunningPeer, group
 
 SENTENCES = 8
 LIMIT = 1.1
@@ -44,7 +44,7 @@ Numbers = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Cost:
+class RequestCost:
     """The mean of one request, in seconds."""
 
     wall: float
@@ -58,7 +58,7 @@ def read_texts(path: Path, model: BundlePredictor) -> dict[str, list[str]]:
     return {name: tensors[f"raw.{name}"].tolist() for name in model.manifest.preprocess}
 
 
-def answer_alone(model: BundlePredictor, requests: Sequence[Arrays], seconds: float) -> Cost:
+def answer_alone(model: BundlePredictor, requests: Sequence[Arrays], seconds: float) -> RequestCost:
     """Answer the requests in turn, from texts to texts, without a server."""
     times: list[float] = []
     processor, end = time.process_time(), time.perf_counter() + seconds
@@ -67,10 +67,10 @@ def answer_alone(model: BundlePredictor, requests: Sequence[Arrays], seconds: fl
         model.postprocess(model(model.preprocess(requests[len(times) % len(requests)])))
         times.append(time.perf_counter() - start)
     used = time.process_time() - processor
-    return Cost(float(np.median(times)), used / len(times))
+    return RequestCost(float(np.median(times)), used / len(times))
 
 
-def ask_server(running: Running, requests: Sequence[Arrays], seconds: float) -> Cost:
+def ask_server(running: RunningPeer, requests: Sequence[Arrays], seconds: float) -> RequestCost:
     """Ask the server for the same on one connection. Raises SystemExit if it refuses."""
     asked = [
         build_request("served-raw", each, "json").encode(str(running.where)) for each in requests
@@ -84,10 +84,10 @@ def ask_server(running: Running, requests: Sequence[Arrays], seconds: float) -> 
     running.go(signal.SIGSTOP)
     if outcome.errors:
         raise SystemExit(f"the server answered with {dict(outcome.errors)}")
-    return Cost(float(np.median(outcome.latencies)), used / len(outcome.latencies))
+    return RequestCost(float(np.median(outcome.latencies)), used / len(outcome.latencies))
 
 
-def read_processor_seconds(running: Running) -> float:
+def read_processor_seconds(running: RunningPeer) -> float:
     """Return what all threads of the server have computed."""
     ticks = 0
     for process in group(running.process.pid):
@@ -108,9 +108,9 @@ def stay_on_core(core: int) -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
-def measure(chosen: argparse.Namespace) -> dict[str, list[Cost]]:
+def measure(chosen: argparse.Namespace) -> dict[str, list[RequestCost]]:
     """Return the costs of both in each round, by name."""
-    found: dict[str, list[Cost]] = {"engine alone": [], "attar serve": []}
+    found: dict[str, list[RequestCost]] = {"engine alone": [], "attar serve": []}
     with tempfile.TemporaryDirectory() as scratch, open_bundle(chosen.bundle, threads=1) as model:
         texts = read_texts(chosen.bundle, model)
         turns = take_turns(
@@ -124,7 +124,7 @@ def measure(chosen: argparse.Namespace) -> dict[str, list[Cost]]:
             for turn in turns
         ]
         log = Path(scratch) / "server.log"
-        with Running(ATTAR, chosen.bundle, Path(scratch), chosen.server_core, log) as running:
+        with RunningPeer(ATTAR, chosen.bundle, Path(scratch), chosen.server_core, log) as running:
             for _ in range(chosen.rounds):
                 running.go(signal.SIGSTOP)
                 with stay_on_core(chosen.server_core):
@@ -139,7 +139,7 @@ def format_ratios(ratios: Numbers) -> str:
     return f"{np.median(ratios):.3f} ({low:.3f} to {high:.3f})"
 
 
-def print_results(chosen: argparse.Namespace, found: dict[str, list[Cost]]) -> None:
+def print_results(chosen: argparse.Namespace, found: dict[str, list[RequestCost]]) -> None:
     here, cores = machine.describe_machine(), (chosen.server_core, chosen.load_core)
     print(f"{chosen.bundle}, {datetime.now(UTC):%d %B %Y}, {here['cpu']}, {here['system']}")
     print(

@@ -15,7 +15,7 @@ import uvloop
 from attar.pipeline.core.errors import AttarError
 from attar.serving.core.authenticator import Authenticator
 from attar.serving.core.descriptors import fit_connections
-from attar.serving.core.ledger import Ledger
+from attar.serving.core.ledger import MemoryLedger
 from attar.serving.core.settings import Settings
 from attar.serving.core.supervisor import Supervisor
 from attar.serving.http.api import HttpApi
@@ -50,7 +50,7 @@ class Server:
         self, sources: BundleSources, settings: Settings, observers: Iterable[Observer] = ()
     ) -> None:
         self.settings = settings
-        self.telemetry, self.ledger = Telemetry(), Ledger(settings.max_bodies)
+        self.telemetry, self.ledger = Telemetry(), MemoryLedger(settings.max_bodies)
         self.shadow = ShadowObserver(settings, self.ledger) if settings.shadow else None
         shadows = [self.shadow] if self.shadow else []
         everybody = [self.telemetry, *shadows, *observers]

@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 model, samples, out = map(Path, sys.argv[1:])
 
 
-class Samples(Dataset[Any]):
+class OliveSamples(Dataset[Any]):
     """``(inputs, label)`` as Olive wants it; it does not look at the label."""
 
     def __init__(self) -> None:
@@ -31,8 +31,8 @@ class Samples(Dataset[Any]):
 
 
 @Registry.register_dataset("samples")  # type: ignore[untyped-decorator]  # Olive is untyped
-def load(**_: Any) -> Samples:
-    return Samples()
+def load(**_: Any) -> OliveSamples:
+    return OliveSamples()
 
 
 if __name__ == "__main__":

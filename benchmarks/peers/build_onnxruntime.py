@@ -16,7 +16,7 @@ from onnxruntime.quantization import CalibrationDataReader, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 
-class Samples(CalibrationDataReader):  # type: ignore[misc]  # untyped
+class CalibrationSamples(CalibrationDataReader):  # type: ignore[misc]  # untyped
     """One sample at a time."""
 
     def __init__(self, file: Path) -> None:
@@ -33,5 +33,5 @@ class Samples(CalibrationDataReader):  # type: ignore[misc]  # untyped
 if __name__ == "__main__":
     model, samples, out = map(Path, sys.argv[1:])
     quant_pre_process(model, out / "prepared.onnx")
-    quantize_static(out / "prepared.onnx", out / "model.onnx", Samples(samples))
+    quantize_static(out / "prepared.onnx", out / "model.onnx", CalibrationSamples(samples))
     (out / "prepared.onnx").unlink()

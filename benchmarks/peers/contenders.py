@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.peers.environments import NNCF, OLIVE, OURS, STOCK, Environment, UnavailableError
-from benchmarks.peers.process import Cost, build
+from benchmarks.peers.process import ProcessCost, build
 
 BATCHES = (1, 32)
 
@@ -51,7 +51,7 @@ class Built:
 
     file: Path
     size: int
-    cost: Cost | None = None
+    cost: ProcessCost | None = None
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ ASKED = 32  # samples a call when answers are looked at: one of the sizes that a
 
 
 @dataclass
-class Row:
+class ContenderRow:
     """What was found of one contender; ``why`` it was not run here, where it was not."""
 
     contender: Contender
@@ -53,7 +53,7 @@ class Field:
     given: Given
     cpu: int
     slice: float
-    rows: dict[str, Row]
+    rows: dict[str, ContenderRow]
     workers: dict[str, Worker]
 
     def each(self, names: Sequence[str], **request: Any) -> dict[str, dict[str, Any]]:
@@ -86,12 +86,12 @@ class Field:
         for name in timed:
             self.rows[name].seconds[batch] = np.array(taken[name])
 
-    def score(self, row: Row) -> float:
+    def score(self, row: ContenderRow) -> float:
         seen = [each.targets for each in views.iterate_clean(self.task, self.task.split("test"))]
         targets = {name: np.concatenate([each[name] for each in seen]) for name in seen[0]}
         return self.task.aggregate(self.task.score(row.answers, targets))
 
-    def correlation(self, row: Row, split: SplitName) -> Sums:
+    def correlation(self, row: ContenderRow, split: SplitName) -> Sums:
         """CORR with the teacher, of the task's first output."""
         name, output = next(iter(self.task.outputs.items()))
         return compare_outputs(
@@ -101,9 +101,9 @@ class Field:
 
 def opened(
     contenders: Sequence[Contender], given: Given, cpu: int, stack: ExitStack
-) -> tuple[dict[str, Row], dict[str, Worker]]:
+) -> tuple[dict[str, ContenderRow], dict[str, Worker]]:
     """Every contender built, then every one that could be held open."""
-    rows, workers = {contender.name: Row(contender) for contender in contenders}, {}
+    rows, workers = {contender.name: ContenderRow(contender) for contender in contenders}, {}
     for name, row in rows.items():
         print(f"building {name}", file=sys.stderr)
         try:

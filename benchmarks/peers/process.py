@@ -29,7 +29,7 @@ def environ(environment: Environment) -> dict[str, str]:
 
 
 @dataclass(frozen=True)
-class Cost:
+class ProcessCost:
     """Of a whole process, from its start to its end, imports included."""
 
     seconds: float
@@ -42,7 +42,7 @@ class Cost:
 
 def build(
     environment: Environment, cache: Path, script: str, arguments: Sequence[str], log: Path
-) -> Cost:
+) -> ProcessCost:
     """Run ``peers/SCRIPT.py`` there. Raises UnavailableError with its last words when it fails."""
     note, made = log.with_suffix(".memory"), [str(HERE / f"{script}.py"), *arguments]
     command = [str(python(environment, cache)), str(HERE / "measured.py"), str(note), *made]
@@ -56,7 +56,9 @@ def build(
             last_words(log.read_text(encoding="utf-8"))
             or f"{script} ended with {process.returncode}"
         )
-    return Cost(time.perf_counter() - started, used.ru_utime + used.ru_stime, int(note.read_text()))
+    return ProcessCost(
+        time.perf_counter() - started, used.ru_utime + used.ru_stime, int(note.read_text())
+    )
 
 
 class Worker:

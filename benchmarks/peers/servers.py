@@ -19,7 +19,7 @@ import orjson
 
 from attar.models.task import Array, Arrays
 from attar.pipeline.core.errors import AttarError
-from attar.serving.load.client import Address, Request, build_request, take_turns
+from attar.serving.load.client import Address, PostRequest, build_request, take_turns
 from attar.serving.load.load import Outcome
 from attar.serving.load.load_http import HttpLoad
 from benchmarks.peers.environments import (
@@ -37,15 +37,15 @@ START = 60.0
 ENGINE = ours("onnxruntime")
 
 
-def protocol(inputs: Arrays, form: str) -> Request:
+def protocol(inputs: Arrays, form: str) -> PostRequest:
     return build_request("served", inputs, form)
 
 
-def litserve(inputs: Arrays, form: str) -> Request:
+def litserve(inputs: Arrays, form: str) -> PostRequest:
     """One sample; LitServe has a form of its own."""
     sample = next(iter(inputs.values()))[0]
     body = orjson.dumps({"input": sample}, option=orjson.OPT_SERIALIZE_NUMPY)
-    return Request("/predict", {"Content-Type": "application/json"}, body)
+    return PostRequest("/predict", {"Content-Type": "application/json"}, body)
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Peer:
     environment: Environment
     script: str
     forms: Sequence[str] = ("json",)
-    ask: Callable[[dict[str, Array], str], Request] = protocol
+    ask: Callable[[dict[str, Array], str], PostRequest] = protocol
 
 
 ATTAR = Peer("attar serve", OURS, "", ("json", "binary"))
@@ -75,7 +75,7 @@ PEERS = (ATTAR, LITSERVE, MLSERVER, STARLETTE)
 
 
 @dataclass
-class Running:
+class RunningPeer:
     """A server in a group of processes of its own, stopped except while it is measured."""
 
     peer: Peer
@@ -178,7 +178,7 @@ def free() -> int:
     return port - 10
 
 
-def checked(running: Running, requests: Arrays, form: str) -> None:
+def checked(running: RunningPeer, requests: Arrays, form: str) -> None:
     """Raises UnavailableError for a server that does not answer what it is asked."""
     try:
         found = running.closed(requests, form, 1, 1, 0.2)

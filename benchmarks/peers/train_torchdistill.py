@@ -36,7 +36,7 @@ KEPT: list[torch.library.Library] = []
 """Declarations, which end with the object that made them."""
 
 
-class Samples(Dataset[Any]):
+class AugmentedSamples(Dataset[Any]):
     """The task's samples, fetched a batch at a time, augmented where they are to be learned."""
 
     def __init__(self, task: Task, split: SplitName, seed: int | None) -> None:
@@ -140,7 +140,7 @@ def measure_accuracy(student: nn.Module, loader: Any) -> float:
 @torch.inference_mode()
 def answer_test(student: nn.Module, task: Task) -> np.ndarray[Any, Any]:
     """Return the logits of the test split, (samples, classes)."""
-    samples = Samples(task, "test", None)
+    samples = AugmentedSamples(task, "test", None)
     rows = range(0, len(samples), 500)
     parts = [samples.__getitems__(list(range(at, min(at + 500, len(samples))))) for at in rows]
     student.eval()
@@ -157,8 +157,8 @@ def main() -> None:
     teacher.load_state_dict(load_file(order["weights"]))
     teacher.eval()
     data = {
-        "train": Samples(task, "train", order["seed"]),
-        "validation": Samples(task, "validation", None),
+        "train": AugmentedSamples(task, "train", order["seed"]),
+        "validation": AugmentedSamples(task, "validation", None),
     }
     steps = order["epochs"] * (len(data["train"]) // order["batch"])
     box = create_box(teacher, student, data, configure(order, steps))

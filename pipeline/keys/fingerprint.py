@@ -23,10 +23,10 @@ from pathlib import Path
 
 from attar.pipeline.core import names
 from attar.pipeline.core.errors import RecipeError, suggest_name
-from attar.pipeline.keys.source import STATEMENTS, Source, parse_source
+from attar.pipeline.keys.source import STATEMENTS, ParsedFile, parse_source
 
 FORMAT = [4, *sys.version_info[:2]]
-"""Version of the cache: the fields of ``Source``, and Python's own syntax tree."""
+"""Version of the cache: the fields of ``ParsedFile``, and Python's own syntax tree."""
 NOTHING = "<statements>"
 """A name that no definition has: following it counts the statements of a module alone."""
 ARTIFACTS = "attar.stages.artifacts"
@@ -65,14 +65,14 @@ class Fingerprint:
 
     def __init__(self, home: Path, cache: Path | None = None) -> None:
         self.home, self.cache = home, cache
-        self.remembered: dict[str, tuple[int, int, Source]] = {}
+        self.remembered: dict[str, tuple[int, int, ParsedFile]] = {}
         if cache and cache.exists():
             with contextlib.suppress(ValueError):  # a damaged memory is no memory
                 note = json.loads(cache.read_text(encoding="utf-8"))
                 self.remembered = note["files"] if note["format"] == FORMAT else {}
         self.changed = False
         self.stamps: dict[str, tuple[int, int]] = {}
-        self.sources: dict[str, Source | None] = {}
+        self.sources: dict[str, ParsedFile | None] = {}
         self.paths: dict[str, Path | None] = {}
         self.roots: dict[str, Path | None] = {}
 
@@ -107,7 +107,7 @@ class Fingerprint:
             todo.extend((used, of_artifact) for used in self._visit(module, name, source, seen))
         return Code(dict(sorted(seen.items())), dict(sorted(packages.items())))
 
-    def _visit(self, module: str, name: str, source: Source, seen: dict[str, str]) -> list[str]:
+    def _visit(self, module: str, name: str, source: ParsedFile, seen: dict[str, str]) -> list[str]:
         """Count one definition (or the whole module if ``name`` is empty) and return the names to
         follow from it."""
         definitions, exports = source["definitions"], source["exports"]
@@ -118,7 +118,7 @@ class Fingerprint:
             todo.extend(definitions[part]["uses"])
         return todo if module.startswith("attar.") else [*todo, *self._effects(module, source)]
 
-    def _effects(self, module: str, source: Source) -> list[str]:
+    def _effects(self, module: str, source: ParsedFile) -> list[str]:
         """Return what importing the user's module runs besides the requested definitions.
 
         These are statements of its packages and of the modules that it imports, and definitions
@@ -155,14 +155,14 @@ class Fingerprint:
             return False
         return self.path(f"{package}.{name}") is not None
 
-    def source(self, module: str) -> Source | None:
+    def source(self, module: str) -> ParsedFile | None:
         """Return the parsed file of a module, or None if the module is installed."""
         if module not in self.sources:
             path = self.path(module)
             self.sources[module] = self._parsed(module, path) if path else None
         return self.sources[module]
 
-    def _parsed(self, module: str, path: Path) -> Source:
+    def _parsed(self, module: str, path: Path) -> ParsedFile:
         stat = path.stat()
         self.stamps[module] = (stat.st_size, stat.st_mtime_ns)
         known = self.remembered.get(f"{module} {path}")

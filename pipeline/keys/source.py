@@ -1,4 +1,4 @@
-"""Source: one Python file as data: its definitions, what each uses, and a digest of each that
+"""One Python file as data: its definitions, what each uses, and a digest of each that
 ignores comments.
 
 Files are parsed, never imported. A use is written ``module:name.attribute``, resolved as far as the
@@ -30,7 +30,7 @@ class Definition(TypedDict):
     """Names that a call may use; ``**`` if it takes any, or if the file alone does not tell."""
 
 
-class Source(TypedDict):
+class ParsedFile(TypedDict):
     definitions: dict[str, Definition]
     exports: dict[str, list[str]]
     """Names that the file imports, with their origins, for ``from this import name``."""
@@ -39,7 +39,7 @@ class Source(TypedDict):
 
 
 @lru_cache(maxsize=1024)
-def parse_source(text: str, module: str, *, is_package: bool) -> Source:
+def parse_source(text: str, module: str, *, is_package: bool) -> ParsedFile:
     """Parse a file; a process that opens several stores does so once. Raises SyntaxError as
     ``ast.parse`` does."""
     tree = WithoutDocstrings().visit(ast.parse(text))

@@ -1,4 +1,4 @@
-"""Ledger: the bytes that everything under way holds, over HTTP, over gRPC and for the shadow.
+"""The bytes that everything under way holds, over HTTP, over gRPC and for the shadow.
 
 What a request costs, its body as it comes and decompressed, its tensors and its decoded pictures,
 is reserved before it is spent, and released when it is answered.
@@ -23,18 +23,18 @@ MOST_BYTES = 2**30
 """Largest limit that is chosen by default."""
 
 
-class Ledger:
+class MemoryLedger:
     """The bytes that are reserved, from any thread."""
 
-    def __init__(self, limit: int | None = None, whole: Ledger | None = None) -> None:
+    def __init__(self, limit: int | None = None, whole: MemoryLedger | None = None) -> None:
         """``whole``: the ledger of which this is a part, in which its bytes count too."""
         self.limit = limit or default_limit()
         self.held = self.refusals = 0
         self._whole, self._lock = whole, Lock()
 
-    def open_part(self, parts: int) -> Ledger:
+    def open_part(self, parts: int) -> MemoryLedger:
         """Return a ledger with one of so many parts of the limit."""
-        return Ledger(self.limit // parts, self)
+        return MemoryLedger(self.limit // parts, self)
 
     def open_reservation(self) -> Reservation:
         return Reservation(self)
@@ -98,7 +98,7 @@ class Reservation:
 
     __slots__ = ("_closed", "_lock", "held", "ledger")
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: MemoryLedger) -> None:
         self.ledger, self.held = ledger, 0
         self._closed, self._lock = False, Lock()
 

@@ -15,7 +15,7 @@ import grpc
 
 from attar.serving.core.authenticator import ASK_WITH_TOKEN, Authenticator
 from attar.serving.core.errors import BusyError, TooLargeError, TooSlowError, UnauthorizedError
-from attar.serving.core.ledger import Ledger
+from attar.serving.core.ledger import MemoryLedger
 from attar.serving.core.settings import Settings
 from attar.serving.grpc.message_room import MessageRoom
 
@@ -37,7 +37,7 @@ SMALL_PART = 16
 
 class GrpcAdmission:
     def __init__(
-        self, authenticator: Authenticator, settings: Settings, ledger: Ledger, largest: int
+        self, authenticator: Authenticator, settings: Settings, ledger: MemoryLedger, largest: int
     ) -> None:
         """``largest``: bytes of the longest message that gRPC takes in."""
         self._authenticator, self._settings = authenticator, settings

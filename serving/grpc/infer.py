@@ -15,7 +15,7 @@ from attar.serving.grpc.contents import read_contents
 from attar.serving.grpc.messages import ModelInferRequest, ModelInferResponse
 from attar.serving.grpc.wire import split_message
 from attar.serving.protocol.json_data import SHORT_BYTES
-from attar.serving.protocol.reader import InputDescription, Reader
+from attar.serving.protocol.reader import InferenceReader, InputDescription
 from attar.serving.protocol.request import InferenceRequest
 from attar.serving.protocol.response import InferenceResponse
 from attar.serving.protocol.tensors import (
@@ -53,14 +53,14 @@ def decode_infer_message(sent: Any, reservation: Reservation) -> InferMessage:
     return InferMessage(request, raw, contents, len(sent), reservation)
 
 
-def is_quick(message: InferMessage, reader: Reader) -> bool:
+def is_quick(message: InferMessage, reader: InferenceReader) -> bool:
     """Whether the tensors may be read on the event loop."""
     if message.size <= SHORT_BYTES:
         return True
     return bool(message.raw) and message.size <= QUICK_BYTES and not reader.most_texts
 
 
-def read_request(reader: Reader, message: InferMessage) -> InferenceRequest:
+def read_request(reader: InferenceReader, message: InferMessage) -> InferenceRequest:
     """Read a message, which loses its id. Raises RequestError."""
     request, most = message.request, reader.settings.max_tensors
     if max(len(request.inputs), len(request.outputs)) > most:

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from attar.serving.core.errors import NoRoomError
-from attar.serving.core.ledger import Ledger
+from attar.serving.core.ledger import MemoryLedger
 
 SHARE = 4
 """Arriving messages may take one of so many parts of the ledger; those of streams another one."""
@@ -26,7 +26,7 @@ LOOK_SECONDS = 0.002
 class MessageRoom:
     """Places for the messages that are awaited. Whoever waits longest makes room for others."""
 
-    def __init__(self, ledger: Ledger, largest: int) -> None:
+    def __init__(self, ledger: MemoryLedger, largest: int) -> None:
         """``largest``: bytes of the longest message."""
         self._ledger, self._share = ledger, ledger.open_part(SHARE)
         self._place_bytes = min(largest, self._share.limit)

@@ -19,7 +19,7 @@ from attar.serving.grpc.infer import (
 )
 from attar.serving.models.descriptions import describe_configuration
 from attar.serving.models.service import InferenceService
-from attar.serving.protocol.reader import Reader
+from attar.serving.protocol.reader import InferenceReader
 from attar.serving.protocol.request import InferenceRequest
 from attar.serving.protocol.response import build_response
 
@@ -97,7 +97,9 @@ class GrpcMethods:
             )
             return build_message(answer, request.parameters)
 
-    async def _read_message(self, reader: Reader, message: InferMessage) -> InferenceRequest:
+    async def _read_message(
+        self, reader: InferenceReader, message: InferMessage
+    ) -> InferenceRequest:
         if is_quick(message, reader):
             return read_request(reader, message)
         return await self._service.reader_thread.run(read_request, reader, message)

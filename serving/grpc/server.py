@@ -17,7 +17,7 @@ from google.protobuf.message_factory import GetMessageClass
 from attar.pipeline.core.errors import AttarError
 from attar.serving.core.authenticator import Authenticator
 from attar.serving.core.errors import RequestError, TooLargeError
-from attar.serving.core.ledger import Ledger, Reservation
+from attar.serving.core.ledger import MemoryLedger, Reservation
 from attar.serving.grpc.admission import GrpcAdmission
 from attar.serving.grpc.calls import (
     COPIES,
@@ -45,7 +45,7 @@ log = logging.getLogger(__name__)
 
 class GrpcServer:
     def __init__(
-        self, service: InferenceService, authenticator: Authenticator, ledger: Ledger
+        self, service: InferenceService, authenticator: Authenticator, ledger: MemoryLedger
     ) -> None:
         """The models must be loaded: gRPC takes the limit on messages only once."""
         self.service, self.settings = service, service.settings

@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar
 import grpc
 
 from attar.serving.core.errors import BusyError, RequestError
-from attar.serving.core.ledger import Ledger
+from attar.serving.core.ledger import MemoryLedger
 from attar.serving.grpc.calls import COPIES, convert_errors
 from attar.serving.grpc.message_room import MessageRoom
 from attar.serving.grpc.messages import ModelStreamInferResponse
@@ -89,7 +89,7 @@ class StreamedInference:
     """The calls of ModelStreamInfer."""
 
     def __init__(
-        self, methods: GrpcMethods, service: InferenceService, ledger: Ledger, largest: int
+        self, methods: GrpcMethods, service: InferenceService, ledger: MemoryLedger, largest: int
     ) -> None:
         """``largest``: bytes of the longest message that gRPC takes in."""
         self._methods, self._service, self._ledger = methods, service, ledger

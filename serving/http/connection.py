@@ -12,7 +12,7 @@ from typing import cast
 
 from attar.serving.core.authenticator import Authenticator
 from attar.serving.core.errors import BusyError, RequestError, TooSlowError
-from attar.serving.core.ledger import Ledger
+from attar.serving.core.ledger import MemoryLedger
 from attar.serving.http.api import HttpApi
 from attar.serving.http.message import Reply, Request, format_head
 from attar.serving.http.request_reader import RequestReader
@@ -35,7 +35,7 @@ class Connection(asyncio.Protocol):
         self,
         api: HttpApi,
         authenticator: Authenticator,
-        ledger: Ledger,
+        ledger: MemoryLedger,
         connections: set[Connection],
     ) -> None:
         """``connections``: the server's open ones, which it adds itself to and leaves."""

@@ -11,11 +11,11 @@ from attar.serving.core.errors import BadRequestError, TooLargeError
 from attar.serving.core.ledger import Reservation
 from attar.serving.http.api import MODEL, HttpApi
 from attar.serving.http.message import Reply, Request
-from attar.serving.models.model import Model
+from attar.serving.models.model import ServedModel
 from attar.serving.protocol import response
 from attar.serving.protocol.json_data import SHORT_BYTES
 from attar.serving.protocol.json_numbers import Body
-from attar.serving.protocol.reader import Reader
+from attar.serving.protocol.reader import InferenceReader
 from attar.serving.protocol.reader_thread import ReaderThread
 from attar.serving.protocol.request import HEADER_LENGTH, InferenceRequest
 
@@ -39,14 +39,16 @@ class InferenceHandler:
             asked = await self.read_inference(request, model)
             return inference_reply(model, asked, await model.infer(asked))
 
-    async def read_inference(self, request: Request, model: Model) -> InferenceRequest:
+    async def read_inference(self, request: Request, model: ServedModel) -> InferenceRequest:
         """Return the request for a model whose bundle is in use. Raises RequestError."""
         asked = await model.read_request(read_body(request, model.reader, self._thread))
         request.id = request.id or asked.id
         return asked
 
 
-def inference_reply(model: Model, asked: InferenceRequest, outputs: Mapping[str, Array]) -> Reply:
+def inference_reply(
+    model: ServedModel, asked: InferenceRequest, outputs: Mapping[str, Array]
+) -> Reply:
     answer = response.build_response(
         asked, outputs, model.name, model.version, model.signature.labels
     )
@@ -57,7 +59,9 @@ def inference_reply(model: Model, asked: InferenceRequest, outputs: Mapping[str,
     return Reply(pieces, content_type="application/octet-stream", headers=headers)
 
 
-async def read_body(request: Request, reader: Reader, thread: ReaderThread) -> InferenceRequest:
+async def read_body(
+    request: Request, reader: InferenceReader, thread: ReaderThread
+) -> InferenceRequest:
     """Read the body, and drop it. Raises RequestError."""
     length, encoding = find_json_length(request), find_encoding(request)
     body, request.body = request.body, b""
@@ -72,7 +76,7 @@ async def read_body(request: Request, reader: Reader, thread: ReaderThread) -> I
     return await thread.run(read)
 
 
-def is_quick(reader: Reader, body: Body, length: int | None) -> bool:
+def is_quick(reader: InferenceReader, body: Body, length: int | None) -> bool:
     """Whether a body may be read on the event loop."""
     if len(body) <= SHORT_BYTES:
         return True

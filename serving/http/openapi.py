@@ -40,7 +40,7 @@ from attar.serving.http.schemas import (
     READY,
     Schema,
 )
-from attar.serving.models.model import Model
+from attar.serving.models.model import ServedModel
 from attar.serving.protocol.request import HEADER_LENGTH
 from attar.serving.protocol.signature import Signature, find_datatype
 
@@ -59,7 +59,7 @@ REFUSALS = (*ANYWHERE, NotFoundError, DeadlineError)
 NAMED = {"404": {"$ref": "#/components/responses/NotFound"}}
 
 
-def build_document(models: Iterable[Model], settings: Settings) -> Schema:
+def build_document(models: Iterable[ServedModel], settings: Settings) -> Schema:
     """Return the document: every model has its own paths, with the tensors that it takes."""
     served = {model.name: model for model in models}
     paths = {
@@ -138,7 +138,7 @@ def describe_control_paths(settings: Settings) -> dict[str, Schema]:
     return {f"{path}/load": {"post": load}, f"{path}/unload": {"post": unload}}
 
 
-def describe_model_paths(model: Model) -> dict[str, Schema]:
+def describe_model_paths(model: ServedModel) -> dict[str, Schema]:
     name, base = model.name, f"/v2/models/{model.name}"
     return {
         base: {

@@ -15,7 +15,7 @@ from attar.serving.core.errors import (
     RequestError,
     TooLargeError,
 )
-from attar.serving.core.ledger import Ledger
+from attar.serving.core.ledger import MemoryLedger
 from attar.serving.http.api import HttpApi
 from attar.serving.http.message import Request
 from attar.serving.protocol.json_data import SHORT_BYTES
@@ -28,7 +28,7 @@ MINIMUM_BYTES_A_SECOND = 16_384
 class RequestReader:
     """The parser calls ``on_...``. What these raise ends the parsing, and comes out of `read`."""
 
-    def __init__(self, api: HttpApi, authenticator: Authenticator, ledger: Ledger) -> None:
+    def __init__(self, api: HttpApi, authenticator: Authenticator, ledger: MemoryLedger) -> None:
         self.requests: deque[Request] = deque()
         """Requests that are whole; the connection takes them from here."""
         self.is_active = False

@@ -30,7 +30,7 @@ FULL = (errno.EMFILE, errno.ENFILE)
 
 
 @dataclass(frozen=True)
-class Request:
+class PostRequest:
     path: str
     headers: Mapping[str, str]
     body: bytes
@@ -127,7 +127,7 @@ def format_refusal(where: Address, what: str, status: str, said: str) -> AttarEr
 
 def build_request(
     model: str, inputs: Arrays, form: str, headers: Mapping[str, str] | None = None
-) -> Request:
+) -> PostRequest:
     """Return a request for all outputs, with tensors in the same form in both directions."""
     binary, behind = form == "binary", list[memoryview]()
     asked: dict[str, Any] = {
@@ -142,11 +142,11 @@ def build_request(
         else {}
     )
     own = {"Content-Type": "application/json", **kind, **(headers or {})}
-    return Request(f"/v2/models/{quote(model, safe='')}/infer", own, b"".join([text, *behind]))
+    return PostRequest(f"/v2/models/{quote(model, safe='')}/infer", own, b"".join([text, *behind]))
 
 
 def send_request(
-    where: Address, request: Request, tls: ssl.SSLContext | None = None
+    where: Address, request: PostRequest, tls: ssl.SSLContext | None = None
 ) -> dict[str, Array]:
     """Return the outputs by name. Raises AttarError with the server's message if it refuses."""
     connection = (

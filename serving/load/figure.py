@@ -31,14 +31,14 @@ class Bar:
 
 
 @dataclass(frozen=True)
-class Scale:
+class LogAxis:
     """A logarithmic axis, over whole powers of ten."""
 
     low: int
     high: int
 
     @classmethod
-    def fit(cls, bars: Sequence[Bar]) -> Scale:
+    def fit(cls, bars: Sequence[Bar]) -> LogAxis:
         low, high = (
             floor(log10(min(bar.p50 for bar in bars))),
             ceil(log10(max(bar.p99 for bar in bars))),
@@ -51,7 +51,7 @@ class Scale:
 
 def draw_chart(title: str, bars: Sequence[Bar]) -> str:
     """Return a whole file; ``bars`` is not empty, and its times are positive."""
-    scale, height = Scale.fit(bars), TOP + STEP * len(bars) + 34
+    scale, height = LogAxis.fit(bars), TOP + STEP * len(bars) + 34
     head = f'<svg xmlns="http://www.w3.org/2000/svg" class="bench" viewBox="0 0 {WIDTH} {height}"'
     parts = [
         f'{head} font-family="sans-serif" font-size="12">',
@@ -72,14 +72,14 @@ def draw_chart(title: str, bars: Sequence[Bar]) -> str:
     )
 
 
-def draw_grid(scale: Scale, power: int, height: float) -> str:
+def draw_grid(scale: LogAxis, power: int, height: float) -> str:
     x, bottom = scale.place(10.0**power), height - 30
     ends = f'x1="{x:.1f}" x2="{x:.1f}" y1="{TOP - 8}" y2="{bottom:g}"'
     rule = f'<line {ends} style="stroke: var(--line)"/>'
     return rule + draw_text(x, bottom + 13, f"{10.0**power:,g}", "muted")
 
 
-def draw_row(scale: Scale, bar: Bar, y: float) -> str:
+def draw_row(scale: LogAxis, bar: Bar, y: float) -> str:
     start, end = scale.place(bar.p50), scale.place(bar.p99)
     ends = f'x1="{start:.1f}" x2="{end:.1f}" y1="{y:g}" y2="{y:g}"'
     reach = f'<line {ends} style="stroke: var(--mark)" stroke-width="3"/>'

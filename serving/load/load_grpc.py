@@ -29,13 +29,13 @@ from attar.serving.load.schedule import Schedule
 
 
 @dataclass(frozen=True, eq=False)
-class Connection:
+class ClientChannel:
     channel: Any
     send: Any
     """Sends an encoded request, and returns its encoded answer."""
 
 
-async def open_channels(where: Address, ca: Path | None, count: int) -> list[Connection]:
+async def open_channels(where: Address, ca: Path | None, count: int) -> list[ClientChannel]:
     """Open ``count`` channels. Raises AttarError if one has no connection within ``PATIENCE``."""
     channels = [open_channel(grpc.aio, where, ca) for _ in range(count)]
     try:
@@ -47,7 +47,7 @@ async def open_channels(where: Address, ca: Path | None, count: int) -> list[Con
             f"there is no connection to {where} within {PATIENCE:g} s; start `attar serve`, "
             "or give its --url"
         ) from None
-    return [Connection(made, made.unary_unary(METHOD)) for made in channels]
+    return [ClientChannel(made, made.unary_unary(METHOD)) for made in channels]
 
 
 @contextmanager
@@ -57,7 +57,7 @@ def open_event_loop() -> Iterator[asyncio.Runner]:
         yield made
 
 
-class GrpcLoad(Load[Connection]):
+class GrpcLoad(Load[ClientChannel]):
     def __init__(
         self,
         runner: asyncio.Runner,
@@ -92,7 +92,7 @@ class GrpcLoad(Load[Connection]):
                 await self._wait_for_turn(schedule, now)
             await self._await_last()
 
-    async def _send_request(self, connection: Connection, intended: float) -> None:
+    async def _send_request(self, connection: ClientChannel, intended: float) -> None:
         try:
             await connection.send(self._take_message(), metadata=self._metadata)
             self._latencies.append(time.perf_counter() - intended)

@@ -61,7 +61,7 @@ def parse_head(lines: bytes) -> ResponseHead:
     )
 
 
-class Connection:
+class ClientConnection:
     """One connection, for one request at a time."""
 
     def __init__(self, where: Address, epoll: select.epoll, tls: ssl.SSLContext | None) -> None:
@@ -177,7 +177,7 @@ class Connection:
             self.close()
 
 
-class HttpLoad(Load[Connection]):
+class HttpLoad(Load[ClientConnection]):
     def __init__(
         self,
         where: Address,
@@ -189,7 +189,7 @@ class HttpLoad(Load[Connection]):
         with ExitStack() as opened:
             self._epoll = opened.enter_context(select.epoll())
             made = [
-                opened.enter_context(closing(Connection(where, self._epoll, tls)))
+                opened.enter_context(closing(ClientConnection(where, self._epoll, tls)))
                 for _ in range(connections)
             ]
             self._opened = opened.pop_all()
@@ -214,13 +214,13 @@ class HttpLoad(Load[Connection]):
             for number, event in self._epoll.poll(self._compute_wait(schedule, now)):
                 self._handle_event(self._by_number[number], event)
 
-    def _send_next(self, connection: Connection, intended: float) -> None:
+    def _send_next(self, connection: ClientConnection, intended: float) -> None:
         if not connection.is_open:
             connection.reopen()
             self._by_number[connection.file_number] = connection
         connection.send(self._take_message(), intended)
 
-    def _handle_event(self, connection: Connection, event: int) -> None:
+    def _handle_event(self, connection: ClientConnection, event: int) -> None:
         if event & select.EPOLLOUT:
             connection.continue_sending()
         if not event & ~select.EPOLLOUT:

@@ -7,11 +7,11 @@ from typing import Any
 
 from attar.bundle.manifest import Manifest
 from attar.serving.models.engines import runs_on_gpu
-from attar.serving.models.model import Model
+from attar.serving.models.model import ServedModel
 from attar.serving.protocol.signature import BYTES, describe_tensor
 
 
-def describe_metadata(model: Model, versions: Sequence[str] = ()) -> dict[str, Any]:
+def describe_metadata(model: ServedModel, versions: Sequence[str] = ()) -> dict[str, Any]:
     """Return the protocol's metadata; ``versions``: other than the model's own.
 
     Every client shows the platform, so that says whether the gates were skipped. The properties
@@ -51,7 +51,7 @@ def describe_batch_engine(manifest: Manifest) -> dict[str, str]:
     }
 
 
-def describe_configuration(model: Model) -> dict[str, Any]:
+def describe_configuration(model: ServedModel) -> dict[str, Any]:
     """Return the part of Triton's model configuration that applies here."""
     limits, engines = model.served.batcher.limits, model.served.engines
     metadata, batched = describe_metadata(model), model.signature.is_batched

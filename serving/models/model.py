@@ -22,7 +22,7 @@ from attar.serving.models.engines import Engines, open_engines
 from attar.serving.models.observer import Observer
 from attar.serving.models.preprocessor import Preprocessor
 from attar.serving.models.statistics import Statistics
-from attar.serving.protocol.reader import Reader
+from attar.serving.protocol.reader import InferenceReader
 from attar.serving.protocol.request import InferenceRequest, RequestTiming
 from attar.serving.protocol.signature import Signature
 
@@ -50,10 +50,10 @@ class LoadedBundle:
         self.batcher = Batcher(engines.predicts, limits, engines.probe, self._notify_batch)
         self.active = 0
         """Number of requests that are being read, are waiting or are being answered."""
-        self.models = [Model(name, self, engines.graph)]
+        self.models = [ServedModel(name, self, engines.graph)]
         self._preprocessor = Preprocessor(engines, settings.max_pixels, settings.inline_below)
         if engines.raw:
-            self.models.append(Model(name + RAW, self, engines.raw, self._preprocessor))
+            self.models.append(ServedModel(name + RAW, self, engines.raw, self._preprocessor))
 
     @classmethod
     async def open(
@@ -120,7 +120,7 @@ class LoadedBundle:
                     observer.on_batch(model, call.rows, call.nanoseconds)
 
 
-class Model:
+class ServedModel:
     """One name of a served bundle."""
 
     def __init__(
@@ -131,7 +131,7 @@ class Model:
         preprocessor: Preprocessor | None = None,
     ) -> None:
         self.name, self.served, self.signature = name, served, signature
-        self.reader = Reader(
+        self.reader = InferenceReader(
             signature, served.settings, preprocessor.check_shapes if preprocessor else None
         )
         self.statistics = Statistics()

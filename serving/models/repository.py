@@ -14,7 +14,7 @@ from attar.serving.core.errors import BusyError, NotFoundError
 from attar.serving.core.settings import Settings
 from attar.serving.core.supervisor import Supervisor
 from attar.serving.models.descriptions import describe_metadata
-from attar.serving.models.model import RAW, LoadedBundle, Model
+from attar.serving.models.model import RAW, LoadedBundle, ServedModel
 from attar.serving.models.observer import Observer
 from attar.serving.models.sources import BundleSources
 
@@ -55,11 +55,11 @@ class Repository:
     def list_loaded(self) -> list[LoadedBundle]:
         return [served for versions in self._served.values() for served in versions]
 
-    def list_models(self) -> Iterator[Model]:
+    def list_models(self) -> Iterator[ServedModel]:
         for served in self.list_loaded():
             yield from served.models
 
-    def find_model(self, name: str, version: str = "") -> Model:
+    def find_model(self, name: str, version: str = "") -> ServedModel:
         """Return a model, in its default version if none is given.
 
         Raises NotFoundError, and BusyError for a model that is known and not loaded.
@@ -78,7 +78,7 @@ class Repository:
             f"{suggest_name(name[:80], {model.name for model in self.list_models()})}"
         )
 
-    def find_versions(self, name: str, version: str = "") -> list[Model]:
+    def find_versions(self, name: str, version: str = "") -> list[ServedModel]:
         """Return all of a name where no version is asked for. Raises NotFoundError and
         BusyError."""
         found = self.find_model(name, version)
@@ -123,7 +123,7 @@ class Repository:
         ]
         return loaded + rest
 
-    def _list_versions(self, name: str) -> list[Model]:
+    def _list_versions(self, name: str) -> list[ServedModel]:
         base = name if name in self._served else name.removesuffix(RAW)
         return [
             model

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Attempt:
+class LoadAttempt:
     """An attempt to load one content of a bundle."""
 
     stamp: Stamp
@@ -48,7 +48,7 @@ class Watcher:
         self._seen: dict[str, Stamp] = {}
         self._gone: Counter[str] = Counter()
         self._away: set[Path] = set()
-        self._attempts: dict[str, Attempt] = {}
+        self._attempts: dict[str, LoadAttempt] = {}
 
     async def remember(self) -> None:
         """Note the content before it is loaded, so that no change is missed."""
@@ -85,11 +85,11 @@ class Watcher:
         """Whether to load a bundle now. One that failed as it is now is tried again, ever later."""
         now, last = monotonic(), self._attempts.get(name)
         if last is None or last.stamp != stamp:
-            self._attempts[name] = Attempt(stamp, now, RETRY_SECONDS)
+            self._attempts[name] = LoadAttempt(stamp, now, RETRY_SECONDS)
             return True
         if now < last.began + last.pause:
             return False
-        self._attempts[name] = Attempt(stamp, now, min(2 * last.pause, LONGEST_RETRY_SECONDS))
+        self._attempts[name] = LoadAttempt(stamp, now, min(2 * last.pause, LONGEST_RETRY_SECONDS))
         return True
 
     def _note_away(self, away: set[Path]) -> None:

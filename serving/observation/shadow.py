@@ -25,7 +25,7 @@ from attar.models.task import Array, Arrays, Predict
 from attar.pipeline.core.errors import InvalidBundleError, StageError
 from attar.serving.core import logs
 from attar.serving.core.errors import BusyError
-from attar.serving.core.ledger import Ledger
+from attar.serving.core.ledger import MemoryLedger
 from attar.serving.core.settings import Settings
 from attar.serving.models.engines import Engines
 from attar.serving.models.observer import ObservedBundle, ObservedModel, Observer
@@ -126,7 +126,7 @@ class BundleShadow:
 class ShadowObserver(Observer):
     """The shadows of all bundles of a server."""
 
-    def __init__(self, settings: Settings, ledger: Ledger) -> None:
+    def __init__(self, settings: Settings, ledger: MemoryLedger) -> None:
         self.settings = settings
         self._waiting = ledger.open_part(SHARE)
         self._random, self._rate = Random(settings.shadow_seed), settings.shadow_rate  # noqa: S311  # a sample is no secret

@@ -43,7 +43,7 @@ class Collector(Protocol):
     def collect(self) -> Iterable[Metric]: ...
 
 
-class Histogram:
+class BucketCounts:
     """Counts of values by upper bound."""
 
     def __init__(self, bounds: Sequence[float]) -> None:
@@ -73,7 +73,7 @@ class ModelCounts:
         self.outcomes: dict[str, int] = defaultdict(int)
         self.batches: dict[int, int] = defaultdict(int)
         """Number of calls of the engine by number of rows."""
-        self.seconds = {phase: Histogram(SECONDS) for phase in PHASES}
+        self.seconds = {phase: BucketCounts(SECONDS) for phase in PHASES}
         self.rows = 0
         self.recent: list[int] = []
         """Preparing, queue and compute in nanoseconds, and rows, of each request that is not
@@ -152,7 +152,7 @@ class Telemetry(Observer):
         for labels, counts in list(self._counts.items()):
             counts.fold_recent()
             rows.add_metric(labels, counts.rows)
-            calls = Histogram(ROWS)
+            calls = BucketCounts(ROWS)
             calls.add(
                 np.array([*counts.batches], np.float64),
                 np.array([*counts.batches.values()], np.int64),

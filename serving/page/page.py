@@ -24,7 +24,7 @@ from attar.serving.http.api import HttpApi
 from attar.serving.http.inference import InferenceHandler, inference_reply
 from attar.serving.http.message import Reply, Request, json_reply
 from attar.serving.models.descriptions import describe_metadata
-from attar.serving.models.model import LoadedBundle, Model
+from attar.serving.models.model import LoadedBundle, ServedModel
 from attar.serving.observation.shadow import FP32, ShadowObserver
 from attar.serving.page.forms import Steps, describe_form
 from attar.serving.protocol.request import InferenceRequest
@@ -121,7 +121,7 @@ class Page:
             )
 
     async def _from_shadow(
-        self, shadow: ShadowObserver, model: Model, asked: InferenceRequest
+        self, shadow: ShadowObserver, model: ServedModel, asked: InferenceRequest
     ) -> tuple[Arrays, int, int]:
         """Return the outputs, and nanoseconds of preprocessing and of the shadow."""
         began = perf_counter_ns()

@@ -96,7 +96,7 @@ class RequestPlan:
     parameters: Mapping[str, Any]
 
 
-class Reader:
+class InferenceReader:
     def __init__(
         self, signature: Signature, settings: Settings, check_shapes: CheckShapes | None = None
     ) -> None:

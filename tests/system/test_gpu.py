@@ -13,7 +13,7 @@ from attar.engines.runtimes import cuda
 from attar.pipeline.core.stage import Device
 from attar.pipeline.keys import machine
 from benchmarks import _gpu_log, _gpu_steps, _gpu_task, _on_cuda, gpu
-from benchmarks.gpu import Result, Step
+from benchmarks.gpu import GpuCommand, Result
 from tests.support.engines.cuda_host import HostDriver
 
 
@@ -36,20 +36,26 @@ ABSENT = "import sys; raise SystemExit(3 if '--require-all' in sys.argv else 0)"
 @pytest.mark.parametrize(
     ("step", "outcome", "said"),
     [
-        (Step("fine", (), ("-c", "")), "done", ""),
-        (Step("broken", (), ("-c", "raise SystemExit(2)")), "failed", "exit code 2"),
-        (Step("no promise of attar's", (), ("-c", "raise SystemExit(3)")), "failed", "exit code 3"),
-        (Step("a promise", (), ("-c", "raise SystemExit(3)", "attar")), "gates not passed", "see its report"),
-        (Step("absent", (), ("-c", ABSENT, "attar", "--require-all")), "not run here", "the target's engine"),
-        (Step("endless", (), ("-c", "while True: pass"), limit=1), "stopped", "after 1 s"),
-        (Step("no tests", (), ("-c", "raise SystemExit(5)", "pytest")), "not run here", "no test"),
-        (Step("cannot", ("no_such_module",), ("-c", "")), "not run here", "no_such_module"),
-        (Step("other", (), ("-c", ""), distribution="onnxruntime-gpu"), "not run here", "onnxruntime-gpu"),
-        (Step("no data", (), ("-m", "attar", "run", "cifar100"), data="no.such:Task"), "not run here", "attar fetch cifar100"),
+        (GpuCommand("fine", (), ("-c", "")), "done", ""),
+        (GpuCommand("broken", (), ("-c", "raise SystemExit(2)")), "failed", "exit code 2"),
+        (GpuCommand("no promise of attar's", (), ("-c", "raise SystemExit(3)")), "failed", "exit code 3"),
+        (GpuCommand("a promise", (), ("-c", "raise SystemExit(3)", "attar")), "gates not passed", "see its report"),
+        (GpuCommand("absent", (), ("-c", ABSENT, "attar", "--require-all")), "not run here", "the target's engine"),
+        (GpuCommand("endless", (), ("-c", "while True: pass"), limit=1), "stopped", "after 1 s"),
+        (GpuCommand("no tests", (), ("-c", "raise SystemExit(5)", "pytest")), "not run here", "no test"),
+        (GpuCommand("cannot", ("no_such_module",), ("-c", "")), "not run here", "no_such_module"),
+        (GpuCommand("other", (), ("-c", ""), distribution="onnxruntime-gpu"), "not run here", "onnxruntime-gpu"),
+        (
+            GpuCommand("no data", (), ("-m", "attar", "run", "cifar100"), data="no.such:Task"),
+            "not run here",
+            "attar fetch cifar100",
+        ),
     ],
-    ids=lambda value: value.name if isinstance(value, Step) else None,
+    ids=lambda value: value.name if isinstance(value, GpuCommand) else None,
 )
-def test_a_step_is_done_failed_or_not_run_here(step: Step, outcome: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_is_done_failed_or_not_run_here(
+    step: GpuCommand, outcome: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(gpu, "STEPS", (step,))
     (result,) = gpu.results(None)
     assert result.outcome == outcome
@@ -57,7 +63,7 @@ def test_a_step_is_done_failed_or_not_run_here(step: Step, outcome: str, said: s
 
 
 def test_what_a_step_prints_is_on_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gpu, "STEPS", (Step("told", (), ("-c", "print('one'); raise SystemExit('two')")),))
+    monkeypatch.setattr(gpu, "STEPS", (GpuCommand("told", (), ("-c", "print('one'); raise SystemExit('two')")),))
     (result,) = gpu.results(None)
     assert result.printed == ("one", "two")
     assert gpu.page("NVIDIA L4", "2026-11-28", [result]).endswith("## told\n\n```\none\ntwo\n```\n")
@@ -66,7 +72,7 @@ def test_what_a_step_prints_is_on_the_page(monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_long_step_is_heard_of_while_it_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     code = "import time; print('one'); time.sleep(1); print('two')"
     monkeypatch.setattr(_gpu_log, "NEWS_SECONDS", 0.2)
-    monkeypatch.setattr(gpu, "STEPS", (Step("long", (), ("-c", code)),))
+    monkeypatch.setattr(gpu, "STEPS", (GpuCommand("long", (), ("-c", code)),))
     (result,) = gpu.results(None)
     assert result.printed == ("one", "two")
     lines = capsys.readouterr().out.splitlines()
@@ -82,7 +88,7 @@ def test_what_a_stopped_step_started_is_ended(tmp_path: Path, monkeypatch: pytes
     started = f"import time; file = open({str(fifo)!r}, 'w'); time.sleep(60)"
     command = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {started!r}])"
     reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
-    monkeypatch.setattr(gpu, "STEPS", (Step("parent", (), ("-c", command), limit=1),))
+    monkeypatch.setattr(gpu, "STEPS", (GpuCommand("parent", (), ("-c", command), limit=1),))
     (result,) = gpu.results(None)
     assert result.outcome == "stopped"
     os.set_blocking(reader, True)
@@ -100,7 +106,7 @@ def test_the_gpus_own_time_is_counted_once() -> None:
 
 
 def test_no_step_begins_when_the_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gpu, "STEPS", (Step("late", (), ("-c", "")),))
+    monkeypatch.setattr(gpu, "STEPS", (GpuCommand("late", (), ("-c", "")),))
     (result,) = gpu.results(None, minutes=0)
     assert (result.outcome, result.said) == ("not run here", "0 minutes are over")
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from attar.serving.core.errors import DeadlineError
-from attar.serving.core.ledger import Ledger
+from attar.serving.core.ledger import MemoryLedger
 from tests.support.serving.serving_parts import INFER, Running, asked, running, slow
 
 LIVE = b"GET /v2/health/live HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -255,7 +255,7 @@ def test_a_long_body_for_a_model_that_is_not_there(points_bundle: Path) -> None:
 
 def test_a_closed_reservation_takes_nothing() -> None:
     """A thread may still read for a client that is gone."""
-    ledger = Ledger(100)
+    ledger = MemoryLedger(100)
     reservation = ledger.open_reservation()
     reservation.add(40)
     reservation.close()

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tritonclient import grpc as triton
 from tritonclient.utils import InferenceServerException
 
-from attar.serving.observation.telemetry import RECENT, SECONDS, Histogram
+from attar.serving.observation.telemetry import RECENT, SECONDS, BucketCounts
 from tests.support.serving.serving_parts import Running, asked, running, slow
 
 INFER = "/v2/models/points/infer"
@@ -117,7 +117,7 @@ def test_two_servers_do_not_mix(points_bundle: Path) -> None:
 
 @given(st.lists(st.floats(0, 100) | st.sampled_from(SECONDS)), st.integers(0, 5))
 def test_a_histogram_counts_what_is_at_most_each_bound(values: list[float], first: int) -> None:
-    made = Histogram(SECONDS)
+    made = BucketCounts(SECONDS)
     for part in (values[:first], values[first:]):
         made.add(np.array(part, np.float64), np.ones(len(part), np.int64))
     assert made.list_buckets() == [

@@ -20,7 +20,7 @@ from attar.serving.core.errors import BadRequestError, RequestError, TooLargeErr
 from attar.serving.core.settings import Settings
 from attar.serving.protocol import json_data
 from attar.serving.protocol.json_data import SHORT_BYTES, JsonArray, split_data
-from attar.serving.protocol.reader import Reader
+from attar.serving.protocol.reader import InferenceReader
 from attar.serving.protocol.signature import BYTES, Signature
 from attar.serving.protocol.sizes import largest_body
 from attar.serving.protocol.tensors import DTYPES, read_json_tensor
@@ -114,7 +114,7 @@ VALUES = np.random.default_rng(0).standard_normal((1, 3, 224, 224)).astype(np.fl
 
 @pytest.mark.parametrize("data", [VALUES.ravel().tolist(), VALUES.tolist()])
 def test_a_long_body_says_what_a_short_one_says(data: Any) -> None:
-    infer = Reader(PICTURES, SETTINGS).read(request(data, [1, 3, 224, 224], id="a", parameters={"mine": 1}), None)
+    infer = InferenceReader(PICTURES, SETTINGS).read(request(data, [1, 3, 224, 224], id="a", parameters={"mine": 1}), None)
     assert np.array_equal(infer.inputs["x"], VALUES)
     assert (infer.id, infer.parameters, infer.rows) == ("a", {"mine": 1}, 1)
 
@@ -136,10 +136,10 @@ def test_texts_of_a_long_body(limit: Signature) -> None:
     body = json.dumps({"inputs": [{"name": "x", "datatype": "BYTES", "shape": [8], "data": texts[:8]}]}).encode()
     assert len(body) > SHORT_BYTES
     if limit is TEXTS:
-        assert Reader(TEXTS, SETTINGS).read(body, None).inputs["x"].tolist() == texts[:8]
+        assert InferenceReader(TEXTS, SETTINGS).read(body, None).inputs["x"].tolist() == texts[:8]
     else:
         with pytest.raises(TooLargeError, match="more than 0 texts, which is more than any input takes"):
-            Reader(PICTURES, SETTINGS).read(body, None)
+            InferenceReader(PICTURES, SETTINGS).read(body, None)
 
 
 LONG = b"1," * SHORT_BYTES + b"1"
@@ -168,19 +168,19 @@ HOSTILE = {
 def test_what_a_long_body_may_not_hold(name: str) -> None:
     body, error, told = HOSTILE[name]
     with pytest.raises(error, match=told):
-        Reader(PICTURES, SETTINGS).read(body, None)
+        InferenceReader(PICTURES, SETTINGS).read(body, None)
 
 
 def test_data_twice_is_refused_in_a_short_body_too() -> None:
     body = request([1], [1, 3, 224, 224]).replace(b'"data"', b'"data": [2], "data"')
     with pytest.raises(BadRequestError, match="data is there twice"):
-        Reader(PICTURES, SETTINGS).read(body, None)
+        InferenceReader(PICTURES, SETTINGS).read(body, None)
     beside, cuts = split_data(request([1], [1]), 0)
     assert len(cuts) == 1
     with pytest.raises(
         BadRequestError, match="has no list as data"
     ):  # what stands for an array stands for none in another request
-        Reader(PICTURES, SETTINGS).read(request(json.loads(beside)["inputs"][0]["data"], [1, 3, 224, 224]), None)
+        InferenceReader(PICTURES, SETTINGS).read(request(json.loads(beside)["inputs"][0]["data"], [1, 3, 224, 224]), None)
 
 
 def test_numbers_take_the_memory_of_their_tensor() -> None:
@@ -189,7 +189,7 @@ def test_numbers_take_the_memory_of_their_tensor() -> None:
     body = START.replace(b"[1,3", b"[8,3") + b"[" + b",".join([b"0.25"] * count) + b"]}]}"
     tracemalloc.start()
     try:
-        assert Reader(PICTURES, SETTINGS).read(body, None).rows == 8
+        assert InferenceReader(PICTURES, SETTINGS).read(body, None).rows == 8
         assert tracemalloc.get_traced_memory()[1] < 4 * count * 1.5
     finally:
         tracemalloc.stop()

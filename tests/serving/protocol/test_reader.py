@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from attar.serving.core.errors import BadRequestError, RequestError, TooLargeError
 from attar.serving.core.settings import Settings
 from attar.serving.protocol.json_checks import parse_object
-from attar.serving.protocol.reader import Reader
+from attar.serving.protocol.reader import InferenceReader
 from attar.serving.protocol.request import InferenceRequest, OutputRequest
 from attar.serving.protocol.signature import Signature
 from tests.support.engines.tensor_specs import make_spec
@@ -24,7 +24,7 @@ SIGNATURE = Signature(
     {"batch": (1, 4), "length": (0, 3)},
 )
 SETTINGS = Settings(max_tensors=3, max_elements=1000)
-READER = Reader(SIGNATURE, SETTINGS)
+READER = InferenceReader(SIGNATURE, SETTINGS)
 X: dict[str, Any] = {"name": "x", "datatype": "FP32", "shape": [2, 2], "data": [1, 2.5, 3, 4]}
 DEEP: list[Any] = []
 for _ in range(900):
@@ -65,7 +65,7 @@ def test_nesting_that_nobody_reads_is_passed_over() -> None:
 
 
 def test_a_head_in_json_is_understood_once() -> None:
-    reader = Reader(SIGNATURE, SETTINGS)
+    reader = InferenceReader(SIGNATURE, SETTINGS)
     for value, named in ((1, "a"), (2, "b"), (3, "c")):
         infer = reader.read(json.dumps(request({"data": [value] * 4}, id=named)).encode(), None)
         assert (infer.inputs["x"].tolist(), infer.id) == ([[value] * 2] * 2, named)
@@ -75,7 +75,7 @@ def test_a_head_in_json_is_understood_once() -> None:
 
 
 def test_what_nobody_reads_is_no_part_of_the_head() -> None:
-    reader = Reader(SIGNATURE, SETTINGS)
+    reader = InferenceReader(SIGNATURE, SETTINGS)
     for filler in ("a" * 10_000, [0.5] * 5000, "b"):
         content = request({"other": filler}, other=filler)
         assert reader.read(json.dumps(content).encode(), None).rows == 2
@@ -260,7 +260,7 @@ def test_no_bytes_do_more_than_being_refused(length: int, behind: bytes) -> None
     assert infer.rows == 1
 
 
-def told(reader: Reader, content: Any, behind: bytes | None) -> Any:
+def told(reader: InferenceReader, content: Any, behind: bytes | None) -> Any:
     """All that comes of a request: what was read, down to types and bytes, or what was said."""
     body = json.dumps(content).encode()
     try:
@@ -277,7 +277,7 @@ ALIKE: st.SearchStrategy[Any] = st.sampled_from(
 PARAMETERS = st.dictionaries(st.sampled_from(["timeout", "mine", "binary_data_output"]), ALIKE, max_size=2)
 CHANGED = st.dictionaries(st.sampled_from(KEYS), ALIKE | st.lists(ALIKE, min_size=2, max_size=4), max_size=2)
 ASKED = st.lists(st.fixed_dictionaries({"name": st.sampled_from("yz"), "parameters": PARAMETERS}), max_size=2)
-WARM = Reader(SIGNATURE, SETTINGS)
+WARM = InferenceReader(SIGNATURE, SETTINGS)
 
 
 @given(x=CHANGED, n=CHANGED, id=ALIKE, parameters=PARAMETERS, outputs=ASKED, behind=st.none() | st.just(b"") | st.just(bytes(16)))
@@ -287,4 +287,4 @@ def test_a_reader_that_remembers_reads_as_a_fresh_one(
     """Heads that look alike, such as 1, 1.0 and true, are not the same."""
     content = request(x, n, **more)
     for _ in range(2):
-        assert told(WARM, content, behind) == told(Reader(SIGNATURE, SETTINGS), content, behind)
+        assert told(WARM, content, behind) == told(InferenceReader(SIGNATURE, SETTINGS), content, behind)

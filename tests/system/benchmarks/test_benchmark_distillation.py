@@ -11,8 +11,8 @@ import torch
 from attar.stages.distill.loss_settings import Dist, Dkd
 from attar.stages.distill.stage import Control, Distill
 from attar.stages.learning.losses import dist, dkd
-from benchmarks.distillation import Bench
-from benchmarks.distillation_rows import CONTROL, FIELDS, Alone, rows, select_part
+from benchmarks.distillation import Workbench
+from benchmarks.distillation_rows import CONTROL, FIELDS, ControlRow, rows, select_part
 
 FIELD = FIELDS["digits"]
 
@@ -27,7 +27,7 @@ def test_dkd_and_dist_weigh_labels_and_teacher_alike_as_published() -> None:
     }
     for name, expected in published.items():
         row = rows(FIELD)[name]
-        assert not isinstance(row, Alone)
+        assert not isinstance(row, ControlRow)
         stage = Distill(task="a:b", network="c:d", **row)
         assert stage.lambda_kd == 1 - stage.lambda_kd
         (loss,) = stage.losses
@@ -43,7 +43,7 @@ def test_some_rows_stand_beside_the_control_and_nothing_is_chosen_of_them() -> N
 
 
 def test_what_was_trained_with_other_settings_is_told(tmp_path: Path) -> None:
-    bench = Bench("digits", FIELD, tmp_path, "cpu")
+    bench = Workbench("digits", FIELD, tmp_path, "cpu")
     for _ in range(2):
         bench.made("control/0", Control(task="a:b", network="c:d"))
     with pytest.raises(SystemExit, match="control/0 was"):
@@ -52,5 +52,5 @@ def test_what_was_trained_with_other_settings_is_told(tmp_path: Path) -> None:
 
 def test_students_of_another_length_have_folders_of_their_own(tmp_path: Path) -> None:
     longer = replace(FIELD, student={**FIELD.student, "epochs": 24})
-    assert Bench("digits", FIELD, tmp_path, "cpu").place("KD + AT", 3) == "KD-+-AT/3"
-    assert Bench("digits", longer, tmp_path, "cpu").place("KD + AT", 3) == "24-epochs-KD-+-AT/3"
+    assert Workbench("digits", FIELD, tmp_path, "cpu").place("KD + AT", 3) == "KD-+-AT/3"
+    assert Workbench("digits", longer, tmp_path, "cpu").place("KD + AT", 3) == "24-epochs-KD-+-AT/3"

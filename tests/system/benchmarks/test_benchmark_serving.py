@@ -5,16 +5,16 @@ from __future__ import annotations
 import numpy as np
 
 from attar.serving.load.load import Outcome
-from benchmarks.serving_report import CONNECTIONS, MANY, OURS, Found, draw, goal, goals, table
+from benchmarks.serving_report import CONNECTIONS, MANY, OURS, BundleMeasurements, draw, goal, goals, table
 
 
 def outcome(rate: float, latency: float) -> Outcome:
     return Outcome(np.full(int(rate), latency), 1.0, {}, busy=0.5, cpu=0.5)
 
 
-def made(rounds: int = 7) -> Found:
+def made(rounds: int = 7) -> BundleMeasurements:
     """attar: 9000 a second, LitServe 1000; MLServer is not there."""
-    found = Found("points", missing={"MLServer": "no wheel"})
+    found = BundleMeasurements("points", missing={"MLServer": "no wheel"})
     for _ in range(rounds):
         for c in CONNECTIONS:
             found.add((OURS, "json", 1, c), outcome(9000, 0.001))

@@ -7,24 +7,24 @@ import sys
 import pytest
 
 from benchmarks import startup
-from benchmarks.startup import Taken, exceeded
+from benchmarks.startup import CommandCost, exceeded
 
 
 @pytest.mark.parametrize(
     ("name", "found", "over"),
     [
-        ("attar serve", Taken(1.0, 0.6, 160), []),
-        ("attar serve", Taken(3.1, 0.59, 104), ["3.100 s of 1.0 s"]),
-        ("attar serve", Taken(0.9, 0.6, 161), ["161 MB of 160 MB"]),
-        ("import attar", Taken(0.4, 0.2, 900), ["0.400 s of 0.3 s"]),
+        ("attar serve", CommandCost(1.0, 0.6, 160), []),
+        ("attar serve", CommandCost(3.1, 0.59, 104), ["3.100 s of 1.0 s"]),
+        ("attar serve", CommandCost(0.9, 0.6, 161), ["161 MB of 160 MB"]),
+        ("import attar", CommandCost(0.4, 0.2, 900), ["0.400 s of 0.3 s"]),
     ],
 )
-def test_a_budget_is_of_the_clock_and_of_memory(name: str, found: Taken, over: list[str]) -> None:
+def test_a_budget_is_of_the_clock_and_of_memory(name: str, found: CommandCost, over: list[str]) -> None:
     assert exceeded(name, found) == over
 
 
 def test_what_is_over_its_budget_is_told_and_fails(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    found = {"import attar": Taken(0.1, 0.1, 20), "attar serve": Taken(3.1, 0.59, 104)}
+    found = {"import attar": CommandCost(0.1, 0.1, 20), "attar serve": CommandCost(3.1, 0.59, 104)}
     monkeypatch.setattr(startup, "measured", lambda recipe, folder: found)
     monkeypatch.setattr(sys, "argv", ["startup"])
     with pytest.raises(AssertionError, match=r"attar serve \(3\.100 s"):
