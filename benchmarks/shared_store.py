@@ -28,7 +28,7 @@ from attar.pipeline.shared.records import record_path
 from attar.pipeline.shared.remote_files import run_parallel
 from attar.pipeline.shared.store import SharedStore
 from benchmarks.planning import CommandTimes, attar
-from tests.support.processes.seaweed import Server, set_variables
+from tests.support.processes.seaweed import SeaweedServer, set_variables
 from tests.support.projects import tiny
 
 URL = "s3://bucket/team"
@@ -37,7 +37,7 @@ TIMES = 5
 
 @contextmanager
 def start_server(folder: Path) -> Iterator[None]:
-    server = Server(folder)
+    server = SeaweedServer(folder)
     folder.mkdir()
     with pytest.MonkeyPatch.context() as patch:
         set_variables(patch, server)

@@ -8,16 +8,16 @@ from pathlib import Path
 import pytest
 
 from attar.bundle.sign import sign_bundle
-from tests.support.bundles.signing_parts import Pair, pair
+from tests.support.bundles.signing_parts import KeyPair, pair
 
 
 @pytest.fixture(scope="session")
-def key(tmp_path_factory: pytest.TempPathFactory) -> Pair:
+def key(tmp_path_factory: pytest.TempPathFactory) -> KeyPair:
     return pair(tmp_path_factory.mktemp("keys"))
 
 
 @pytest.fixture(scope="session")
-def stranger(tmp_path_factory: pytest.TempPathFactory) -> Pair:
+def stranger(tmp_path_factory: pytest.TempPathFactory) -> KeyPair:
     return pair(tmp_path_factory.mktemp("stranger"), "stranger")
 
 
@@ -27,6 +27,6 @@ def bundle(points_bundle: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def signed(bundle: Path, key: Pair) -> Path:
+def signed(bundle: Path, key: KeyPair) -> Path:
     sign_bundle(bundle, key.private)
     return bundle

@@ -142,7 +142,7 @@ def test_a_finished_bundle_answers(done: Path) -> None:
 def test_an_engine_of_tensorrt_takes_its_graphs_place_for_triton(
     bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(RUNTIMES, "tensorrt", "tests.support.bundles.late:Plan")
+    monkeypatch.setitem(RUNTIMES, "tensorrt", "tests.support.bundles.late:PlanRuntime")
     edit_manifest(bundle, lambda manifest: manifest["engine"].update(runtime="tensorrt"))
     assert (bundle / "triton" / "points" / "1" / "model.onnx").is_file()
     finish_bundle(bundle, tmp_path / "done")

@@ -25,7 +25,7 @@ from attar.engines.runtimes.runtime import BuildSpec, load_runtime
 from attar.pipeline.core.errors import InvalidBundleError, StageError
 from attar.serving.load.engine import bench_engine
 from tests.support.bundles.packaging import edit_manifest
-from tests.support.bundles.signing_parts import Pair, pair
+from tests.support.bundles.signing_parts import KeyPair, pair
 from tests.support.serving.serve_command import run_refused_serve
 from tests.support.serving.serving_parts import INFER, asked, running
 
@@ -56,7 +56,7 @@ def bundle(original: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def key(tmp_path: Path) -> Pair:
+def key(tmp_path: Path) -> KeyPair:
     return pair(tmp_path)
 
 
@@ -85,7 +85,7 @@ def test_its_graph_still_answers_the_golden_requests(bundle: Path) -> None:
 
 
 @pytest.mark.parametrize("trust", [{"allow_native": True}, {"trusted": "key.pub.pem"}])
-def test_who_vouches_for_it_gets_its_answers(bundle: Path, key: Pair, trust: dict[str, Any]) -> None:
+def test_who_vouches_for_it_gets_its_answers(bundle: Path, key: KeyPair, trust: dict[str, Any]) -> None:
     sign_bundle(bundle, key.private)
     given: dict[str, Any] = {name: key.public if name == "trusted" else value for name, value in trust.items()}
     with attar.open(bundle, **given) as predict:
@@ -99,7 +99,7 @@ def test_who_vouches_for_it_gets_its_answers(bundle: Path, key: Pair, trust: dic
 
 
 @pytest.mark.parametrize("use", [attar.open, partial(bench_engine, batches=[1])], ids=["open", "bench"])
-def test_nobody_else_opens_it(bundle: Path, key: Pair, use: Callable[[Path], object]) -> None:
+def test_nobody_else_opens_it(bundle: Path, key: KeyPair, use: Callable[[Path], object]) -> None:
     sign_bundle(bundle, key.private)  # a signature that nobody looks at vouches for nothing
     with pytest.raises(InvalidBundleError, match=REFUSED):
         use(bundle)

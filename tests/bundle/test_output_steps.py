@@ -25,7 +25,7 @@ from tests.support.proof.proof_parts import Points
 FILE = "postprocess/words.tokenizer.json"
 
 
-class Named(Points):
+class NamedPoints(Points):
     """Points whose logits have a step, which no check has seen: Package ships what a task declares."""
 
     postprocess: ClassVar[Mapping[str, Sequence[Step]]] = {"logits": Numbers.postprocess["words"]}
@@ -56,7 +56,7 @@ def test_an_opened_bundle_makes_text_of_tokens(bundle: Path, tmp_path: Path, mon
 
 
 def test_package_ships_what_a_task_declares(tmp_path: Path) -> None:
-    made = package_bundle(tmp_path / "chain", task=f"{__name__}:Named")
+    made = package_bundle(tmp_path / "chain", task=f"{__name__}:NamedPoints")
     (step,) = json.loads((made / "manifest.json").read_text())["postprocess"]["logits"]
     assert step == {"step": "detokenize", "end": 2, "file": "postprocess/logits.tokenizer.json"}
     assert step["file"] in checksums.read_checksums(made).sums

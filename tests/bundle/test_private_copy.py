@@ -28,7 +28,7 @@ from attar.bundle.verified import open_sealed, read_manifest
 from attar.cli.main import main
 from attar.pipeline.core.errors import InvalidBundleError
 from tests.support.bundles.packaging import edit_manifest, package_unfinished
-from tests.support.bundles.signing_parts import Pair, pair
+from tests.support.bundles.signing_parts import KeyPair, pair
 from tests.support.proof.proof_parts import STUDENT, write_graph
 from tests.support.serving.serving_parts import INFER, another, asked, loaded_version, running, wait_for_new_version
 
@@ -40,12 +40,12 @@ OPENING = "import attar, sys; model = attar.open(sys.argv[1], trusted=sys.argv[2
 
 
 @pytest.fixture
-def key(tmp_path: Path) -> Pair:
+def key(tmp_path: Path) -> KeyPair:
     return pair(tmp_path)
 
 
 @pytest.fixture
-def signed(points_bundle: Path, tmp_path: Path, key: Pair) -> Path:
+def signed(points_bundle: Path, tmp_path: Path, key: KeyPair) -> Path:
     bundle = Path(shutil.copytree(points_bundle, tmp_path / "shared"))
     sign_bundle(bundle, key.private)
     return bundle
@@ -85,18 +85,18 @@ def write_opposite(bundle: Path) -> None:
     (bundle / "reference" / "model.onnx").write_bytes(b"no graph")
 
 
-def test_what_was_verified_answers(signed: Path, key: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_verified_answers(signed: Path, key: KeyPair, monkeypatch: pytest.MonkeyPatch) -> None:
     swap_when_verified(monkeypatch, signed, write_opposite)
     with attar.open(signed, trusted=key.public) as predict:
         assert predict({"x": POINT})["logits"].tolist() == [ANSWER]
 
 
-def test_what_was_verified_is_checked(signed: Path, key: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_verified_is_checked(signed: Path, key: KeyPair, monkeypatch: pytest.MonkeyPatch) -> None:
     swap_when_verified(monkeypatch, signed, lambda bundle: (bundle / "graphs" / "model.onnx").write_bytes(b"no graph"))
     assert check_bundle(signed, key.public)["signature"] == "valid"
 
 
-def test_what_was_verified_is_finished(tmp_path: Path, key: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_verified_is_finished(tmp_path: Path, key: KeyPair, monkeypatch: pytest.MonkeyPatch) -> None:
     unfinished, done = package_unfinished(tmp_path), tmp_path / "done"
     sign_bundle(unfinished, key.private)
     threads = read_manifest(unfinished).engine.threads
@@ -108,7 +108,7 @@ def test_what_was_verified_is_finished(tmp_path: Path, key: Pair, monkeypatch: p
 
 
 def test_a_watched_bundle_that_is_swapped_while_it_is_loaded(
-    signed: Path, key: Pair, tmp_path: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch
+    signed: Path, key: KeyPair, tmp_path: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     newer = another(signed, tmp_path / "newer")
     sign_bundle(newer, key.private)
@@ -122,7 +122,7 @@ def test_a_watched_bundle_that_is_swapped_while_it_is_loaded(
     assert copies(temporary) == []
 
 
-def test_external_data_and_the_tokenizers_lie_beside_what_reads_them(signed: Path, key: Pair) -> None:
+def test_external_data_and_the_tokenizers_lie_beside_what_reads_them(signed: Path, key: KeyPair) -> None:
     model = onnx.load(signed / ENGINE)
     (signed / ENGINE).unlink()
     onnx.save(model, signed / ENGINE, save_as_external_data=True, location="model.onnx.data", size_threshold=0)
@@ -132,7 +132,7 @@ def test_external_data_and_the_tokenizers_lie_beside_what_reads_them(signed: Pat
         assert predict({"x": POINT})["logits"].tolist() == [ANSWER]
 
 
-def test_equal_files_take_room_once(signed: Path, key: Pair) -> None:
+def test_equal_files_take_room_once(signed: Path, key: KeyPair) -> None:
     """A bundle holds its graphs, or its engine, for Triton again."""
     with open_sealed(signed, key.public) as found:
         ours, tritons = found.root / "graphs" / "model.onnx", next(found.root.glob("triton/*/1/model.onnx"))
@@ -142,7 +142,7 @@ def test_equal_files_take_room_once(signed: Path, key: Pair) -> None:
 # -- whose the copy is, and when it goes -------------------------------------------------------------------------------
 
 
-def test_a_copy_is_its_users_alone_and_goes_with_the_bundle(signed: Path, key: Pair, temporary: Path) -> None:
+def test_a_copy_is_its_users_alone_and_goes_with_the_bundle(signed: Path, key: KeyPair, temporary: Path) -> None:
     with attar.open(signed, trusted=key.public):
         (folder,) = copies(temporary)
         assert folder.stat().st_mode & 0o777 == 0o700
@@ -155,7 +155,7 @@ def test_a_copy_is_its_users_alone_and_goes_with_the_bundle(signed: Path, key: P
     assert copies(temporary) == []
 
 
-def test_a_user_is_told_of_the_bundle_and_not_of_its_copy(signed: Path, key: Pair, temporary: Path) -> None:
+def test_a_user_is_told_of_the_bundle_and_not_of_its_copy(signed: Path, key: KeyPair, temporary: Path) -> None:
     (signed / ENGINE).write_bytes(b"no graph")
     checksums.write_checksums(signed)
     sign_bundle(signed, key.private)
@@ -177,7 +177,7 @@ def test_another_folder_in_the_place_of_a_copy_is_not_read(temporary: Path) -> N
 
 
 def test_what_a_killed_process_left_goes_at_the_next_opening_and_what_is_in_use_stays(
-    signed: Path, key: Pair, temporary: Path
+    signed: Path, key: KeyPair, temporary: Path
 ) -> None:
     command = [sys.executable, "-c", OPENING + "input()", str(signed), str(key.public)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as killed:
@@ -193,7 +193,7 @@ def test_what_a_killed_process_left_goes_at_the_next_opening_and_what_is_in_use_
         assert not left.exists()
 
 
-def test_who_forgets_to_close_leaves_nothing(signed: Path, key: Pair, temporary: Path) -> None:
+def test_who_forgets_to_close_leaves_nothing(signed: Path, key: KeyPair, temporary: Path) -> None:
     subprocess.run([sys.executable, "-c", OPENING, signed, key.public], check=True, capture_output=True)
     assert copies(temporary) == []
 
@@ -211,7 +211,7 @@ def test_a_child_that_ends_takes_nothing_from_its_parent(temporary: Path) -> Non
 # -- where there is no room --------------------------------------------------------------------------------------------
 
 
-def test_a_disk_without_room_is_told_and_nothing_is_left(signed: Path, key: Pair, temporary: Path) -> None:
+def test_a_disk_without_room_is_told_and_nothing_is_left(signed: Path, key: KeyPair, temporary: Path) -> None:
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
     try:
@@ -223,7 +223,7 @@ def test_a_disk_without_room_is_told_and_nothing_is_left(signed: Path, key: Pair
     assert copies(temporary) == []
 
 
-def test_a_folder_for_temporary_files_that_takes_none(signed: Path, key: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_for_temporary_files_that_takes_none(signed: Path, key: KeyPair, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", "/proc")
     with pytest.raises(InvalidBundleError, match="set TMPDIR"):
         attar.open(signed, trusted=key.public)

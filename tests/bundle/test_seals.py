@@ -15,10 +15,10 @@ from attar.bundle.sign import sign_bundle
 from attar.pipeline.core.errors import InvalidBundleError, StoreError
 from attar.pipeline.core.signing_keys import open_to_others
 from tests.support.bundles.packaging import write_store_files
-from tests.support.bundles.signing_parts import Pair, pair
+from tests.support.bundles.signing_parts import KeyPair, pair
 
 
-def test_what_a_store_writes_is_signed_by_nobody(bundle: Path, key: Pair) -> None:
+def test_what_a_store_writes_is_signed_by_nobody(bundle: Path, key: KeyPair) -> None:
     """Anybody may write the two so that they hold each other's sum."""
     sign_bundle(bundle, key.private)
     write_store_files(bundle)
@@ -47,7 +47,7 @@ def twice(bundle: Path) -> None:
         (lambda bundle: (bundle / SIGNATURE).mkdir(), r"SHA256SUMS\.sig is no signature, a plain file of 64 bytes"),
     ],
 )
-def test_a_list_and_a_signature_that_are_none(bundle: Path, key: Pair, change: Callable[[Path], object], told: str) -> None:
+def test_a_list_and_a_signature_that_are_none(bundle: Path, key: KeyPair, change: Callable[[Path], object], told: str) -> None:
     change(bundle)
     with pytest.raises(InvalidBundleError, match=told):
         check_bundle(bundle)
@@ -63,7 +63,7 @@ def test_a_list_and_a_signature_that_are_none(bundle: Path, key: Pair, change: C
     ],
 )
 def test_a_signature_that_cannot_be_written_leaves_nothing(
-    bundle: Path, key: Pair, monkeypatch: pytest.MonkeyPatch, number: int, told: str
+    bundle: Path, key: KeyPair, monkeypatch: pytest.MonkeyPatch, number: int, told: str
 ) -> None:
     def refused(self: Path, target: Path) -> None:
         raise OSError(number, os.strerror(number), str(self), None, str(target))

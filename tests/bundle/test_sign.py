@@ -19,7 +19,7 @@ from attar.bundle.sign import sign_bundle
 from attar.cli.main import main
 from attar.pipeline.core.errors import InvalidBundleError, MissingDependencyError, RecipeError
 from tests.support.bundles.packaging import edit_manifest, package_unfinished, write_store_files
-from tests.support.bundles.signing_parts import NEEDS_OPENSSL, PASSPHRASE, Pair, pair, run_openssl
+from tests.support.bundles.signing_parts import NEEDS_OPENSSL, PASSPHRASE, KeyPair, pair, run_openssl
 from tests.support.serving.serving_parts import spoil
 
 
@@ -30,7 +30,7 @@ def run(*arguments: str | Path, stdin: str = "") -> Result:
 # -- keys -------------------------------------------------------------------------------------------------------------
 
 
-def test_keys_that_do_not_sign(bundle: Path, tmp_path: Path, key: Pair) -> None:
+def test_keys_that_do_not_sign(bundle: Path, tmp_path: Path, key: KeyPair) -> None:
     locked = pair(tmp_path, "locked", locked=True)
     for private, told in [
         (locked.private, r"is encrypted; `openssl pkey -in .*locked\.pem \| attar sign BUNDLE --key /dev/stdin` asks"),
@@ -54,7 +54,7 @@ def test_an_encrypted_key_signs_through_a_pipe(bundle: Path, tmp_path: Path) -> 
     assert check_bundle(bundle, locked.public)["signature"] == "valid"
 
 
-def test_without_the_library_it_says_what_to_install(signed: Path, key: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_library_it_says_what_to_install(signed: Path, key: KeyPair, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cryptography", None)
     with pytest.raises(MissingDependencyError, match=r"'attar\[sign\]'$"):
         sign_bundle(signed, key.private)
@@ -75,28 +75,28 @@ def test_without_the_library_it_says_what_to_install(signed: Path, key: Pair, mo
         (lambda bundle: (bundle / SUMS).unlink(), "SHA256SUMS is missing"),
     ],
 )
-def test_only_what_is_whole_and_passed_is_signed(bundle: Path, key: Pair, change: Callable[[Path], object], told: str) -> None:
+def test_only_what_is_whole_and_passed_is_signed(bundle: Path, key: KeyPair, change: Callable[[Path], object], told: str) -> None:
     change(bundle)
     with pytest.raises(InvalidBundleError, match=told):
         sign_bundle(bundle, key.private)
     assert not (bundle / SIGNATURE).exists()
 
 
-def test_it_is_signed_on_any_machine(bundle: Path, key: Pair) -> None:
+def test_it_is_signed_on_any_machine(bundle: Path, key: KeyPair) -> None:
     edit_manifest(bundle, lambda manifest: manifest["engine"]["machine"].update(flags=["sve2"]))
     sign_bundle(bundle, key.private)
     with pytest.raises(InvalidBundleError, match="built on another machine"):
         check_bundle(bundle, key.public)
 
 
-def test_nothing_is_written_into_a_store(bundle: Path, key: Pair) -> None:
+def test_nothing_is_written_into_a_store(bundle: Path, key: KeyPair) -> None:
     write_store_files(bundle)
     with pytest.raises(RecipeError, match="`attar run RECIPE -o DIR`"):
         sign_bundle(bundle, key.private)
     assert not (bundle / SIGNATURE).exists()
 
 
-def test_what_lies_where_a_signature_is_begun_is_replaced(bundle: Path, key: Pair, tmp_path: Path) -> None:
+def test_what_lies_where_a_signature_is_begun_is_replaced(bundle: Path, key: KeyPair, tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("mine")
     (tmp_path / ".mine.SHA256SUMS.sig.partial").symlink_to(tmp_path / "mine.txt")
     sign_bundle(bundle, key.private)
@@ -104,7 +104,7 @@ def test_what_lies_where_a_signature_is_begun_is_replaced(bundle: Path, key: Pai
     assert ((tmp_path / "mine.txt").read_text(), len(list(tmp_path.iterdir()))) == ("mine", 2)
 
 
-def test_an_unfinished_bundle_is_signed_for_who_finishes_it(tmp_path: Path, key: Pair, stranger: Pair) -> None:
+def test_an_unfinished_bundle_is_signed_for_who_finishes_it(tmp_path: Path, key: KeyPair, stranger: KeyPair) -> None:
     unfinished = package_unfinished(tmp_path)
     done = tmp_path / "done"
     with pytest.raises(InvalidBundleError, match="is not signed"):
@@ -128,7 +128,7 @@ def test_an_unfinished_bundle_is_signed_for_who_finishes_it(tmp_path: Path, key:
 # -- the commands -----------------------------------------------------------------------------------------------------
 
 
-def test_the_commands(bundle: Path, key: Pair) -> None:
+def test_the_commands(bundle: Path, key: KeyPair) -> None:
     done = run("sign", bundle, "--key", key.private)
     assert (done.exit_code, done.stderr) == (0, "")
     assert done.stdout.startswith(f"{bundle} is signed: ")
@@ -148,7 +148,7 @@ def test_a_key_that_others_may_read_is_told(bundle: Path, tmp_path: Path) -> Non
     assert done.stderr.startswith(f"warning: {mine.private} ")
 
 
-def test_trusted_keys_that_others_may_write_are_told(bundle: Path, key: Pair, tmp_path: Path) -> None:
+def test_trusted_keys_that_others_may_write_are_told(bundle: Path, key: KeyPair, tmp_path: Path) -> None:
     sign_bundle(bundle, key.private)
     trusted = tmp_path / "trusted.pem"
     shutil.copyfile(key.public, trusted)

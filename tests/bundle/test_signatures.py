@@ -21,7 +21,7 @@ from attar.bundle.opening import check_bundle
 from attar.bundle.sign import sign_bundle
 from attar.pipeline.core import signing_keys
 from attar.pipeline.core.errors import InvalidBundleError
-from tests.support.bundles.signing_parts import NEEDS_OPENSSL, Pair, pair, run_openssl
+from tests.support.bundles.signing_parts import NEEDS_OPENSSL, KeyPair, pair, run_openssl
 from tests.support.serving.serving_parts import another, spoil
 
 
@@ -34,7 +34,7 @@ def flip(file: Path, at: int = 0) -> None:
 # -- whose it is ------------------------------------------------------------------------------------------------------
 
 
-def test_who_signed_it_is_told(bundle: Path, key: Pair) -> None:
+def test_who_signed_it_is_told(bundle: Path, key: KeyPair) -> None:
     facts = sign_bundle(bundle, key.private)
     assert facts == {"bundle": "points", "files": 11, "signature": str(bundle / SIGNATURE), "key": facts["key"]}
     assert len((bundle / SIGNATURE).read_bytes()) == 64
@@ -44,7 +44,7 @@ def test_who_signed_it_is_told(bundle: Path, key: Pair) -> None:
         assert predict.manifest.name == "points"
 
 
-def test_without_trusted_keys_a_signature_is_not_looked_at(bundle: Path, key: Pair) -> None:
+def test_without_trusted_keys_a_signature_is_not_looked_at(bundle: Path, key: KeyPair) -> None:
     assert (check_bundle(bundle)["signature"], check_bundle(bundle)["key"]) == (None, None)
     sign_bundle(bundle, key.private)
     assert (check_bundle(bundle)["signature"], check_bundle(bundle)["key"]) == ("not checked", None)
@@ -53,7 +53,7 @@ def test_without_trusted_keys_a_signature_is_not_looked_at(bundle: Path, key: Pa
 
 
 @NEEDS_OPENSSL
-def test_openssl_verifies_what_attar_signs(signed: Path, key: Pair, stranger: Pair) -> None:
+def test_openssl_verifies_what_attar_signs(signed: Path, key: KeyPair, stranger: KeyPair) -> None:
     command = ["pkeyutl", "-verify", "-pubin", "-rawin", "-in", signed / SUMS, "-sigfile", signed / SIGNATURE, "-inkey"]
     assert b"Verified Successfully" in run_openssl(*command, key.public)
     with pytest.raises(subprocess.CalledProcessError):
@@ -73,7 +73,9 @@ def test_attar_verifies_what_openssl_signs(bundle: Path, tmp_path: Path) -> None
     assert (bundle / SIGNATURE).read_bytes() == before
 
 
-def test_several_keys_are_trusted_while_one_follows_another(bundle: Path, key: Pair, stranger: Pair, tmp_path: Path) -> None:
+def test_several_keys_are_trusted_while_one_follows_another(
+    bundle: Path, key: KeyPair, stranger: KeyPair, tmp_path: Path
+) -> None:
     old, new = key.public.read_text(), stranger.public.read_text()
     trusted = tmp_path / "trusted.pem"
     trusted.write_text(f"the old one, until summer\n{old}\n\nthe new one\r\n{new}".replace("\n", "\r\n"), newline="")
@@ -139,7 +141,7 @@ def test_what_cannot_be_a_signature_is_refused_by_everybody(signed: Path, spoil:
         check_bundle(signed)
 
 
-def test_what_was_signed_is_what_is_compared(signed: Path, key: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_signed_is_what_is_compared(signed: Path, key: KeyPair, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who changes files and list just after the signature was verified gains nothing: the list is read once."""
 
     def late(bundle: Path, seal: Checksums, trusted: Path) -> Checksums:
@@ -190,7 +192,9 @@ def test_no_bit_of_a_signature_may_differ(bit: int) -> None:
         (lambda public, private: public.replace("MCow", "AAAA"), "PUBLIC KEY"),
     ],
 )
-def test_trusted_keys_that_are_none(signed: Path, key: Pair, tmp_path: Path, write: Callable[[str, str], str], told: str) -> None:
+def test_trusted_keys_that_are_none(
+    signed: Path, key: KeyPair, tmp_path: Path, write: Callable[[str, str], str], told: str
+) -> None:
     trusted = tmp_path / "trusted.pem"
     trusted.write_text(write(key.public.read_text(), key.private.read_text()))
     with pytest.raises(InvalidBundleError, match=told):

@@ -142,7 +142,7 @@ def test_targets_of_other_lengths_are_refused() -> None:
         join_batches(parts, {"x": 0})
 
 
-class Ragged(Noisy):
+class RepeatedNumbers(Noisy):
     """Sample N is its own number, 1 to 7 times."""
 
     inputs: ClassVar[dict[str, Tensor]] = {"x": Tensor("float32", ("batch", "length"), pad=-1)}
@@ -162,7 +162,7 @@ WHOLE = Share()
 
 
 def read(task: Task, count: int, batch: int, share: Share = WHOLE, skip: int = 0, more: int = 0) -> list[views.ViewBatch]:
-    make = ragged if isinstance(task, Ragged) else numbered
+    make = ragged if isinstance(task, RepeatedNumbers) else numbered
     source = Source(task, make(count), unlabelled(more) if more else None)
     return list(Epoch(source, batch, (1, 2), share, skip).iterate_view(3))
 
@@ -209,7 +209,7 @@ def check_label_weights(seen: views.ViewBatch, own: list[views.ViewBatch]) -> No
     length=st.booleans(),
 )
 def test_an_epoch_goes_on_where_it_was_left(count: int, more: int, batch: int, done: float, length: bool) -> None:
-    task = Ragged() if length else TASK
+    task = RepeatedNumbers() if length else TASK
     whole = read(task, count, batch, more=more)
     skip = int(done * len(whole))
     rest = read(task, count, batch, skip=skip, more=more)
@@ -218,7 +218,7 @@ def test_an_epoch_goes_on_where_it_was_left(count: int, more: int, batch: int, d
 
 
 def test_samples_that_differ_in_length_are_shared_too() -> None:
-    whole, *parts = [read(Ragged(), 5000, 64, share, more=900) for share in (Share(), Share(0, 2), Share(1, 2))]
+    whole, *parts = [read(RepeatedNumbers(), 5000, 64, share, more=900) for share in (Share(), Share(0, 2), Share(1, 2))]
     for seen, *own in zip(whole, *parts, strict=True):
         assert sorted(np.concatenate([part.indices for part in own])) == sorted(seen.indices)
         check_label_weights(seen, own)

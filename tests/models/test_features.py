@@ -20,7 +20,7 @@ def graph(inputs: Arrays) -> dict[str, Array]:
     return {"logits": point, "layer.features": np.asarray(point, np.float32) * 2, "other.features": point}
 
 
-class Halves(Ring):
+class SingleSamples(Ring):
     """Asks for each sample alone, and looks at all that it gets."""
 
     def answer(self, graphs: Mapping[str, Predict], inputs: Arrays) -> dict[str, Array]:
@@ -35,7 +35,7 @@ class Twice(Ring):
 
 
 def test_calls_of_parts_are_joined_and_other_layers_left_alone() -> None:
-    answer = answer_with_features(Halves(), {"model": graph}, POINTS, ["layer"])
+    answer = answer_with_features(SingleSamples(), {"model": graph}, POINTS, ["layer"])
     np.testing.assert_array_equal(answer["layer.features"], 2 * POINTS["point"])
     assert answer["logits"].shape == (3, 2)
 

@@ -214,9 +214,9 @@ def test_a_limit_is_at_least_one_token() -> None:
 
 def test_how_a_task_generates() -> None:
     assert generation.find_decoding(Reversal()) == make_decoding()
-    assert generation.find_decoding(smoke.Numbers()) is None
-    with pytest.raises(ValueError, match="Numbers"):
-        generation.require_decoding(smoke.Numbers())
+    assert generation.find_decoding(smoke.ThreeNumbers()) is None
+    with pytest.raises(ValueError, match="ThreeNumbers"):
+        generation.require_decoding(smoke.ThreeNumbers())
 
 
 def test_without_a_padded_source_only_the_longest_limits() -> None:

@@ -20,7 +20,7 @@ from attar.models.tasks.numbers import Numbers
 from attar.pipeline.store.file_cache import FileCache
 from attar.stages.label.shard_labeller import ShardLabeller
 from attar.stages.label.shards import Shard
-from tests.support.tasks.token_task import Sentences
+from tests.support.tasks.token_task import TokenSentences
 
 LONGEST = 12
 
@@ -84,7 +84,7 @@ class Image(Ragged):
     ranges = {"batch": (1, 4), "height": (1, 9), "width": (1, 9)}
 
 
-class Pairs(Ragged):
+class TwoLengths(Ragged):
     """Two axes of lengths."""
 
     inputs: ClassVar[Mapping[str, Tensor]] = {
@@ -105,8 +105,8 @@ def ragged(count: int, seed: int = 0, *, labels: bool = True) -> InMemory:
 
 def test_which_axes_have_lengths() -> None:
     assert lengths.list_length_axes(Ragged()) == ("sequence",)
-    assert lengths.list_length_axes(Sentences()) == ("sequence",)
-    assert lengths.list_length_axes(Pairs()) == ("source", "target")
+    assert lengths.list_length_axes(TokenSentences()) == ("sequence",)
+    assert lengths.list_length_axes(TwoLengths()) == ("source", "target")
     assert lengths.list_length_axes(Positions()) == lengths.list_length_axes(Image()) == ()
 
 
@@ -148,13 +148,13 @@ def test_positions_do_not_hide_padding_and_it_may_come_first() -> None:
 
 def test_two_axes_are_cut_apart() -> None:
     inputs = {"source": np.array([[1, 0, 0], [1, 2, 0]]), "target": np.array([[0, 0], [0, 0]])}
-    made = lengths.trim_inputs(Pairs(), inputs)
+    made = lengths.trim_inputs(TwoLengths(), inputs)
     assert (made["source"].shape, made["target"].shape) == ((2, 2), (2, 0))
 
 
 def test_like_lengths_stand_together_and_ties_keep_their_order() -> None:
     inputs = {"source": np.array([[1, 0], [1, 2], [3, 0], [4, 5]]), "target": np.array([[7, 7], [7, 0], [7, 0], [7, 0]])}
-    groups = lengths.group_by_length(Pairs(), inputs, np.array([3, 2, 1, 0]), 2)
+    groups = lengths.group_by_length(TwoLengths(), inputs, np.array([3, 2, 1, 0]), 2)
     assert [rows.tolist() for rows in groups] == [[2, 0], [3, 1]]
 
 
@@ -214,10 +214,10 @@ def test_a_teacher_is_asked_for_like_lengths_together_and_answers_in_order(tmp_p
 
 
 def test_a_teacher_that_answers_position_by_position_is_asked_in_order_with_all_padding(tmp_path: Path) -> None:
-    class Whole(Positions):
+    class WholePositions(Positions):
         outputs: ClassVar[Mapping[str, Output]] = {"whole": Output(("batch", "sequence"), kind="values")}
 
-    teacher, _ = asked(Whole(), tmp_path)
+    teacher, _ = asked(WholePositions(), tmp_path)
     assert teacher.shapes == [(rows, LONGEST) for rows in (128, 128, 128, 128, 128, 60)]
 
 

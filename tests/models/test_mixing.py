@@ -81,7 +81,7 @@ def test_an_epoch_mixes_as_its_chunks_do_and_transfer_has_no_labels() -> None:
     assert seen == 512
 
 
-class Tokens(Digits):
+class TokenDigits(Digits):
     inputs = {"token": Tensor("int64", ("batch", 8), high=9)}
 
 
@@ -89,7 +89,7 @@ class Padded(Digits):
     inputs = {"frame": Tensor("float32", ("batch", "time"), pad=0)}
 
 
-class Column(Digits):
+class ColumnDigits(Digits):
     inputs = {"column": Tensor("float32", ("batch", 3))}
 
 
@@ -98,7 +98,7 @@ class Places(Digits):
 
 
 @pytest.mark.parametrize(
-    ("task", "named"), [(Tokens(), "token"), (Padded(), "frame"), (Column(), "cutmix"), (Places(), "logits")]
+    ("task", "named"), [(TokenDigits(), "token"), (Padded(), "frame"), (ColumnDigits(), "cutmix"), (Places(), "logits")]
 )
 def test_what_cannot_be_mixed_is_refused(task: Task, named: str) -> None:
     with pytest.raises(StageError, match=named):
@@ -107,6 +107,6 @@ def test_what_cannot_be_mixed_is_refused(task: Task, named: str) -> None:
 
 def test_what_can_be_mixed() -> None:
     check_mixing(Digits(), BOTH)
-    check_mixing(Column(), replace(BOTH, kinds=("mixup",)))
+    check_mixing(ColumnDigits(), replace(BOTH, kinds=("mixup",)))
     assert Mixing.from_facts(None) is None
     assert Mixing.from_facts({"kinds": ["mixup", "cutmix"], "alpha": 1.0}) == BOTH

@@ -19,13 +19,13 @@ from attar.models.checks import task as task_check
 from attar.models.task import Array, Arrays, InMemory, Output, Split, SplitName, Task, Tensor, hits, load_task
 from attar.models.tasks.digits import Digits
 from attar.pipeline.core.errors import StageError
-from tests.support.tasks.token_task import Sentences, teacher
+from tests.support.tasks.token_task import TokenSentences, teacher
 
 DIGITS = "attar.models.tasks.digits:Digits"
 RESIDUAL = "attar.models.networks.residual:residual"
 
 
-class Broken(Sentences):
+class ReplacedSentences(TokenSentences):
     """Sentences whose splits a test replaces."""
 
     replaced: ClassVar[dict[SplitName, Split]] = {}
@@ -34,7 +34,7 @@ class Broken(Sentences):
         return self.replaced.get(name) or super().split(name)
 
 
-class Labelled(Digits):
+class RelabelledDigits(Digits):
     """Digits with one label changed."""
 
     label: ClassVar[int] = 0
@@ -46,19 +46,19 @@ class Labelled(Digits):
         return InMemory(whole.inputs, {"label": labels})
 
 
-def broken(**splits: Split) -> Broken:
-    made = type("Made", (Broken,), {"replaced": splits})()
-    assert isinstance(made, Broken)
+def broken(**splits: Split) -> ReplacedSentences:
+    made = type("Made", (ReplacedSentences,), {"replaced": splits})()
+    assert isinstance(made, ReplacedSentences)
     return made
 
 
 def rows(split: SplitName, start: int, stop: int) -> InMemory:
-    batch = Sentences().split(split).take(np.arange(start, stop))
+    batch = TokenSentences().split(split).take(np.arange(start, stop))
     return InMemory(batch.inputs, batch.targets)
 
 
-@pytest.mark.parametrize("task", [Digits(), Sentences()])
-def test_tasks_that_are_right_pass(task: Digits | Sentences) -> None:
+@pytest.mark.parametrize("task", [Digits(), TokenSentences()])
+def test_tasks_that_are_right_pass(task: Digits | TokenSentences) -> None:
     task_check.check_task(task)
     assert [task.split(name).take(np.arange(3)).inputs.keys() for name in task_check.SPLITS]
 
@@ -81,23 +81,23 @@ def test_hits() -> None:
 
 def test_r_squared_is_an_aggregate_of_statistics() -> None:
     value = np.array([[1.0], [-1.0], [2.0]])
-    statistics = Sentences().score({"value": value + 0.5}, {"value": value})
+    statistics = TokenSentences().score({"value": value + 0.5}, {"value": value})
     assert statistics.tolist() == [[0.25, 1.0], [0.25, 1.0], [0.25, 4.0]]
-    assert Sentences().aggregate(statistics) == pytest.approx(1 - 0.75 / 6)
+    assert TokenSentences().aggregate(statistics) == pytest.approx(1 - 0.75 / 6)
 
 
 def test_examples_have_the_declared_shapes() -> None:
-    made = Sentences().example(np.random.default_rng(0), batch=3, sequence=7)
+    made = TokenSentences().example(np.random.default_rng(0), batch=3, sequence=7)
     assert {name: (array.dtype.name, array.shape) for name, array in made.items()} == {
         "tokens": ("int64", (3, 7)),
         "mask": ("float32", (3, 7)),
     }
-    assert Sentences().example(np.random.default_rng(0))["tokens"].shape == (1, 4)
+    assert TokenSentences().example(np.random.default_rng(0))["tokens"].shape == (1, 4)
 
 
 @pytest.mark.parametrize("label", [-1, 10])
 def test_labels_outside_the_classes(label: int) -> None:
-    task = type("Made", (Labelled,), {"label": label})()
+    task = type("Made", (RelabelledDigits,), {"label": label})()
     with pytest.raises(StageError, match=rf"\('train'\) .*the 10 classes .*\[{label}\]"):
         task_check.check_task(task)
 
@@ -116,12 +116,12 @@ def test_targets_that_are_not_there() -> None:
 
 
 def test_an_empty_split() -> None:
-    class Empty(Sentences):
+    class EmptySentences(TokenSentences):
         def split(self, name: SplitName) -> Split:
             return rows("validation", 0, 0) if name == "validation" else super().split(name)
 
-    with pytest.raises(StageError, match=r"Empty\.split\('validation'\)"):
-        task_check.check_task(Empty())
+    with pytest.raises(StageError, match=r"EmptySentences\.split\('validation'\)"):
+        task_check.check_task(EmptySentences())
 
 
 @pytest.mark.parametrize("split", ["train", "validation"])
@@ -154,7 +154,7 @@ def test_inputs_that_are_not_declared() -> None:
 
 
 def test_an_augmentation_that_changes_the_dtype() -> None:
-    class Doubles(Sentences):
+    class Doubles(TokenSentences):
         def augment(self, inputs: Arrays, generator: np.random.Generator) -> Arrays:
             return {**inputs, "mask": np.asarray(inputs["mask"], np.float64)}
 
@@ -162,10 +162,10 @@ def test_an_augmentation_that_changes_the_dtype() -> None:
         task_check.check_task(Doubles())
 
 
-def with_attributes(**attributes: Any) -> Sentences:
+def with_attributes(**attributes: Any) -> TokenSentences:
     """Sentences with a mistake in what its class declares."""
-    made = type("Made", (Sentences,), attributes)()
-    assert isinstance(made, Sentences)
+    made = type("Made", (TokenSentences,), attributes)()
+    assert isinstance(made, TokenSentences)
     return made
 
 
@@ -176,14 +176,14 @@ def test_a_subset_that_does_not_mark_the_test_samples(rows: Any) -> None:
 
 
 def test_a_subset_of_one_sample_has_no_bounds() -> None:
-    one = np.arange(len(Sentences().split("test"))) == 0
+    one = np.arange(len(TokenSentences().split("test"))) == 0
     with pytest.raises(StageError, match="two of them"):
         task_check.check_task(with_attributes(mark_subsets=lambda self: {"long": one}))
     task_check.check_task(with_attributes(mark_subsets=lambda self: {"long": ~one}))
 
 
 def test_an_axis_without_a_range() -> None:
-    renamed = {**Sentences.inputs, "mask": Tensor("float32", ("batch", "sequense"))}
+    renamed = {**TokenSentences.inputs, "mask": Tensor("float32", ("batch", "sequense"))}
     with pytest.raises(StageError, match=r"\['mask'\] .*'sequense' .*'sequence'\?"):
         task_check.check_task(with_attributes(inputs=renamed))
     answers = {"value": Output(("batch", "answers"), kind="values", target="value")}
@@ -200,7 +200,7 @@ def test_ranges_that_are_none(promised: Any) -> None:
 def test_an_empty_batch_is_no_promise_but_an_empty_cache_is() -> None:
     task_declared.check_range(with_attributes(ranges={"cache": (0, 16)}), "cache")
     with pytest.raises(StageError, match="1 <= smallest"):
-        task_check.check_task(with_attributes(ranges={**Sentences.ranges, "batch": (0, 16)}))
+        task_check.check_task(with_attributes(ranges={**TokenSentences.ranges, "batch": (0, 16)}))
 
 
 @pytest.mark.parametrize("attribute", ["inputs", "outputs"])
@@ -264,7 +264,7 @@ def test_integers_outside_what_is_declared(value: int, split: SplitName) -> None
 
 
 def test_an_augmentation_that_makes_other_integers() -> None:
-    def augment(self: Sentences, inputs: Arrays, generator: np.random.Generator) -> Arrays:
+    def augment(self: TokenSentences, inputs: Arrays, generator: np.random.Generator) -> Arrays:
         return {**inputs, "tokens": np.asarray(inputs["tokens"], np.int64) + generator.integers(1, 32)}
 
     with pytest.raises(StageError, match=r"Made\.augment .*'tokens' .*outside"):
@@ -289,7 +289,7 @@ def test_scores_that_are_no_statistics(made: Any, told: str) -> None:
 
 
 def test_a_score_that_cannot_be_computed() -> None:
-    def score(self: Sentences, outputs: Arrays, targets: Arrays) -> Array:
+    def score(self: TokenSentences, outputs: Arrays, targets: Arrays) -> Array:
         return outputs["values"]
 
     with pytest.raises(StageError, match=r"Made\.score .*KeyError: 'values'"):
@@ -297,27 +297,27 @@ def test_a_score_that_cannot_be_computed() -> None:
 
 
 def test_a_score_of_outputs_whose_size_only_a_network_knows_is_not_asked() -> None:
-    def score(self: Sentences, outputs: Arrays, targets: Arrays) -> Array:
+    def score(self: TokenSentences, outputs: Arrays, targets: Arrays) -> Array:
         raise AssertionError("asked")
 
-    def answer(self: Sentences, graphs: Mapping[str, Any], inputs: Arrays) -> dict[str, Array]:
+    def answer(self: TokenSentences, graphs: Mapping[str, Any], inputs: Arrays) -> dict[str, Array]:
         raise AssertionError("asked")
 
     outputs = {"value": Output(("batch", "boxes"), kind="values", target="value")}
-    task_check.check_task(with_attributes(score=score, outputs=outputs, ranges={**Sentences.ranges, "boxes": (0, 9)}))
+    task_check.check_task(with_attributes(score=score, outputs=outputs, ranges={**TokenSentences.ranges, "boxes": (0, 9)}))
     task_check.check_task(with_attributes(score=score, answer=answer))
 
 
 def test_a_split_that_is_drawn_anew() -> None:
     drawn = np.random.default_rng(0)
 
-    class Drawn(Sentences):
+    class DrawnSentences(TokenSentences):
         def split(self, name: SplitName) -> Split:
             whole = super().split(name).take(drawn.permutation(200))
             return InMemory(whole.inputs, whole.targets)
 
-    with pytest.raises(StageError, match=r"Drawn\.split\('train'\) .*again"):
-        task_check.check_task(Drawn())
+    with pytest.raises(StageError, match=r"DrawnSentences\.split\('train'\) .*again"):
+        task_check.check_task(DrawnSentences())
 
 
 def noise(generator: np.random.Generator) -> npt.NDArray[np.float32]:
@@ -358,14 +358,14 @@ def no_network() -> dict[str, int]:
     return {}
 
 
-class Pair(nn.Module):
+class TwinNetwork(nn.Module):
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return image, image
 
 
 def test_a_network_with_the_wrong_number_of_outputs() -> None:
     with pytest.raises(StageError, match=r"2 outputs, .*1: \['logits'\]"):
-        check_network(Pair(), Digits())
+        check_network(TwinNetwork(), Digits())
 
 
 def test_a_network_with_outputs_of_the_wrong_shape() -> None:
@@ -374,8 +374,8 @@ def test_a_network_with_outputs_of_the_wrong_shape() -> None:
 
 
 def test_a_network_for_other_inputs() -> None:
-    with pytest.raises(StageError, match="inputs of Sentences"):
-        check_network(build_network(RESIDUAL, {}), Sentences())
+    with pytest.raises(StageError, match="inputs of TokenSentences"):
+        check_network(build_network(RESIDUAL, {}), TokenSentences())
 
 
 @pytest.mark.parametrize("name", ["residual:residual", "mobile:mobile"])
@@ -386,7 +386,7 @@ def test_the_shipped_networks_fit_their_tasks(name: str, stem: int) -> None:
 
 def test_padding_does_not_change_what_a_reader_answers() -> None:
     """The mask is what makes the sequence axis dynamic."""
-    seen = views.make_chunk(Sentences(), Sentences().split("test"), 0)
+    seen = views.make_chunk(TokenSentences(), TokenSentences().split("test"), 0)
     tokens, mask = (torch.from_numpy(np.asarray(seen.inputs[name])) for name in ("tokens", "mask"))
     short = mask.sum(1) <= 8
     module = teacher().eval()
@@ -398,7 +398,7 @@ def test_outputs_keep_their_declared_kind() -> None:
     assert Tensor("float32", ("batch", 1, 8, 8)).shape({"batch": 5}) == (5, 1, 8, 8)
 
 
-class Transfer(Sentences):
+class Transfer(TokenSentences):
     """Sentences with some without labels; a test replaces them."""
 
     transfer = True
@@ -415,7 +415,7 @@ def transfer(unlabelled: InMemory) -> Task:
 
 
 def test_a_transfer_split_has_inputs_alone() -> None:
-    some = Sentences().example(np.random.default_rng(0), batch=20, sequence=16)
+    some = TokenSentences().example(np.random.default_rng(0), batch=20, sequence=16)
     task_check.check_task(transfer(InMemory(some, {})))
     with pytest.raises(StageError, match=r"\('transfer'\) .*\['value'\]"):
         task_check.check_task(transfer(InMemory(some, {"value": np.zeros((20, 1), np.float32)})))
@@ -429,5 +429,5 @@ def test_a_transfer_split_is_looked_at_like_the_others() -> None:
 
 
 def test_without_saying_so_there_is_no_transfer_split() -> None:
-    assert task_check.list_splits(Sentences()) == task_check.SPLITS
+    assert task_check.list_splits(TokenSentences()) == task_check.SPLITS
     assert task_check.list_splits(Transfer()) == (*task_check.SPLITS, "transfer")

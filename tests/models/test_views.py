@@ -57,7 +57,7 @@ def test_a_spread_covers_the_split_evenly_and_never_twice(samples: int, batch: i
     assert steps.max() - steps.min() <= 1
 
 
-class Pictures(Noisy):
+class DecodedPictures(Noisy):
     """PNG files of 4 x 4 pixels; a view mirrors what was decoded, before it is scaled."""
 
     inputs: ClassVar[dict[str, Tensor]] = {"x": Tensor("float32", ("batch", 3, 4, 4))}
@@ -77,8 +77,8 @@ def encode(pixels: npt.NDArray[np.uint8]) -> bytes:
 def test_images_are_decoded_then_augmented_then_scaled() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (3, 4, 4, 3), np.uint8)
     files = np.array([encode(image) for image in pixels], object)
-    chunk = views.make_chunk(Pictures(), InMemory({"x": files}, {"label": np.arange(3)}), 0, view=0)
+    chunk = views.make_chunk(DecodedPictures(), InMemory({"x": files}, {"label": np.arange(3)}), 0, view=0)
     mirrored = pixels[:, :, ::-1].transpose(0, 3, 1, 2).astype(np.float32) * np.float32(1 / 255)
     assert (chunk.inputs["x"] == mirrored).all()
-    clean = views.make_chunk(Pictures(), InMemory({"x": files}, {"label": np.arange(3)}), 0)
+    clean = views.make_chunk(DecodedPictures(), InMemory({"x": files}, {"label": np.arange(3)}), 0)
     assert (clean.inputs["x"] == mirrored[..., ::-1]).all()

@@ -15,13 +15,13 @@ from attar.pipeline.core.graph import Pipeline, SlotBinding
 from attar.pipeline.keys.fingerprint import Fingerprint
 from attar.pipeline.run import Record, Run
 from attar.pipeline.store.store import Store
-from tests.support.projects.toy import Check, Double, Number, Source, Speak, Sum, Unfit
+from tests.support.projects.toy import Check, Constant, Double, Number, Speak, Sum, Unfit
 
 
 def pipeline(value: float = 3.0, *, seed: int = 0, limit: float = 100.0, **check: Any) -> Pipeline:
     return Pipeline(
         {
-            "source": SlotBinding(Source(value=value), {}),
+            "source": SlotBinding(Constant(value=value), {}),
             "double": SlotBinding(Double(seed=seed), {"source": "source"}),
             "check": SlotBinding(Check(limit=limit, **check), {"double": "double"}),
         }
@@ -70,7 +70,7 @@ def test_an_input_made_again_with_the_same_content_makes_nothing_after_it(tmp_pa
     run(tmp_path, pipeline(limit=50.0))
     quiet = Pipeline(
         {
-            "source": SlotBinding(Source(value=3.0), {}),
+            "source": SlotBinding(Constant(value=3.0), {}),
             "double": SlotBinding(Double(rounding=True), {"source": "source"}),
             "check": SlotBinding(Check(limit=50.0), {"double": "double"}),
         }
@@ -78,7 +78,7 @@ def test_an_input_made_again_with_the_same_content_makes_nothing_after_it(tmp_pa
     first = run(tmp_path, quiet)  # 6.0 became 6: other bytes
     assert statuses(first) == ["reused", "made", "made"]
     list(Store(tmp_path).collect(dry_run=False))
-    changed = Pipeline(dict(quiet.slots) | {"source": SlotBinding(Source(value=2.9), {})})
+    changed = Pipeline(dict(quiet.slots) | {"source": SlotBinding(Constant(value=2.9), {})})
     assert statuses(run(tmp_path, changed)) == ["made", "made", "reused"]  # 5.8 rounds to the same 6
 
 
@@ -100,7 +100,7 @@ def test_a_broken_stage_names_itself_keeps_its_cause_and_skips_what_depends_on_i
         | {
             "check": SlotBinding(Check(fail=True), {"double": "double"}),
             "last": SlotBinding(Double(), {"source": "check"}),
-            "apart": SlotBinding(Source(value=9), {}),
+            "apart": SlotBinding(Constant(value=9), {}),
         }
     )
     records = run(tmp_path, made)
@@ -112,10 +112,10 @@ def test_a_broken_stage_names_itself_keeps_its_cause_and_skips_what_depends_on_i
 
 
 def test_what_every_end_needs_stops_the_run_when_it_breaks(tmp_path: Path) -> None:
-    slots = {"source": SlotBinding(Check(fail=True), {"double": "first"}), "apart": SlotBinding(Source(value=9), {})}
+    slots = {"source": SlotBinding(Check(fail=True), {"double": "first"}), "apart": SlotBinding(Constant(value=9), {})}
     ends = {"end": SlotBinding(Double(), {"source": "source"}), "more": SlotBinding(Double(), {"source": "source"})}
     feeds = {"apart.end": SlotBinding(Check(), {"double": "apart"})}
-    first = {"first": SlotBinding(Source(), {})}
+    first = {"first": SlotBinding(Constant(), {})}
     assert statuses(run(tmp_path / "a", Pipeline(first | slots | feeds | ends)))[1:3] == ["failed", "made"]
     without = Pipeline(first | {"source": slots["source"]} | ends)
     assert statuses(run(tmp_path / "b", without)) == ["made", "failed", "skipped", "skipped"]
@@ -131,7 +131,7 @@ def test_a_refused_stage_leaves_no_artifact_and_is_tried_again(tmp_path: Path) -
 
 def test_wiring_is_checked_before_anything_runs() -> None:
     with pytest.raises(RecipeError, match=r"'sauce', .*'source'"):
-        Pipeline({"source": SlotBinding(Source(), {}), "double": SlotBinding(Double(), {"source": "sauce"})})
+        Pipeline({"source": SlotBinding(Constant(), {}), "double": SlotBinding(Double(), {"source": "sauce"})})
 
 
 def test_a_file_changed_after_it_was_made_is_said_and_made_again(tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ def test_a_pinned_artifact_is_used_whatever_changed(tmp_path: Path) -> None:
     first = run(tmp_path, pipeline(3.0))
     key = first[0].key
     assert key is not None
-    pinned = Pipeline(dict(pipeline(7.0).slots) | {"source": SlotBinding(Source(value=7.0), {}, keep=key[:12])})
+    pinned = Pipeline(dict(pipeline(7.0).slots) | {"source": SlotBinding(Constant(value=7.0), {}, keep=key[:12])})
     again = run(tmp_path, pinned)
     assert statuses(again) == ["reused"] * 3
     assert "pinned" in again[0].reason
@@ -175,7 +175,7 @@ def test_a_pinned_artifact_is_used_whatever_changed(tmp_path: Path) -> None:
 def summing(more: str | None, value: float = 3.0) -> Pipeline:
     pinned = {"more": more} if more else {}
     return Pipeline(
-        {"source": SlotBinding(Source(value=value), {}), "sum": SlotBinding(Sum(more=more), {"source": "source"}, None, pinned)}
+        {"source": SlotBinding(Constant(value=value), {}), "sum": SlotBinding(Sum(more=more), {"source": "source"}, None, pinned)}
     )
 
 
@@ -248,7 +248,7 @@ def damage(file: Path) -> None:
 
 
 def test_only_what_is_wanted_and_what_it_needs_is_walked() -> None:
-    made = Pipeline(dict(pipeline().slots) | {"apart": SlotBinding(Source(value=9), {})})
+    made = Pipeline(dict(pipeline().slots) | {"apart": SlotBinding(Constant(value=9), {})})
     assert made.up_to({"double"}) == ["source", "double"]
     assert made.up_to({"apart", "double"}) == ["source", "double", "apart"]
 

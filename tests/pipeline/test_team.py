@@ -45,7 +45,7 @@ class Jointly(Stage[Number]):
         return {"rank": rank}
 
 
-class Alone(Stage[Number]):
+class LoneStage(Stage[Number]):
     """Made by one process, which may train on the way: it must not wait for the others then."""
 
     def run(self, out: Path) -> Facts:
@@ -105,7 +105,7 @@ def test_what_is_not_made_together_is_made_by_rank_0(tmp_path: Path, source: Num
 
 def test_what_is_made_by_one_process_is_in_no_team(tmp_path: Path) -> None:
     facts: list[Facts] = []
-    assert gathered(2, lambda made: facts.append(made.run(Alone(), tmp_path, {}, tmp_path))) == [None, None]
+    assert gathered(2, lambda made: facts.append(made.run(LoneStage(), tmp_path, {}, tmp_path))) == [None, None]
     assert facts == [{"world": 1}]
 
 

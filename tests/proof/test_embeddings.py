@@ -30,7 +30,7 @@ from attar.proof.verdicts.limits import GateLimits
 from attar.stages.measure.bench import Bench
 from tests.support.proof.proof_parts import a_ledger, line
 from tests.support.proof.proof_parts import metrics as metrics_of
-from tests.support.tasks.embedding_task import Texts
+from tests.support.tasks.embedding_task import EmbeddedTexts
 
 ROOT = math.sqrt(0.5)
 seeds = st.integers(0, 2**32 - 1)
@@ -156,7 +156,7 @@ def test_metrics_by_groups_and_by_samples_have_bounds_beside_each_other() -> Non
 
 
 def compare_vectors(noise: float) -> Hop:
-    task, generator = Texts(), np.random.default_rng(0)
+    task, generator = EmbeddedTexts(), np.random.default_rng(0)
     vectors = generator.standard_normal((200, 8)).astype(np.float32)
     targets = {"source": np.repeat(np.arange(100), 2)}
     other = (vectors + noise * generator.standard_normal(vectors.shape)).astype(np.float32)
@@ -215,7 +215,7 @@ def test_the_report_tells_what_outputs_hold_by_their_metrics(metric: Metric, kin
 
 
 def test_pairs_need_twice_as_many_samples() -> None:
-    task = Texts()
+    task = EmbeddedTexts()
     Bench(task, task.split("test"), 32).check()
     few = InMemory({"words": np.zeros((99, 24), np.float32)}, {})
     with pytest.raises(StageError, match=r"99 samples, .* 100"):

@@ -39,7 +39,7 @@ split (float[batch,3] x) => (float[batch,1] y) <int64 one = {1}> {
     y = Relu(part)
 }
 """
-NUMBERS = "tests.support.tasks.smoke:Numbers"
+NUMBERS = "tests.support.tasks.smoke:ThreeNumbers"
 
 
 @pytest.fixture
@@ -113,7 +113,7 @@ def test_a_masked_attention_block_is_calibrated(tmp_path: Path) -> None:
     assert all(np.isfinite(pair).all() for pair in ranges.values())
 
 
-class Ragged(InMemory):
+class RaggedRows(InMemory):
     """Batches as long as their longest sample: rows of 1, 2, 3, 1, 2, 3, ... numbers."""
 
     def take(self, indices: npt.NDArray[np.int64]) -> Batch:
@@ -121,38 +121,38 @@ class Ragged(InMemory):
         return Batch({"x": np.asarray(self.inputs["x"])[indices, :longest]}, {})
 
 
-class Lengths(smoke.Numbers):
+class LengthNumbers(smoke.ThreeNumbers):
     inputs = {"x": Tensor("float32", ("batch", "length"))}
     outputs = {"y": Output(("batch", "length"), kind="values")}
     ranges = {"batch": (1, 1), "length": (1, 3)}
 
     def split(self, name: SplitName) -> Split:
-        return Ragged({"x": self.numbers()}, {})
+        return RaggedRows({"x": self.numbers()}, {})
 
 
 def test_samples_of_different_lengths(tmp_path: Path) -> None:
     """One at a time: rows 0, 3, ... 99 give one number each, 1, 4, ... two, 2, 5, ... three; 199 in all."""
     onnx.save(onnx.parser.parse_model(DOUBLE.replace(",3]", ",length]")), tmp_path / "model.onnx")
     model = smoke.artifact(OnnxModel, tmp_path, {"graphs": ["model"]})
-    ranges = calibrated(tmp_path / "out", model, 100, "tests.stages.test_calibrate:Lengths")
+    ranges = calibrated(tmp_path / "out", model, 100, "tests.stages.test_calibrate:LengthNumbers")
     assert ranges == {"x": [0.0, 99.0], "shifted": [1.0, 100.0], "y": [2.0, 200.0]}
     histograms, samples = histogram.load_histograms(tmp_path / "out" / "histograms.safetensors")
     assert samples == 100
     assert {name: each.counts.sum() for name, each in histograms.items()} == dict.fromkeys(ranges, 34 + 33 * 2 + 33 * 3)
 
 
-class Pairs(smoke.Numbers):
+class LargeBatchNumbers(smoke.ThreeNumbers):
     """Batches of 24 at least."""
 
     ranges = {"batch": (24, 64)}
 
 
-class Few(Pairs):
+class TooFewNumbers(LargeBatchNumbers):
     def split(self, name: SplitName) -> Split:
         return InMemory({"x": self.numbers()[:23]}, {})
 
 
-class Empty(smoke.Numbers):
+class EmptyNumbers(smoke.ThreeNumbers):
     def split(self, name: SplitName) -> Split:
         return InMemory({"x": self.numbers()[:0]}, {})
 
@@ -160,22 +160,24 @@ class Empty(smoke.Numbers):
 def test_fewer_samples_than_the_smallest_batch(tmp_path: Path, double: OnnxModel) -> None:
     said = "batches of 24 and more, but calibration has 23 samples: samples = 512, and the training split has 23; give it 24 or"
     with pytest.raises(StageError, match=said):
-        calibrated(tmp_path / "few", double, 512, "tests.stages.test_calibrate:Few")
+        calibrated(tmp_path / "few", double, 512, "tests.stages.test_calibrate:TooFewNumbers")
     with pytest.raises(StageError, match=r"samples = 9, .* 100"):
-        calibrated(tmp_path / "asked", double, 9, "tests.stages.test_calibrate:Pairs")
+        calibrated(tmp_path / "asked", double, 9, "tests.stages.test_calibrate:LargeBatchNumbers")
 
 
 def test_a_rest_smaller_than_the_smallest_batch_is_left_out(tmp_path: Path, double: OnnxModel) -> None:
     """Of 100 three batches of 32, and not the 4 that are left; of 60 one of 32 and the other 28."""
     for asked, read in ((100, 96), (60, 60)):
         (tmp_path / str(asked)).mkdir()
-        facts = Calibrate(task="tests.stages.test_calibrate:Pairs", samples=asked).run(tmp_path / str(asked), onnx=double)
+        facts = Calibrate(task="tests.stages.test_calibrate:LargeBatchNumbers", samples=asked).run(
+            tmp_path / str(asked), onnx=double
+        )
         assert facts["samples"] == read
 
 
 def test_an_empty_split(tmp_path: Path, double: OnnxModel) -> None:
-    with pytest.raises(StageError, match=":Empty is empty"):
-        calibrated(tmp_path / "out", double, 512, "tests.stages.test_calibrate:Empty")
+    with pytest.raises(StageError, match=":EmptyNumbers is empty"):
+        calibrated(tmp_path / "out", double, 512, "tests.stages.test_calibrate:EmptyNumbers")
 
 
 STREAM = "tests.support.tasks.stream_task:Stream"

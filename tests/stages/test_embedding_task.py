@@ -34,12 +34,12 @@ from attar.stages.optimize.tuning import select_losses
 from tests.support.projects import tiny
 from tests.support.stages.training import make_out
 from tests.support.tasks import embedding_task
-from tests.support.tasks.embedding_task import Texts, Unlabelled, save_teacher
+from tests.support.tasks.embedding_task import EmbeddedTexts, UnlabelledTexts, save_teacher
 from tests.support.tasks.smoke import NOBODY, artifact, weights
 
 HERE = "tests.support.tasks.embedding_task"
 RECIPE = """
-task = "embedding_task.py:Texts"
+task = "embedding_task.py:EmbeddedTexts"
 seed = 1
 
 [teacher]
@@ -73,7 +73,7 @@ cosine = 0.8
 """
 
 
-def distill(name: str = "Texts", **settings: Any) -> Distill:
+def distill(name: str = "EmbeddedTexts", **settings: Any) -> Distill:
     given: dict[str, Any] = {"losses": (Cosine(), Relations()), "lambda_kd": 1, "epochs": 4, "learning_rate": 0.02, **settings}
     return Distill(task=f"{HERE}:{name}", network=f"{HERE}:student", batch=64, **given)
 
@@ -85,13 +85,13 @@ def stored(folder: Path, name: str) -> Answers:
 
 @pytest.fixture(scope="module")
 def answers(tmp_path_factory: pytest.TempPathFactory) -> Answers:
-    return stored(tmp_path_factory.mktemp("answers"), "Texts")
+    return stored(tmp_path_factory.mktemp("answers"), "EmbeddedTexts")
 
 
 # ---- what it declares
 
 
-@pytest.mark.parametrize("task", [Texts(), Unlabelled()])
+@pytest.mark.parametrize("task", [EmbeddedTexts(), UnlabelledTexts()])
 def test_neither_labels_nor_targets_are_needed(task: Task) -> None:
     task_check.check_task(task)
 
@@ -109,13 +109,13 @@ def test_neither_labels_nor_targets_are_needed(task: Task) -> None:
     ],
 )
 def test_what_is_no_embedding(output: Output, told: str) -> None:
-    task = type("Made", (Texts,), {"outputs": {"vector": output}})()
+    task = type("Made", (EmbeddedTexts,), {"outputs": {"vector": output}})()
     with pytest.raises(StageError, match=rf"Made\.outputs\['vector'\] .*{told}"):
         task_declared.check_declarations(task)
 
 
 def test_samples_without_targets_are_joined_and_taken() -> None:
-    parts = [views.make_chunk(Unlabelled(), Unlabelled().split("train"), number) for number in (0, 1)]
+    parts = [views.make_chunk(UnlabelledTexts(), UnlabelledTexts().split("train"), number) for number in (0, 1)]
     joined = join_batches(parts, {"words": 0})
     assert joined.targets == {}
     assert len(joined.indices) == joined.labelled == 1024
@@ -123,7 +123,7 @@ def test_samples_without_targets_are_joined_and_taken() -> None:
 
 
 def test_without_targets_there_is_a_score_and_none_to_keep() -> None:
-    task = Unlabelled()
+    task = UnlabelledTexts()
     bench = Bench(task, task.split("test"), 32)
     vectors = np.random.default_rng(0).standard_normal((600, 8))
     found = score_outputs(task, "teacher", HopAnswers({"vector": vectors}), bench.targets)
@@ -137,10 +137,10 @@ def test_without_targets_there_is_a_score_and_none_to_keep() -> None:
 
 def test_there_is_nothing_to_learn_without_a_teacher(tmp_path: Path, answers: Answers) -> None:
     told = (
-        r"no output of Texts has a target, so there are no labels to learn from; name one in Output\(target=...\), "
+        r"no output of EmbeddedTexts has a target, so there are no labels to learn from; name one in Output\(target=...\), "
         r"or adopt a teacher \(weights or huggingface\), distil with lambda_kd = 1, and leave out the control"
     )
-    control = Control(task=f"{HERE}:Texts", network=f"{HERE}:student", enabled=True)
+    control = Control(task=f"{HERE}:EmbeddedTexts", network=f"{HERE}:student", enabled=True)
     with pytest.raises(StageError, match=told):
         control.run(make_out(tmp_path))
     with pytest.raises(StageError, match=told):
@@ -157,12 +157,14 @@ def test_a_loss_of_logits_names_those_that_fit(tmp_path: Path, answers: Answers)
 
 
 def test_a_distiller_needs_logits(tmp_path: Path, answers: Answers) -> None:
-    with pytest.raises(StageError, match="Texts has none"):
+    with pytest.raises(StageError, match="EmbeddedTexts has none"):
         distill(distiller=DistillerSettings()).run(make_out(tmp_path), teacher=NOBODY, answers=answers)
 
 
 def test_a_student_of_another_size_is_told_the_teacher_s(tmp_path: Path, answers: Answers) -> None:
-    narrow = Distill(task=f"{HERE}:Texts", network="torch.nn:Linear", options={"in_features": 24, "out_features": 4}, lambda_kd=1)
+    narrow = Distill(
+        task=f"{HERE}:EmbeddedTexts", network="torch.nn:Linear", options={"in_features": 24, "out_features": 4}, lambda_kd=1
+    )
     with pytest.raises(StageError, match=r"'vector' .*\(2, 4\), .*\(2, 8\)"):
         narrow.model_copy(update={"losses": (Cosine(),)}).run(make_out(tmp_path), teacher=NOBODY, answers=answers)
 
@@ -182,7 +184,9 @@ def test_a_student_learns_from_stored_answers_alone(tmp_path: Path, answers: Ans
 
 
 def test_a_student_learns_without_any_target(tmp_path: Path) -> None:
-    facts = distill("Unlabelled").run(make_out(tmp_path, "student"), teacher=NOBODY, answers=stored(tmp_path, "Unlabelled"))
+    facts = distill("UnlabelledTexts").run(
+        make_out(tmp_path, "student"), teacher=NOBODY, answers=stored(tmp_path, "UnlabelledTexts")
+    )
     assert facts["correlation"] > facts["history"][0]["correlation"] + 0.1
 
 
@@ -190,7 +194,7 @@ def test_validation_scores_all_samples_at_once_as_test_is(answers: Answers, tmp_
     """600 samples are two chunks: among 512 and among 88 the nearest would be found more often."""
     facts = distill(epochs=1).run(make_out(tmp_path), teacher=NOBODY, answers=answers)
     vectors = answers.read_split("validation")["vector"]
-    sources = np.asarray(Texts().split("validation").take(np.arange(600)).targets["source"])
+    sources = np.asarray(EmbeddedTexts().split("validation").take(np.arange(600)).targets["source"])
     whole = compute_share_found(measure_retrieval(vectors, sources))
     chunks = np.concatenate([measure_retrieval(vectors[part], sources[part]) for part in (slice(512), slice(512, None))])
     assert facts["oacc"] == pytest.approx(whole, abs=1e-6)
@@ -203,7 +207,7 @@ def test_a_floor_under_embeddings(tmp_path: Path, answers: Answers, precision: s
     folders = {name: make_out(tmp_path, name) for name in ("student", "onnx", "calibration", "model")}
     student = artifact(Weights, folders["student"], distill().run(folders["student"], teacher=NOBODY, answers=answers))
     onnx = artifact(OnnxModel, folders["onnx"], Export(exporter="torchscript").run(folders["onnx"], weights=student))
-    task, floor = f"{HERE}:Texts", student.facts["correlation"]
+    task, floor = f"{HERE}:EmbeddedTexts", student.facts["correlation"]
     calibration = artifact(Ranges, folders["calibration"], Calibrate(task=task).run(folders["calibration"], onnx=onnx))
     stage = Optimize.model_validate({"task": task, "precision": precision, "floor": floor, "tuning_epochs": 1, "device": "cpu"})
     facts = stage.run(folders["model"], student=student, onnx=onnx, calibration=calibration, answers=answers)
@@ -213,7 +217,7 @@ def test_a_floor_under_embeddings(tmp_path: Path, answers: Answers, precision: s
 
 
 def test_int8_is_tuned_by_the_cosine() -> None:
-    assert select_losses(Texts()) == [Cosine(output="vector")]
+    assert select_losses(EmbeddedTexts()) == [Cosine(output="vector")]
 
 
 # ---- what it answers alone and in a batch
@@ -234,7 +238,7 @@ def test_rounding_that_a_batch_changes_is_no_fault_and_another_sample_is(wobble:
     def some(count: int, call: int) -> dict[str, Any]:
         return {"words": np.random.default_rng(call).standard_normal((count, 24)).astype(np.float32)}
 
-    task = type("Pairs", (Texts,), {"ranges": {"batch": (1, 2)}})() if wobble == 0.01 else Texts()
+    task = type("Pairs", (EmbeddedTexts,), {"ranges": {"batch": (1, 2)}})() if wobble == 0.01 else EmbeddedTexts()
     found = examine_sizes(task, predict, some)
     assert len([fault for fault in found.faults if "depends on the other samples" in fault]) == min(faults, 2)
 
@@ -274,6 +278,6 @@ def test_the_bundle_opens_and_says_what_its_output_is(made: dict[str, Any]) -> N
     """As where it is served: the vector of a text, in a bundle that was checked, its kind in the manifest."""
     bundle = Path(tiny.entry(made, "cpu.bundle")["path"])
     assert json.loads((bundle / "manifest.json").read_text())["outputs"]["vector"]["kind"] == "embedding"
-    texts = Texts().split("test").take(np.arange(4)).inputs
+    texts = EmbeddedTexts().split("test").take(np.arange(4)).inputs
     with open_bundle(bundle) as model:
         assert model(model.preprocess(texts))["vector"].shape == (4, 8)

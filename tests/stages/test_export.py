@@ -68,7 +68,7 @@ def test_bytes_and_facts_are_the_same_again(tmp_path: Path, digits_weights: Weig
 
 def test_silent(tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> None:
     for exporter in EXPORTERS:
-        export(tmp_path / exporter, "double", "Numbers", exporter)
+        export(tmp_path / exporter, "double", "ThreeNumbers", exporter)
     captured = capfd.readouterr()
     assert captured.out == captured.err == ""
     assert [record for record in caplog.records if record.levelname != "DEBUG"] == []
@@ -85,7 +85,7 @@ def test_every_axis_may_be_dynamic_and_outputs_several(tmp_path: Path, exporter:
 
 @pytest.mark.parametrize("exporter", EXPORTERS)
 def test_several_inputs_share_axes(tmp_path: Path, exporter: Exporter) -> None:
-    task = "tests.support.tasks.token_task:Sentences"
+    task = "tests.support.tasks.token_task:TokenSentences"
     given = smoke.weights(tmp_path / "weights", "tests.support.tasks.token_task:student", task)
     facts = Export(exporter=exporter, tolerance=1e-3).run(tmp_path, weights=given)
     assert facts["inputs"] == {"tokens": ["batch", "sequence"], "mask": ["batch", "sequence"]}
@@ -103,7 +103,7 @@ def test_several_inputs_share_axes(tmp_path: Path, exporter: Exporter) -> None:
 )
 def test_a_wrong_graph_is_never_handed_on(tmp_path: Path, exporter: Exporter, fault: str, message: str) -> None:
     with pytest.raises(StageError, match=message):
-        export(tmp_path, "double", "Numbers", exporter, fault=fault)
+        export(tmp_path, "double", "ThreeNumbers", exporter, fault=fault)
 
 
 def test_a_frozen_axis_is_named(tmp_path: Path, digits_onnx: OnnxModel) -> None:
@@ -133,13 +133,13 @@ def test_opsets_that_runtimes_fail_on_are_refused(opset: int) -> None:
 
 
 def test_another_opset_is_written(tmp_path: Path) -> None:
-    given = smoke.weights(tmp_path / "weights", "tests.support.tasks.smoke:double", "tests.support.tasks.smoke:Numbers")
+    given = smoke.weights(tmp_path / "weights", "tests.support.tasks.smoke:double", "tests.support.tasks.smoke:ThreeNumbers")
     Export(opset=18).run(tmp_path, weights=given)
     assert onnx.load(tmp_path / "model.onnx").opset_import[0].version == 18
 
 
 def test_parity_scales_with_the_answers() -> None:
-    task = smoke.Numbers()
+    task = smoke.ThreeNumbers()
 
     def answering(offset: float) -> Callable[..., dict[str, np.ndarray]]:
         return lambda inputs: {"y": np.full((len(inputs["x"]), 3), 1000 + offset)}
@@ -151,7 +151,7 @@ def test_parity_scales_with_the_answers() -> None:
 
 @given(low=st.integers(1, 6), width=st.integers(0, 9), batch=st.integers(1, 70), other=st.integers(0, 5))
 def test_sizes_stay_inside_the_promise_and_reach_its_ends(low: int, width: int, batch: int, other: int) -> None:
-    class Free(smoke.Numbers):
+    class Free(smoke.ThreeNumbers):
         inputs = {"x": Tensor("float32", ("batch", "sequence", "other"))}
         ranges = {"batch": (1, batch), "sequence": (low, low + width), "other": (1, 1 + other)}
 

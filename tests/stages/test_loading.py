@@ -102,7 +102,7 @@ def test_an_interruption_with_workers(tmp_path: Path, monkeypatch: pytest.Monkey
     assert Teach(**TEACH, workers=0).run(out) == Teach(**TEACH, workers=0).run(make_out(tmp_path, "whole"))
 
 
-class Broken(InMemory):
+class BrokenRows(InMemory):
     """Fails at one sample, in one way."""
 
     how = "raises"
@@ -120,7 +120,7 @@ class Broken(InMemory):
 
 def make_broken(how: str) -> Source:
     whole = numbered(5000)
-    split = Broken(whole.inputs, whole.targets)
+    split = BrokenRows(whole.inputs, whole.targets)
     object.__setattr__(split, "how", how)
     return Source(TASK, split)
 

@@ -79,7 +79,7 @@ def test_it_is_compared_with_where_a_trusted_key_signed_it(bundle: Path, tmp_pat
         Unpack(task=NAME, against=copy, trusted=theirs.public).run(tmp_path / "out")
 
 
-class Renamed(Points):
+class RenamedPoints(Points):
     classes = ("east", "north", "other")
 
 
@@ -90,7 +90,7 @@ class Raw(Points):
 @pytest.mark.parametrize(
     ("task", "told"),
     [
-        ("Renamed", "right, up, other, the"),
+        ("RenamedPoints", "right, up, other, the"),
         ("Raw", r"logits.*, the task's .*values"),
     ],
 )
@@ -114,7 +114,7 @@ def test_it_is_a_hop_beside_the_engine_with_its_own_preprocessing(bundle: Path, 
     assert facts["lineage"]["production"]["key"] == digest("production")
 
 
-class Spelled(Numbers):
+class SpelledNumbers(Numbers):
     """Numbers whose words have another vocabulary, in which the same token may be another word."""
 
     vocabulary: ClassVar[Path]
@@ -130,6 +130,6 @@ def test_a_bundle_of_another_vocabulary_is_refused(bundle: Path, tmp_path: Path,
     text = TOKENIZER.read_text("utf-8")
     (tmp_path / "other.json").write_text(text.replace('"deux"', '"two"'), "utf-8")
     for file, is_other in ((TOKENIZER, False), (tmp_path / "other.json", True)):
-        monkeypatch.setattr(Spelled, "vocabulary", file, raising=False)
-        found = find_difference(locate_manifest(manifest, spoken), Spelled())
+        monkeypatch.setattr(SpelledNumbers, "vocabulary", file, raising=False)
+        found = find_difference(locate_manifest(manifest, spoken), SpelledNumbers())
         assert (found is not None and "words" in found) == is_other

@@ -18,7 +18,7 @@ from attar.pipeline.shared.record_index import IndexedRecord, is_content_of
 from attar.pipeline.shared.remote_files import RemoteFiles
 from attar.pipeline.shared.store import SharedStore
 from tests.support.bundles.signing_parts import pair
-from tests.support.processes.seaweed import Server, set_variables
+from tests.support.processes.seaweed import SeaweedServer, set_variables
 from tests.support.projects import tiny
 from tests.support.projects.shared_store_parts import find, make, read
 from tests.support.projects.store_parts import KEY
@@ -28,8 +28,8 @@ URL = "s3://bucket/team"
 
 
 @pytest.fixture(scope="module", autouse=True)
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    started = Server(tmp_path_factory.mktemp("server"))
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedServer]:
+    started = SeaweedServer(tmp_path_factory.mktemp("server"))
     with pytest.MonkeyPatch.context() as patch:
         set_variables(patch, started)
         try:
@@ -181,7 +181,7 @@ def test_wrong_credentials_are_an_error_that_repeats_none(
 def test_a_server_that_is_gone_and_comes_back_gets_what_was_made_meanwhile(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    own = Server(tmp_path / "server")
+    own = SeaweedServer(tmp_path / "server")
     own.folder.mkdir()
     set_variables(monkeypatch, own)
     try:
@@ -200,7 +200,7 @@ def test_a_server_that_is_gone_and_comes_back_gets_what_was_made_meanwhile(
 
 
 def test_a_server_that_is_full_shows_nothing_of_what_it_did_not_take(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    own = Server(tmp_path / "server", volumes=1)
+    own = SeaweedServer(tmp_path / "server", volumes=1)
     own.folder.mkdir()
     set_variables(monkeypatch, own)
     try:

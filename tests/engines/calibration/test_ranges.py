@@ -152,7 +152,7 @@ small (float[batch,64] x) => (float[batch,64] total) <float[1] half = {0.5}> {
 POWERS = {"small_x", "positive"}  # of which the maximum is half of LIMIT
 
 
-class Skewed(smoke.Numbers):
+class Skewed(smoke.ThreeNumbers):
     """512 rows of 64 values: normal ones, a thousandth of them heavy-tailed, the largest LIMIT."""
 
     inputs = {"x": Tensor("float32", ("batch", 64))}
@@ -167,7 +167,7 @@ class Skewed(smoke.Numbers):
         return InMemory({"x": np.clip(values.astype(np.float32), -LIMIT, LIMIT)}, {})
 
 
-class Reader:
+class CalibrationReader:
     """What they read from: whatever has this method."""
 
     def __init__(self) -> None:
@@ -191,7 +191,7 @@ def calibrated(kind: Any, folder: Path, model: Path, **settings: Any) -> dict[st
     calibrater = kind(model, augmented_model_path=str(folder / "augmented.onnx"), **settings)
     calibrater.augment_graph()
     calibrater.create_inference_session()
-    calibrater.collect_data(Reader())
+    calibrater.collect_data(CalibrationReader())
     data = calibrater.compute_data().data
     return {name: (float(np.ravel(each.lowest)[0]), float(np.ravel(each.highest)[0])) for name, each in data.items()}
 

@@ -14,7 +14,7 @@ from attar.models.task import Arrays, Task
 from attar.models.task import Tensor as Input
 from attar.pipeline.core.errors import StageError
 from tests.support.tasks.smoke import floats, stored
-from tests.support.tasks.token_task import Sentences
+from tests.support.tasks.token_task import TokenSentences
 
 TOKENS = {"tokens": np.array([[5, 6, 0], [7, 8, 9]]), "mask": np.array([[1, 1, 0], [1, 1, 1]], np.float32)}
 STATES = torch.tensor([[[1.0, 2.0], [3.0, 6.0], [100.0, 100.0]], [[0.0, 0.0], [1.0, 2.0], [5.0, 1.0]]])  # (2, 3, 2)
@@ -34,13 +34,13 @@ def mask(task: Task, inputs: Arrays) -> dict[str, Tensor]:
 
 def test_padding_is_no_position() -> None:
     """(1 + 3) / 2 and (2 + 6) / 2: the third state of the first text is padding."""
-    assert pool_features(STATES, mask(Sentences(), TOKENS), "it").tolist() == [[2.0, 4.0], [2.0, 1.0]]
+    assert pool_features(STATES, mask(TokenSentences(), TOKENS), "it").tolist() == [[2.0, 4.0], [2.0, 1.0]]
     assert average_positions(STATES)[0].tolist() == pytest.approx([104 / 3, 36.0])
     nothing = average_positions(STATES[:1], torch.zeros(1, 3, dtype=torch.bool))
     assert nothing.tolist() == [[0.0, 0.0]]
 
 
-class Two(Sentences):
+class TwoTexts(TokenSentences):
     inputs = {
         "left": Input("int64", ("batch", "sequence"), high=9, pad=0),
         "right": Input("int64", ("batch", "other"), high=9, pad=0),
@@ -50,12 +50,12 @@ class Two(Sentences):
 @pytest.mark.parametrize(
     ("task", "features", "told"),
     [
-        (Sentences(), torch.zeros(2, 4, 2), "4 positions for 3 tokens"),
-        (Two(), STATES, "left, right each declare padding"),
-        (Sentences(), torch.zeros(2), "name another layer"),
+        (TokenSentences(), torch.zeros(2, 4, 2), "4 positions for 3 tokens"),
+        (TwoTexts(), STATES, "left, right each declare padding"),
+        (TokenSentences(), torch.zeros(2), "name another layer"),
     ],
 )
-def test_what_is_no_row_a_sample_is_refused(task: Sentences, features: Tensor, told: str) -> None:
+def test_what_is_no_row_a_sample_is_refused(task: TokenSentences, features: Tensor, told: str) -> None:
     inputs = TOKENS if "tokens" in task.inputs else dict.fromkeys(task.inputs, TOKENS["tokens"])
     with pytest.raises(StageError, match=told):
         pool_features(features, mask(task, inputs), "layer 'x'")

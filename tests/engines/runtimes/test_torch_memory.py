@@ -85,7 +85,7 @@ def test_a_network_that_generates_is_asked_in_halves_too(monkeypatch: pytest.Mon
     assert np.abs(np.asarray(got, np.float32) - expected).max() < 1e-5
 
 
-class Failing(nn.Module):
+class FailingNetwork(nn.Module):
     def __init__(self, error: RuntimeError) -> None:
         super().__init__()
         self.error = error
@@ -105,7 +105,7 @@ class Failing(nn.Module):
 )
 def test_what_a_gpu_lacks_is_told_apart_from_a_wrong_network(error: RuntimeError, said: str) -> None:
     with pytest.raises(StageError, match=said):
-        check_network(Failing(error), load_task(DIGITS))
+        check_network(FailingNetwork(error), load_task(DIGITS))
 
 
 def test_the_memory_that_torch_keeps_is_given_back_if_there_is_a_torch(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,7 +26,7 @@ from attar.stages.slots import SLOTS
 from tests.support.projects import tiny
 from tests.support.projects.toy import Tasked
 from tests.support.tasks.sequences import Reversal
-from tests.support.tasks.smoke import DIGITS, Numbers, artifact
+from tests.support.tasks.smoke import DIGITS, ThreeNumbers, artifact
 
 TASK = (
     tiny.TASK.replace("class Circle(attar.Task):", "class Problem(attar.Task):").replace("    ranges =", "    ranges: dict =")
@@ -42,75 +42,75 @@ class Doubled(Problem):
 RECIPE = tiny.RECIPE.replace("[teacher]\n", '[teacher]\ntask = "task.py:Doubled"\n').replace("int8", "fp32")
 
 
-class Halved(Numbers):
+class Halved(ThreeNumbers):
     """The same numbers, prepared otherwise."""
 
     preprocess = {"x": [Scale(by=0.5)]}
 
 
-class Integers(Numbers):
+class Integers(ThreeNumbers):
     inputs = {"x": Tensor("int64", ("batch", 3))}
 
 
-class Named(Numbers):
+class NamedNumbers(ThreeNumbers):
     classes = ("a", "b")
 
 
-class OtherOutput(Numbers):
+class OtherOutput(ThreeNumbers):
     outputs = {"y": Output(("batch", 2), kind="values")}
 
 
-class Fewer(Numbers):
+class Fewer(ThreeNumbers):
     def split(self, name: SplitName) -> Split:
         return InMemory({"x": self.numbers()[: 50 if name == "test" else 100]}, {})
 
 
-class Shuffled(Numbers):
+class ReversedNumbers(ThreeNumbers):
     def split(self, name: SplitName) -> Split:
         return InMemory({"x": self.numbers()[::-1]}, {})
 
 
-class Shaken(Numbers):
+class ShakenNumbers(ThreeNumbers):
     def augment(self, inputs: Arrays, generator: np.random.Generator) -> Arrays:
         return {"x": np.asarray(inputs["x"]) + generator.standard_normal(3).astype(np.float32)}
 
 
-@pytest.mark.parametrize("teacher", [Numbers, Halved, Integers])
+@pytest.mark.parametrize("teacher", [ThreeNumbers, Halved, Integers])
 def test_inputs_and_their_preparation_may_differ(teacher: type[Task]) -> None:
-    agreement.check_agreement(Numbers(), teacher())
+    agreement.check_agreement(ThreeNumbers(), teacher())
 
 
 @pytest.mark.parametrize(
     ("teacher", "difference"),
     [
-        (Named, "['a', 'b'], the student's: []"),
+        (NamedNumbers, "['a', 'b'], the student's: []"),
         (OtherOutput, "{'y': ('values', ['batch', 2])}, the"),
         (Fewer, "50 samples, the student's 100"),
-        (Shuffled, "samples of train"),
-        (Shaken, "`augment`"),
+        (ReversedNumbers, "samples of train"),
+        (ShakenNumbers, "`augment`"),
     ],
 )
 def test_another_problem_is_refused_with_what_differs(teacher: type[Task], difference: str) -> None:
     with pytest.raises(StageError, match=re.escape(difference)):
-        agreement.check_agreement(Numbers(), teacher())
+        agreement.check_agreement(ThreeNumbers(), teacher())
 
 
 def test_the_same_inputs_are_those_that_a_network_gets() -> None:
-    assert agreement.same_inputs(Numbers(), Shuffled())
-    assert not agreement.same_inputs(Numbers(), Halved())
-    assert not agreement.same_inputs(Numbers(), Integers())
+    assert agreement.same_inputs(ThreeNumbers(), ReversedNumbers())
+    assert not agreement.same_inputs(ThreeNumbers(), Halved())
+    assert not agreement.same_inputs(ThreeNumbers(), Integers())
 
 
 def test_a_teacher_kept_from_another_task_is_not_asked(tmp_path: Path) -> None:
     kept = artifact(Weights, tmp_path, {"task": "tests.models.checks.test_agreement:Halved"})
     with pytest.raises(StageError, match=r"'tests.models.checks.test_agreement:Halved'"):
-        check_teacher_inputs(Numbers(), kept)
+        check_teacher_inputs(ThreeNumbers(), kept)
 
 
 def test_layers_cannot_be_compared_where_the_inputs_differ(tmp_path: Path) -> None:
-    require_layers(Numbers(), artifact(Weights, tmp_path, {"task": "tests.support.tasks.smoke:Numbers"}))
-    with pytest.raises(StageError, match=r"test_agreement:Halved, .*Numbers"):
-        require_layers(Numbers(), artifact(Weights, tmp_path, {"task": "tests.models.checks.test_agreement:Halved"}))
+    require_layers(ThreeNumbers(), artifact(Weights, tmp_path, {"task": "tests.support.tasks.smoke:ThreeNumbers"}))
+    with pytest.raises(StageError, match=r"test_agreement:Halved, .*ThreeNumbers"):
+        require_layers(ThreeNumbers(), artifact(Weights, tmp_path, {"task": "tests.models.checks.test_agreement:Halved"}))
 
 
 def recipe(folder: Path, text: str) -> Path:

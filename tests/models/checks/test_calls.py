@@ -12,10 +12,10 @@ from attar.models.checks import task as task_check
 from attar.models.task import Array, Arrays, Batch, InMemory, Split, SplitName, Task
 from attar.models.tasks.digits import Digits
 from attar.pipeline.core.errors import StageError
-from tests.support.tasks.token_task import Sentences
+from tests.support.tasks.token_task import TokenSentences
 
 
-def changed(base: type[Task] = Sentences, **attributes: Any) -> Task:
+def changed(base: type[Task] = TokenSentences, **attributes: Any) -> Task:
     """A task with a mistake in what its class holds."""
     made = type("Made", (base,), attributes)()
     assert isinstance(made, Task)
@@ -25,8 +25,8 @@ def changed(base: type[Task] = Sentences, **attributes: Any) -> Task:
 def giving(given: Any, *, only: SplitName = "validation") -> Task:
     """Sentences whose split of this name is ``given``."""
 
-    def split(self: Sentences, name: SplitName) -> Any:
-        return given if name == only else Sentences.split(self, name)
+    def split(self: TokenSentences, name: SplitName) -> Any:
+        return given if name == only else TokenSentences.split(self, name)
 
     return changed(split=split)
 
@@ -37,10 +37,10 @@ def told(task: Task) -> str:
     return str(refused.value)
 
 
-WHOLE = Sentences().split("validation").take(np.arange(9))
+WHOLE = TokenSentences().split("validation").take(np.arange(9))
 
 
-class Own(Split):
+class GivenSplit(Split):
     """A split of the user's own, whose ``take`` gives what a test says."""
 
     def __init__(self, given: Any) -> None:
@@ -62,7 +62,7 @@ def test_a_split_of_another_class(given: Any) -> None:
 
 @pytest.mark.parametrize("given", [None, (WHOLE.inputs, WHOLE.targets), {}])
 def test_take_that_returns_no_batch(given: Any) -> None:
-    assert "Made.split('validation').take must return" in told(giving(Own(given)))
+    assert "Made.split('validation').take must return" in told(giving(GivenSplit(given)))
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_arrays_that_are_not_one_row_a_sample(inputs: Any, targets: Any, message
 
 
 def test_a_batch_of_the_wrong_length() -> None:
-    said = told(giving(Own(Batch({name: array[:3] for name, array in WHOLE.inputs.items()}, WHOLE.targets))))
+    said = told(giving(GivenSplit(Batch({name: array[:3] for name, array in WHOLE.inputs.items()}, WHOLE.targets))))
     assert said.startswith("Made.split('validation').take: inputs['tokens'] ")
     assert said.endswith("(3, 16)")
 
@@ -148,7 +148,7 @@ def test_an_augmentation_of_other_names_or_numbers(made: Any, message: str) -> N
     assert message in said
 
 
-class Raising(Sentences):
+class Raising(TokenSentences):
     """One of its methods raises, in a helper of the user's own or in a library."""
 
     how = ""
@@ -158,7 +158,7 @@ class Raising(Sentences):
 
     def split(self, name: SplitName) -> Split:
         fail(self.how == "split" and name == "test")
-        return Later(super().split(name)) if self.how in {"take", "len"} else super().split(name)
+        return LaterSplit(super().split(name)) if self.how in {"take", "len"} else super().split(name)
 
     def augment(self, inputs: Arrays, generator: np.random.Generator) -> Arrays:
         if self.how == "augment":
@@ -170,7 +170,7 @@ class Raising(Sentences):
         return super().score(outputs, targets)
 
 
-class Later(Split):
+class LaterSplit(Split):
     def __init__(self, whole: Split) -> None:
         self.whole = whole
 
@@ -206,7 +206,7 @@ def test_what_a_method_raises_names_it_and_its_line(how: str, message: str) -> N
 
 
 def test_a_length_that_is_none() -> None:
-    class Endless(Own):
+    class Endless(GivenSplit):
         def __len__(self) -> int:
             raise RuntimeError("nobody knows")
 
@@ -216,14 +216,14 @@ def test_a_length_that_is_none() -> None:
 
 
 def test_a_length_that_lies() -> None:
-    class Longer(Own):
+    class LongerSplit(GivenSplit):
         def __len__(self) -> int:
             return 12
 
         def take(self, indices: npt.NDArray[np.int64]) -> Batch:
             return Batch(*({name: array[indices] for name, array in part.items()} for part in (WHOLE.inputs, WHOLE.targets)))
 
-    said = told(giving(Longer(WHOLE)))
+    said = told(giving(LongerSplit(WHOLE)))
     assert said.startswith("Made.split('validation').take raised IndexError: ")
     assert "the length of Made.split('validation') is 12" in said
 
@@ -235,7 +235,7 @@ def test_a_call_with_other_arguments_has_no_line_of_its_own() -> None:
 
 
 def test_what_attar_says_itself_passes_as_it_is() -> None:
-    def split(self: Sentences, name: SplitName) -> Split:
+    def split(self: TokenSentences, name: SplitName) -> Split:
         raise StageError("fetch them")
 
     assert told(changed(split=split)) == "fetch them"
@@ -247,13 +247,13 @@ def test_preprocessing_of_what_is_not_there() -> None:
 
 
 def test_take_that_returns_other_samples_than_it_is_asked_for() -> None:
-    class Deaf(InMemory):
+    class DeafRows(InMemory):
         def take(self, indices: npt.NDArray[np.int64]) -> Batch:
             return super().take(np.arange(len(indices)))
 
-    part = Sentences().split("train")
+    part = TokenSentences().split("train")
     assert isinstance(part, InMemory)
-    message = told(giving(Deaf(part.inputs, part.targets), only="train"))
+    message = told(giving(DeafRows(part.inputs, part.targets), only="train"))
     assert "split('train').take gives other samples" in message
 
 
@@ -262,7 +262,7 @@ def test_a_task_is_checked_once_for_each_content_of_its_data() -> None:
 
     def score(self: Task, outputs: Arrays, targets: Arrays) -> Array:
         calls.append(versions[0])
-        return Sentences.score(Sentences(), outputs, targets)
+        return TokenSentences.score(TokenSentences(), outputs, targets)
 
     task = changed(data=lambda self: list(versions), score=score)
     for version in ("points 1", "points 1", "points 2", "points 2"):

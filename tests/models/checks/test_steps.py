@@ -20,7 +20,7 @@ from tests.support.tasks.words import PAD, WORDS, saved
 
 
 def texts(tokenizer: Path, *, tensor_pad: int = PAD, listed: bool = True, steps: Any = None) -> Task:
-    class Texts(Task):
+    class SunnyTexts(Task):
         """Does a text name the sun? Every text occurs once."""
 
         inputs = {"tokens": Tensor("int64", ("batch", "sequence"), high=10, pad=tensor_pad)}
@@ -37,7 +37,7 @@ def texts(tokenizer: Path, *, tensor_pad: int = PAD, listed: bool = True, steps:
         def score(self, outputs: Arrays, targets: Arrays) -> Any:
             return hits(outputs["logits"], targets["sunny"])
 
-    return Texts()
+    return SunnyTexts()
 
 
 def split(name: str, kind: Any = object) -> Split:
@@ -73,7 +73,7 @@ def test_a_text_that_is_in_test_and_train_is_noticed_in_any_kind_of_array(
 
 
 def test_a_file_that_data_does_not_list(file: Path) -> None:
-    with pytest.raises(StageError, match=r"Texts\.preprocess .*Texts\.data\(\)"):
+    with pytest.raises(StageError, match=r"SunnyTexts\.preprocess .*SunnyTexts\.data\(\)"):
         step_check.check_steps(texts(file, listed=False))
 
 

@@ -20,7 +20,7 @@ from attar.pipeline.keys import deciders as keys
 from attar.pipeline.keys.deciders import Keys
 from attar.pipeline.keys.fingerprint import Fingerprint
 from attar.pipeline.store.store import Store
-from tests.support.projects.toy import Source, Tasked
+from tests.support.projects.toy import Constant, Tasked
 
 MANY = 400
 _counters: list[Counter[str]] = []
@@ -244,7 +244,7 @@ def test_a_file_that_a_setting_names_is_hashed_once_for_all_processes(
 
     def settings(*, may_import: bool) -> Any:
         another_process()
-        found = Keys(Store(tmp_path / "store"), Fingerprint(tmp_path)).deciders(Source(file=file), {}, may_import=may_import)
+        found = Keys(Store(tmp_path / "store"), Fingerprint(tmp_path)).deciders(Constant(file=file), {}, may_import=may_import)
         return None if found is None else found["settings"]
 
     one = settings(may_import=True)
@@ -267,7 +267,7 @@ def test_a_file_moved_over_one_of_the_same_size_and_mtime_is_read(tmp_path: Path
         other.write_text(content)
         os.utime(other, (1e9, 1e9))
         other.replace(file)
-        deciders = Keys(Store(tmp_path / "store"), Fingerprint(tmp_path)).deciders(Source(file=file), {}, may_import=True)
+        deciders = Keys(Store(tmp_path / "store"), Fingerprint(tmp_path)).deciders(Constant(file=file), {}, may_import=True)
         assert deciders is not None
         digests.append(keys.compute_key(deciders))
     assert digests[0] != digests[1]

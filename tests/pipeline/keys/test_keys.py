@@ -18,7 +18,7 @@ from attar.pipeline.keys import fingerprint, machine
 from attar.pipeline.keys.deciders import Keys
 from attar.pipeline.keys.fingerprint import Fingerprint
 from attar.pipeline.store.store import Store
-from tests.support.projects.toy import Check, Double, Number, Source, Sum, Tasked
+from tests.support.projects.toy import Check, Constant, Double, Number, Sum, Tasked
 
 FIXED = Number("k", "d" * 64, Path(), {})
 
@@ -31,31 +31,31 @@ def deciders(root: Path, stage: Stage[Any], **inputs: Number) -> keys.KeyInputs:
 
 @given(st.floats(0, 1e6), st.floats(0, 1e6))
 def test_a_setting_is_in_the_key(a: float, b: float) -> None:
-    one, two = (keys.compute_key(deciders(Path(), Source(value=value))) for value in (a, b))
+    one, two = (keys.compute_key(deciders(Path(), Constant(value=value))) for value in (a, b))
     assert (one == two) == (a == b)
 
 
 def test_a_setting_that_does_not_decide_is_not_in_the_key(tmp_path: Path) -> None:
-    assert deciders(tmp_path, Source(device="cuda")) == deciders(tmp_path, Source(device="cpu"))
+    assert deciders(tmp_path, Constant(device="cuda")) == deciders(tmp_path, Constant(device="cpu"))
 
 
 def test_a_default_written_out_is_the_same_key(tmp_path: Path) -> None:
-    assert deciders(tmp_path, Source(value=1.0)) == deciders(tmp_path, Source())
+    assert deciders(tmp_path, Constant(value=1.0)) == deciders(tmp_path, Constant())
 
 
 def test_a_file_counts_by_its_bytes_and_not_by_its_place(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("5")
     (tmp_path / "b.txt").write_text("5")
-    one = deciders(tmp_path, Source(file=tmp_path / "a.txt"))
-    assert one == deciders(tmp_path, Source(file=tmp_path / "b.txt"))
+    one = deciders(tmp_path, Constant(file=tmp_path / "a.txt"))
+    assert one == deciders(tmp_path, Constant(file=tmp_path / "b.txt"))
     (tmp_path / "b.txt").write_text("6")
-    assert one != deciders(tmp_path, Source(file=tmp_path / "b.txt"))
+    assert one != deciders(tmp_path, Constant(file=tmp_path / "b.txt"))
 
 
 def test_a_file_that_changes_while_it_is_read_is_noticed(tmp_path: Path) -> None:
     file = tmp_path / "value.txt"
     file.write_text("1")
-    stage = Source(file=file)
+    stage = Constant(file=file)
     known = Keys(Store(tmp_path / "store"), Fingerprint(tmp_path))
     found = known.deciders(stage, {}, may_import=True)
     assert found is not None
@@ -137,7 +137,7 @@ def test_a_plan_does_not_ask_a_task_that_was_never_run(tmp_path: Path) -> None:
 
 def test_a_missing_data_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(StageError, match=r"no file .*gone\.txt"):
-        keys.describe_settings(Source(file=tmp_path / "gone.txt"))
+        keys.describe_settings(Constant(file=tmp_path / "gone.txt"))
 
 
 def test_changes_are_said_from_what_to_what() -> None:

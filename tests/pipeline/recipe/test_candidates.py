@@ -24,7 +24,7 @@ from attar.pipeline.store.store import Store
 from attar.stages.build import Build
 from attar.stages.optimize.stage import Optimize
 from tests.support.projects import tiny
-from tests.support.projects.toy import Number, Source, Word
+from tests.support.projects.toy import Constant, Number, Word
 
 
 class Form(Stage[Number]):
@@ -44,7 +44,7 @@ class Form(Stage[Number]):
         return {}
 
 
-class Engine(Stage[Number]):
+class Addition(Stage[Number]):
     """Adds something; to nothing it adds nothing."""
 
     add: float = 0.0
@@ -82,9 +82,9 @@ class After(Stage[Number]):
 
 
 SLOTS = (
-    Slot("source", Source),
+    Slot("source", Constant),
     Slot("form", Form, scope="candidate"),
-    Slot("engine", Engine, scope="candidate"),
+    Slot("engine", Addition, scope="candidate"),
     Slot(
         "told", Tell, wires={"engines": "engine"}, scope="choice",
         offers=lambda: [{"times": 2.0}, {"times": 3.0}],
@@ -134,13 +134,13 @@ def test_candidates_become_slots_before_those_that_choose_and_other_targets_have
 def test_a_target_s_settings_are_the_defaults_of_each_and_its_own_win(tmp_path: Path) -> None:
     slots = load(tmp_path, TWO).pipeline.slots
     assert slots["cpu.c1.form"].stage == Form(times=2)
-    assert [slots[f"cpu.{name}.engine"].stage for name in ("c1", "c2")] == [Engine(add=1, times=2), Engine(add=7, times=3)]
+    assert [slots[f"cpu.{name}.engine"].stage for name in ("c1", "c2")] == [Addition(add=1, times=2), Addition(add=7, times=3)]
     assert slots["cpu.told"].stage == Tell(candidates=({"add": 1, "times": 2}, {"add": 7, "times": 3}))
 
 
 def test_a_default_that_means_nothing_to_a_candidate_is_left_out_of_it(tmp_path: Path) -> None:
     slots = load(tmp_path, "[targets.cpu]\nadd = 5\ncandidates = [{ times = 2 }, { times = 0 }]").pipeline.slots
-    assert [slots[f"cpu.{name}.engine"].stage for name in ("c1", "c2")] == [Engine(add=5, times=2), Engine(times=0)]
+    assert [slots[f"cpu.{name}.engine"].stage for name in ("c1", "c2")] == [Addition(add=5, times=2), Addition(times=0)]
     with pytest.raises(RecipeError, match=r"add = 5 .*candidates"):
         load(tmp_path, "[targets.cpu]\nadd = 5\ncandidates = [{ times = 0 }]")
 

@@ -13,7 +13,7 @@ from attar.pipeline.recipe.recipe import Recipe, merge_tables
 from attar.pipeline.recipe.schema import SchemaWithDocstrings, build_schema, read_docstrings
 from attar.pipeline.recipe.slot import Slot
 from attar.recipes.workspace import find_recipe
-from tests.support.projects.toy import SLOTS, Double, Source, Sum, Tasked
+from tests.support.projects.toy import SLOTS, Constant, Double, Sum, Tasked
 
 GOOD = """
 seed = 3
@@ -53,7 +53,7 @@ def test_the_seed_is_given_to_every_stage_that_has_one_and_a_section_s_own_wins(
 
 def test_overrides_are_toml_and_win(tmp_path: Path) -> None:
     made = load(tmp_path, GOOD, "source.value=7.5", "targets.cpu.limit=1", "double.rounding=false")
-    assert made.pipeline.slots["source"].stage == Source(value=7.5)
+    assert made.pipeline.slots["source"].stage == Constant(value=7.5)
 
 
 def test_one_target_can_be_chosen(tmp_path: Path) -> None:
@@ -61,17 +61,19 @@ def test_one_target_can_be_chosen(tmp_path: Path) -> None:
 
 
 def test_a_slot_may_take_another_section_s_settings(tmp_path: Path) -> None:
-    table = (*SLOTS[:1], Slot("other", Source, like=("source",)))
-    assert load(tmp_path, "[source]\nvalue = 4", table=table).pipeline.slots["other"].stage == Source(value=4)
-    assert load(tmp_path, "[source]\nvalue = 4\n[other]\nvalue = 5", table=table).pipeline.slots["other"].stage == Source(value=5)
-    unlike = (*SLOTS[:1], Slot("other", Source, like=("source",), unlike=("value",)))
-    assert load(tmp_path, "[source]\nvalue = 4", table=unlike).pipeline.slots["other"].stage == Source()
+    table = (*SLOTS[:1], Slot("other", Constant, like=("source",)))
+    assert load(tmp_path, "[source]\nvalue = 4", table=table).pipeline.slots["other"].stage == Constant(value=4)
+    assert load(tmp_path, "[source]\nvalue = 4\n[other]\nvalue = 5", table=table).pipeline.slots["other"].stage == Constant(
+        value=5
+    )
+    unlike = (*SLOTS[:1], Slot("other", Constant, like=("source",), unlike=("value",)))
+    assert load(tmp_path, "[source]\nvalue = 4", table=unlike).pipeline.slots["other"].stage == Constant()
 
 
 def test_paths_are_relative_to_the_recipe(tmp_path: Path) -> None:
     (tmp_path / "number.txt").write_text("5")
     made = load(tmp_path, "[source]\nfile = 'number.txt'")
-    assert made.pipeline.slots["source"].stage == Source(file=tmp_path / "number.txt")
+    assert made.pipeline.slots["source"].stage == Constant(file=tmp_path / "number.txt")
 
 
 def test_a_pinned_key_is_kept_apart_from_the_settings(tmp_path: Path) -> None:
@@ -79,7 +81,7 @@ def test_a_pinned_key_is_kept_apart_from_the_settings(tmp_path: Path) -> None:
 
 
 def test_a_key_of_an_optional_input_is_bound_beside_the_inputs(tmp_path: Path) -> None:
-    slots = (Slot("source", Source), Slot("sum", Sum))
+    slots = (Slot("source", Constant), Slot("sum", Sum))
     named, without = (load(tmp_path, text, table=slots).pipeline.slots["sum"] for text in ("[sum]\nmore = 'abc12345'", ""))
     assert (named.inputs, named.pinned) == ({"source": "source"}, {"more": "abc12345"})
     assert without.pinned == {}

@@ -24,13 +24,13 @@ from attar.pipeline.shared.store import SharedStore, open_store
 from attar.pipeline.store.store import Store
 from tests.support.projects.shared_store_parts import find, make, open_machine, read
 from tests.support.projects.store_parts import KEY, RECORD, fail_if_waiting
-from tests.support.projects.toy import Double, Number, Source
+from tests.support.projects.toy import Constant, Double, Number
 
 OTHER = "b" * 64
 
 
 def run_toy(folder: Path, name: str) -> list[Record]:
-    slots = {"source": SlotBinding(Source(), {}), "double": SlotBinding(Double(), {"source": "source"})}
+    slots = {"source": SlotBinding(Constant(), {}), "double": SlotBinding(Double(), {"source": "source"})}
     return list(Run(Pipeline(slots), open_machine(folder, name), Fingerprint(folder), "recipe").walk())
 
 
@@ -76,7 +76,7 @@ def test_what_was_made_without_a_server_is_published_by_the_next_run(tmp_path: P
     assert [record.status for record in broken] == ["failed", "skipped"]
     assert "bucket" in str(broken[0].error)
     (tmp_path / "bucket").unlink()
-    slots = {"source": SlotBinding(Source(), {})}
+    slots = {"source": SlotBinding(Constant(), {})}
     local = Run(Pipeline(slots), Store(tmp_path / "one"), Fingerprint(tmp_path), "recipe")
     list(local.walk())
     assert [record.status for record in run_toy(tmp_path, "one")] == ["reused", "made"]

@@ -87,7 +87,7 @@ def test_chance_is_not_taken_for_a_leak_however_few_the_dimensions(columns: int)
 
 
 @dataclass(frozen=True)
-class Sentences(Task):
+class LeakedSentences(Task):
     """Tokens with lengths of their own, and what is learned from besides; ``changed`` tokens of the leaked ones are others."""
 
     changed: int
@@ -121,14 +121,14 @@ class Sentences(Task):
 
 @pytest.mark.parametrize("split", ["train", "transfer"])
 def test_texts_with_a_word_changed_are_found_wherever_they_are_learned_from(split: SplitName) -> None:
-    found = find_near_duplicates(Sentences(changed=1, leaked_to=split))
+    found = find_near_duplicates(LeakedSentences(changed=1, leaked_to=split))
     assert found.count == 30
     assert {each.split for each in found.examples} == {split}
     assert all(each.test == each.sample for each in found.examples)
 
 
 def test_texts_that_only_share_words_are_not() -> None:
-    assert find_near_duplicates(Sentences(changed=0, leaked_to="validation")).count == 0
+    assert find_near_duplicates(LeakedSentences(changed=0, leaked_to="validation")).count == 0
 
 
 def test_pairs_of_tokens_are_counted_with_their_order_and_without_padding() -> None:
@@ -143,7 +143,7 @@ class Sized(Digits):
     inputs = {"image": Tensor("float32", ("batch", 1, "height", 8))}
 
 
-class Few(Digits):
+class FewDigits(Digits):
     def split(self, name: SplitName) -> Split:
         return of_first(super().split(name), 100)
 
@@ -157,7 +157,7 @@ def of_first(split: Split, count: int) -> InMemory:
     ("task", "why"),
     [
         (Sized, "samples of the input 'image' have sizes of their own and are no tokens"),
-        (Few, "100 training samples are too few to tell what is near, 160 would do"),
+        (FewDigits, "100 training samples are too few to tell what is near, 160 would do"),
     ],
 )
 def test_where_it_cannot_be_told_it_says_why_and_no_gate_decides(tmp_path: Path, task: type[Task], why: str) -> None:
@@ -241,7 +241,7 @@ def test_images_are_compared_as_networks_read_them() -> None:
 def of_rows(train: Array, test: Array, **declared: Any) -> Task:
     """A task of these rows; ``declared``: of their tensor."""
 
-    class Rows(Task):
+    class LeakedRows(Task):
         inputs = {"x": Tensor(str(train.dtype), ("batch", *train.shape[1:]), **declared)}
         outputs = {"y": Output(("batch", 1), kind="values")}
 
@@ -254,7 +254,7 @@ def of_rows(train: Array, test: Array, **declared: Any) -> Task:
         def score(self, outputs: Arrays, targets: Arrays) -> npt.NDArray[np.float64]:
             return np.zeros((len(outputs["y"]), 1))
 
-    return Rows()
+    return LeakedRows()
 
 
 class Ascending(InMemory):

@@ -13,7 +13,7 @@ from attar.pipeline.core.errors import StageError
 from attar.proof.checks.sizes import examine_sizes
 from tests.support.proof.proof_parts import TEACHER, Points
 from tests.support.tasks.sequences import LONGEST, Reversal, change_task, make_decoding
-from tests.support.tasks.token_task import Sentences
+from tests.support.tasks.token_task import TokenSentences
 
 Numbers = npt.NDArray[np.float32]
 Logits = Callable[[Numbers], Array]
@@ -125,7 +125,7 @@ def test_every_size_of_other_axes_is_tried_on_random_examples(longest: int) -> N
         broken = tokens.shape[1] > longest
         return {"value": np.full_like(tokens[:, :1], np.nan) if broken else tokens.mean(1, keepdims=True)}
 
-    found = examine_sizes(Sentences(), mean, rows)
+    found = examine_sizes(TokenSentences(), mean, rows)
     assert found.tried > 3
     sizes = [int(fault.partition("sequence ")[2].partition(":")[0]) for fault in found.faults]
     assert all(size > longest for size in sizes)

@@ -17,7 +17,7 @@ LOGITS = np.random.default_rng(0).standard_normal((60, 4))
 NEAR = LOGITS + 0.5 * np.random.default_rng(1).standard_normal((60, 4))
 
 
-class Plain(Task):
+class HitShare(Task):
     """A share of hits."""
 
     outputs = {"logits": Output(("batch", 4), target="label")}
@@ -32,7 +32,7 @@ class Plain(Task):
         return hits(outputs["logits"], targets["label"])
 
 
-class F1(Plain):
+class F1(HitShare):
     """Of statistics (true positive, false positive, false negative)."""
 
     def aggregate(self, statistics: npt.NDArray[np.float64]) -> float:
@@ -90,15 +90,15 @@ def column(*numbers: float) -> Numbers:
 
 def test_a_drop_of_hits_has_paired_bounds() -> None:
     before, after = column(1, 1, 1, 0, 1), column(1, 0, 0, 1, 1)
-    assert intervals.bound_score_drop(Plain(), before, after) == statistics.bound_paired_drop(lost=2, won=1, samples=5)
-    assert intervals.bound_score(Plain(), after) == statistics.bound_proportion(3, 5)
+    assert intervals.bound_score_drop(HitShare(), before, after) == statistics.bound_paired_drop(lost=2, won=1, samples=5)
+    assert intervals.bound_score(HitShare(), after) == statistics.bound_proportion(3, 5)
 
 
 def test_a_drop_of_other_numbers_is_resampled() -> None:
     before, after = column(1, 0.5, 1, 0.25), column(1, 0, 0, 0.25)
-    low, high = intervals.bound_score_drop(Plain(), before, after)
+    low, high = intervals.bound_score_drop(HitShare(), before, after)
     assert low < 0.375 < high
-    assert value(intervals.bound_score(Plain(), after)) == pytest.approx(0.3125)
+    assert value(intervals.bound_score(HitShare(), after)) == pytest.approx(0.3125)
 
 
 def test_a_task_s_own_aggregate_is_resampled_by_rows() -> None:
@@ -135,24 +135,24 @@ def ones(hits: int, samples: int = 40) -> npt.NDArray[np.float64]:
 def test_a_drop_of_hits_counts_what_was_lost_and_what_was_won() -> None:
     before, after = ones(30), ones(40)
     after[:4] = 0  # 4 lost, 10 won
-    assert intervals.bound_score_drop(Plain(), before[:, None], after[:, None]) == statistics.bound_paired_drop(4, 10, 40)
+    assert intervals.bound_score_drop(HitShare(), before[:, None], after[:, None]) == statistics.bound_paired_drop(4, 10, 40)
 
 
 def test_only_the_first_statistic_is_averaged() -> None:
     others = np.full(40, 7.0)
     before, after = np.stack([ones(30), others], 1), np.stack([ones(25), others], 1)
-    assert intervals.bound_score_drop(Plain(), before, after) == statistics.bound_paired_drop(5, 0, 40)
-    assert intervals.bound_score(Plain(), before) == statistics.bound_proportion(30, 40)
+    assert intervals.bound_score_drop(HitShare(), before, after) == statistics.bound_paired_drop(5, 0, 40)
+    assert intervals.bound_score(HitShare(), before) == statistics.bound_proportion(30, 40)
 
 
 @pytest.mark.parametrize(("before", "after"), [(ones(30) / 2, ones(25)), (ones(30), ones(25) / 2)])
 def test_a_drop_of_what_is_no_hit_is_resampled(before: Numbers, after: Numbers) -> None:
-    drop = intervals.bound_score_drop(Plain(), before[:, None], after[:, None])
-    assert drop == statistics.bootstrap_drop(before[:, None], after[:, None], Plain().aggregate)
+    drop = intervals.bound_score_drop(HitShare(), before[:, None], after[:, None])
+    assert drop == statistics.bootstrap_drop(before[:, None], after[:, None], HitShare().aggregate)
 
 
 def test_a_drop_of_another_aggregate_is_resampled() -> None:
-    class Half(Plain):
+    class Half(HitShare):
         def aggregate(self, statistics: npt.NDArray[np.float64]) -> float:
             return float(statistics.mean()) / 2
 

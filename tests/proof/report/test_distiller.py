@@ -7,7 +7,7 @@ from pathlib import Path
 from attar.proof.report.distiller import describe_distiller
 from attar.proof.report.formats.html import render_html
 from attar.proof.report.formats.markdown import render_markdown
-from tests.support.proof.report_records import Page, changed, printed, run_records
+from tests.support.proof.report_records import ParsedPage, changed, printed, run_records
 
 SAID = "The student's KL divergence from its distiller was 0.0512, and the distiller's accuracy 0.9340, on the training samples"
 
@@ -19,4 +19,4 @@ def test_every_report_has_the_divergence_from_the_distiller(tmp_path: Path) -> N
     assert str(describe_distiller(records)).startswith(SAID)
     assert SAID in " ".join(printed(records).split())
     assert SAID in render_markdown(records, "fashion")
-    assert SAID in Page(render_html(records, "fashion")).text
+    assert SAID in ParsedPage(render_html(records, "fashion")).text

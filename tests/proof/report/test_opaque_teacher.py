@@ -7,7 +7,7 @@ from pathlib import Path
 
 from attar.proof.report.formats.html import render_html
 from attar.proof.report.formats.markdown import render_markdown
-from tests.support.proof.report_records import Made, Page, changed, hop_rows, printed, run_records
+from tests.support.proof.report_records import Made, ParsedPage, changed, hop_rows, printed, run_records
 
 UNKNOWN = dict.fromkeys(("correlation", "correlation_per_sample", "correlation_probabilities", "kdl"))
 
@@ -35,5 +35,5 @@ def test_every_form_shows_what_was_measured_and_a_dash_for_the_rest(tmp_path: Pa
     assert teacher.split(" | ")[4:] == ["–", "1.0000", "–", "– |"]
     assert engine.split(" | ")[4] == "–"
     assert re.search(r"teacher +a function of texts +0\.9271 +0\.0000 +– +1\.0000 +– +–", printed(records))
-    assert "a function of texts" in Page(render_html(records, "numbers")).text
+    assert "a function of texts" in ParsedPage(render_html(records, "numbers")).text
     assert not any(row.startswith("| reference") for row in rows)

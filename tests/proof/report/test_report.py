@@ -15,7 +15,7 @@ from attar.proof.report.target import Target, group_targets
 from tests.support.proof.report_facts import CLASSES
 from tests.support.proof.report_records import (
     Made,
-    Page,
+    ParsedPage,
     broke,
     changed,
     gate_rows,
@@ -40,7 +40,7 @@ def passed(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Made], str]:
 
 
 def test_page_holds_every_figure_and_asks_for_nothing(tmp_path: Path) -> None:
-    page = Page(text := render_html(run_records(tmp_path, targets=("cpu", "server")), "fashion"))
+    page = ParsedPage(text := render_html(run_records(tmp_path, targets=("cpu", "server")), "fashion"))
     assert page.tags.count("figure") == page.classes.count("svg plot") == 2 * 9 + 3
     assert all(link.startswith("#") for link in page.links)
     assert {link[1:] for link in page.links} <= set(page.ids)
@@ -56,7 +56,7 @@ def test_same_records_same_page(passed: tuple[list[Made], str]) -> None:
 
 
 def test_page_says_what_was_found(passed: tuple[list[Made], str]) -> None:
-    text = " ".join(Page(passed[1]).text.split())
+    text = " ".join(ParsedPage(passed[1]).text.split())
     for said in ("passed", "0.9121", "8.58×", "20.8×", "42.3× smaller", "2025-03-01 12:34 UTC", "Example CPU", *CLASSES):
         assert said in text
     assert "Distillation was not needed" in text
@@ -69,28 +69,28 @@ def test_stand_in_colours_are_all_replaced(passed: tuple[list[Made], str]) -> No
 
 
 def test_first_broken_hop_is_marked(tmp_path: Path) -> None:
-    page = Page(render_html(run_records(tmp_path, broken=True), "fashion"))
+    page = ParsedPage(render_html(run_records(tmp_path, broken=True), "fashion"))
     assert page.classes.count("span flag") == 2
     assert "What broke" not in page.text, "a refused bundle is a result, not a breakage"
     assert "refused" in page.text
 
 
 def test_values_have_no_classes_and_no_agreement(tmp_path: Path) -> None:
-    page = Page(render_html(run_records(tmp_path, classes=[]), "prices"))
+    page = ParsedPage(render_html(run_records(tmp_path, classes=[]), "prices"))
     assert "Agreement" not in page.text
     assert "Accuracy by class" not in page.text
     assert "Values: teacher and engine" in page.text
 
 
 def test_engine_that_did_not_run_here(tmp_path: Path) -> None:
-    text = Page(render_html(without_engine(run_records(tmp_path)), "fashion")).text
+    text = ParsedPage(render_html(without_engine(run_records(tmp_path)), "fashion")).text
     assert "needs a GPU" in text
     assert "numbers of the model" in text
     assert "Logits: teacher and model" in text
 
 
 def test_failed_run_shows_the_error_and_what_there_is(tmp_path: Path) -> None:
-    page = Page(render_html(broke(run_records(tmp_path), "student", "loss is NaN in epoch 2"), "fashion"))
+    page = ParsedPage(render_html(broke(run_records(tmp_path), "student", "loss is NaN in epoch 2"), "fashion"))
     assert "loss is NaN in epoch 2" in page.text
     assert "student failed" in page.text
     assert page.classes.count("svg plot") == 2, "the teacher's curves"
@@ -99,7 +99,7 @@ def test_failed_run_shows_the_error_and_what_there_is(tmp_path: Path) -> None:
 @pytest.mark.parametrize("slot", ["teacher", "onnx", "cpu.evidence", "cpu.verdict", "cpu.bundle"])
 def test_every_slot_may_fail(tmp_path: Path, slot: str) -> None:
     records = broke(run_records(tmp_path), slot, "out of luck")
-    assert "out of luck" in Page(render_html(records, "fashion")).text
+    assert "out of luck" in ParsedPage(render_html(records, "fashion")).text
     assert "out of luck" in render_markdown(records, "fashion")
     assert parsed(records, "fashion").attrib["errors"] == "1"
     json.dumps(build_data(records), allow_nan=False)
@@ -115,7 +115,7 @@ def test_no_records() -> None:
 def test_damaged_outputs_are_said_and_the_rest_stands(tmp_path: Path) -> None:
     records = run_records(tmp_path)
     (tmp_path / "cpu.evidence" / "hops.safetensors").write_bytes(b"not tensors")
-    page = Page(render_html(records, "fashion"))
+    page = ParsedPage(render_html(records, "fashion"))
     assert "cannot be read" in page.text
     assert page.classes.count("svg plot") == 9
 
@@ -123,11 +123,11 @@ def test_damaged_outputs_are_said_and_the_rest_stands(tmp_path: Path) -> None:
 def test_missing_outputs_are_said(tmp_path: Path) -> None:
     records = run_records(tmp_path)
     (tmp_path / "cpu.evidence" / "hops.safetensors").unlink()
-    assert "cannot be read" in Page(render_html(records, "fashion")).text
+    assert "cannot be read" in ParsedPage(render_html(records, "fashion")).text
 
 
 def test_many_classes_show_the_hardest(tmp_path: Path) -> None:
-    page = Page(render_html(run_records(tmp_path, classes=[f"class {n}" for n in range(40)]), "many"))
+    page = ParsedPage(render_html(run_records(tmp_path, classes=[f"class {n}" for n in range(40)]), "many"))
     assert "Of 40 classes, the 16 with the lowest agreement." in page.text
 
 
@@ -139,7 +139,7 @@ def test_slower_engine_is_called_slower(tmp_path: Path) -> None:
         else hop
         for hop in hop_rows(records)
     ]
-    text = Page(render_html(changed(records, "cpu.evidence", hops=hops), "fashion")).text
+    text = ParsedPage(render_html(changed(records, "cpu.evidence", hops=hops), "fashion")).text
     assert "The engine is 2.00× slower than the reference and 1.21× faster than the teacher in PyTorch eager." in " ".join(
         text.split()
     )
@@ -148,7 +148,7 @@ def test_slower_engine_is_called_slower(tmp_path: Path) -> None:
 def test_a_teacher_in_onnx_is_not_said_to_run_in_pytorch(tmp_path: Path) -> None:
     records = run_records(tmp_path)
     hops = [dict(hop, format="ONNX") if hop["hop"] == "teacher" else hop for hop in hop_rows(records)]
-    text = Page(render_html(changed(records, "cpu.evidence", hops=hops), "fashion")).text
+    text = ParsedPage(render_html(changed(records, "cpu.evidence", hops=hops), "fashion")).text
     assert "PyTorch eager" not in text
     assert text.count("the teacher in ONNX Runtime") == 2
 
@@ -228,7 +228,7 @@ def test_names_from_outside_are_text(tmp_path: Path) -> None:
     records = run_records(tmp_path, classes=[HOSTILE, *CLASSES[1:]], broken=True)
     records = changed(records, "cpu.verdict", summary=HOSTILE)
     records = broke(records, "cpu.bundle", f"{HOSTILE}\x00\x1b[31m")
-    page = Page(render_html(records, HOSTILE))
+    page = ParsedPage(render_html(records, HOSTILE))
     assert "script" not in page.tags
     assert page.text.count("<script>alert('1')</script>") >= 3
     assert "\x00" not in page.text

@@ -21,7 +21,7 @@ from attar.proof.report.formats.junit import render_junit
 from attar.proof.report.formats.markdown import render_markdown
 from attar.proof.report.target import group_targets
 from tests.support.proof.report_facts import choice
-from tests.support.proof.report_records import Made, Page, broke, changed, printed, run_records, with_candidates
+from tests.support.proof.report_records import Made, ParsedPage, broke, changed, printed, run_records, with_candidates
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def test_how_they_were_compared_is_said(records: list[Made]) -> None:
 
 
 def test_the_page_has_the_table_and_two_figures(records: list[Made]) -> None:
-    page = Page(render_html(records, "fashion"))
+    page = ParsedPage(render_html(records, "fashion"))
     assert "The candidates" in page.words
     assert "CORR and latency" in page.words
     assert "Accuracy and latency" in page.words
@@ -64,7 +64,7 @@ def test_the_page_has_the_table_and_two_figures(records: list[Made]) -> None:
     assert "no <MatMul> is left" in page.words
     assert "not run here: needs a GPU" in page.words
     assert "c3, c2, c1. c2 goes on" in page.words
-    assert "The candidates" not in Page(render_html(run_records_of(records), "fashion")).words
+    assert "The candidates" not in ParsedPage(render_html(run_records_of(records), "fashion")).words
 
 
 def run_records_of(records: list[Made]) -> list[Made]:
@@ -72,7 +72,7 @@ def run_records_of(records: list[Made]) -> list[Made]:
 
 
 def test_a_target_that_broke_after_the_choice_still_shows_it(records: list[Made]) -> None:
-    page = Page(render_html(broke(records, "cpu.evidence", "no"), "fashion"))
+    page = ParsedPage(render_html(broke(records, "cpu.evidence", "no"), "fashion"))
     assert "The candidates" in page.words
     assert "The ledger" not in page.words
 

@@ -18,7 +18,16 @@ from attar.proof.report.formats.html import list_tiles, render_html
 from attar.proof.report.formats.markdown import render_markdown
 from attar.proof.report.production import NAMES, list_production_comparisons
 from attar.proof.report.target import group_targets
-from tests.support.proof.report_records import Made, Page, changed, gate_rows, hop_rows, run_records, with_gate, with_wide_bounds
+from tests.support.proof.report_records import (
+    Made,
+    ParsedPage,
+    changed,
+    gate_rows,
+    hop_rows,
+    run_records,
+    with_gate,
+    with_wide_bounds,
+)
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +38,7 @@ def passed(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Made], str]:
 
 
 def test_gates_show_promise_evidence_margin_and_verdict(passed: tuple[list[Made], str]) -> None:
-    said = Page(passed[1]).words
+    said = ParsedPage(passed[1]).words
     assert "score drop against the teacher at most 0.025 0.0150 0.0112 to 0.0188 +0.0100 passed" in said
     assert "largest difference against onnx at most 0.001 2.4e−06 +1.0e−03 passed" in said
     assert "onnx ONNX fp32 sound answers no NaN, no infinity, not constant yes passed" in said
@@ -39,7 +48,7 @@ def test_gates_show_promise_evidence_margin_and_verdict(passed: tuple[list[Made]
 
 
 def test_undecided_says_at_once_what_would_decide(tmp_path: Path) -> None:
-    page = Page(render_html(run_records(tmp_path, undecided=True), "fashion"))
+    page = ParsedPage(render_html(run_records(tmp_path, undecided=True), "fashion"))
     assert page.words.count("8,000 samples") == 2, "in the banner and at the engine"
     assert "dd undecided" in page.classes
 
@@ -54,7 +63,7 @@ def test_banner_tells_what_the_summary_leaves_out(tmp_path: Path) -> None:
     """The summary tells of the correlation, at the model where it broke first."""
     records = run_records(tmp_path, broken=True, undecided=True)
     assert told(records) == [("agreement", "teacher"), ("score_drop", "teacher")]
-    words = Page(render_html(records, "fashion")).words
+    words = ParsedPage(render_html(records, "fashion")).words
     said = "Failed: engine agreement against the teacher: 0.8236 (0.8065 to 0.8407), promised at least 0.91."
     assert f"{said} Undecided: engine score drop against the teacher: 0.0231 (0.0193 to 0.0269)" in words
     assert "8,000 samples" in words
@@ -71,11 +80,11 @@ def test_banner_is_no_longer_than_it_must(tmp_path: Path) -> None:
     records = run_records(tmp_path, undecided=True)
     for hop, gate in (("engine", "correlation"), ("engine", "agreement"), ("teacher", "teacher_score")):
         records = with_wide_bounds(records, hop, gate)
-    page = Page(render_html(with_wide_bounds(records, "engine", "speedup"), "fashion"))
+    page = ParsedPage(render_html(with_wide_bounds(records, "engine", "speedup"), "fashion"))
     assert len([name for name in page.classes if name == "li undecided"]) == 4 + 1, "and one in the legend"
     assert "And 1 more: see the gates." not in page.words
     records = with_gate(with_wide_bounds(records, "engine", "speedup"), "onnx", "sizes", measured=1)
-    assert "And 1 more: see the gates." in Page(render_html(records, "fashion")).words
+    assert "And 1 more: see the gates." in ParsedPage(render_html(records, "fashion")).words
 
 
 def test_every_gate_with_a_limit_is_drawn(passed: tuple[list[Made], str]) -> None:
@@ -84,18 +93,18 @@ def test_every_gate_with_a_limit_is_drawn(passed: tuple[list[Made], str]) -> Non
     drawn = [gate for gate in target.traced_gates if gate.comparison.metric not in ("sound", "sizes")]
     assert len(drawn) == len(target.required_gates) - 8
     control = 1
-    assert Page(passed[1]).classes.count("svg forest") == len(drawn) + control + 3
+    assert ParsedPage(passed[1]).classes.count("svg forest") == len(drawn) + control + 3
 
 
 def test_note_stands_beside_the_number(tmp_path: Path) -> None:
     note = "at batch 1: shape [2, 10], expected [1, 10]"
     records = with_gate(run_records(tmp_path), "onnx", "sizes", measured=1, note=note)
-    assert f"no, 1 sizes {note} failed" in Page(render_html(records, "fashion")).words
+    assert f"no, 1 sizes {note} failed" in ParsedPage(render_html(records, "fashion")).words
     assert "no, 1 sizes: at batch 1: shape \\[2, 10\\], expected \\[1, 10\\]" in render_markdown(records, "fashion")
 
 
 def test_ledger_shows_bounds_where_something_is_uncertain(passed: tuple[list[Made], str]) -> None:
-    said = Page(passed[1]).words
+    said = ParsedPage(passed[1]).words
     assert "student PyTorch fp32 0.9143 0.0128 0.0090 to 0.0166 0.9821 0.9803 to 0.9839 0.9445 0.9391 to 0.9499" in said
     assert "teacher PyTorch fp32 0.9271 0.0000 1.0000 1.0000 0" in said
     assert 'title="0.9039 to 0.9247">0.9143' in passed[1]
@@ -113,7 +122,7 @@ def test_whiskers_of_the_score_are_those_of_the_drop(tmp_path: Path) -> None:
 
 def test_bundle_in_production_stands_beside_the_chain(tmp_path: Path) -> None:
     records = run_records(tmp_path, production=True)
-    page = Page(render_html(records, "fashion"))
+    page = ParsedPage(render_html(records, "fashion"))
     assert "score drop against the bundle in production at most 0.01 0.0012 −0.0026 to 0.0050 +0.0088 passed" in page.words
     assert "speedup against the bundle in production at least 1 1.21× 1.18× to 1.24× +0.210× passed" in page.words
     assert "Against the bundle" in page.words
@@ -148,7 +157,7 @@ def test_failed_against_production_leaves_the_tiles_about_the_teacher_alone(tmp_
 )
 def test_what_the_control_says(tmp_path: Path, control: float, answer: str, said: str, gain: str) -> None:
     records = run_records(tmp_path, control=control)
-    page = Page(render_html(records, "fashion"))
+    page = ParsedPage(render_html(records, "fashion"))
     assert f"Was the teacher needed? {answer} {said}" in page.words
     assert f"student, with the teacher 20 300 0.9143 0.9039 to 0.9247 {gain} 0.0128" in page.words
     assert ("not needed. The same student" in page.words) == (answer == "not needed"), "in the banner"
@@ -158,13 +167,13 @@ def test_what_the_control_says(tmp_path: Path, control: float, answer: str, said
 
 def test_without_a_control_nobody_knows(tmp_path: Path) -> None:
     records = changed(run_records(tmp_path), "cpu.verdict", distillation=None)
-    assert "Nothing is promised" in Page(render_html(records, "fashion")).words
+    assert "Nothing is promised" in ParsedPage(render_html(records, "fashion")).words
     hops = [hop for hop in hop_rows(records) if hop["hop"] != "control"]
     records = changed(records, "cpu.evidence", hops=hops, gain=None, control=None)
-    assert "it was not measured" in Page(render_html(records, "fashion")).words
+    assert "it was not measured" in ParsedPage(render_html(records, "fashion")).words
     assert "it was not measured" in render_markdown(records, "fashion")
     records = changed(records, "control", off=True)
-    text = Page(render_html(records, "fashion")).words
+    text = ParsedPage(render_html(records, "fashion")).words
     said = (
         "[control] enabled = true trains one, the same student on the labels alone, in about the 1 min 36 s that the student took"
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 from attar.proof.report.formats.html import render_html
 from attar.proof.report.formats.markdown import render_markdown
 from attar.proof.report.start import describe_start
-from tests.support.proof.report_records import Page, changed, printed, run_records
+from tests.support.proof.report_records import ParsedPage, changed, printed, run_records
 
 FOUND = {"key": "0a1b2c3d4e5f" + "0" * 52, "matched": 12, "parameters": 0.8123, "other": []}
 SAID = "The student started from 0a1b2c3d4e5f: 12 tensors, 81 % of its parameters."
@@ -22,7 +22,7 @@ def test_every_report_says_what_matched(tmp_path: Path) -> None:
     assert describe_start(records) == SAID
     assert SAID in printed(records)
     assert SAID in render_markdown(records, "fashion")
-    assert SAID in Page(render_html(records, "fashion")).text
+    assert SAID in ParsedPage(render_html(records, "fashion")).text
 
 
 def test_the_first_that_did_not_match_are_named(tmp_path: Path) -> None:

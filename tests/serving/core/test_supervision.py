@@ -127,7 +127,7 @@ def test_a_background_task_that_fails_is_counted_and_started_again(
         assert server.metric("attar_background_ends_total", task="connections") == 0
 
 
-class Failing(Observer):
+class FailingObserver(Observer):
     """Does not take a second bundle."""
 
     def __init__(self) -> None:
@@ -156,7 +156,7 @@ def opened_and_closed(monkeypatch: pytest.MonkeyPatch, seconds: float = 0.0) -> 
 
 def test_a_load_that_fails_in_whatever_way_leaves_no_engine_open(points_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = opened_and_closed(monkeypatch)
-    with running(points_bundle, observers=[Failing()], **CONTROL) as server:
+    with running(points_bundle, observers=[FailingObserver()], **CONTROL) as server:
         assert server.ask("POST", LOAD)[0] == 500
         assert words == ["opened", "opened", "closed"]
         assert server.ask("GET", "/v2/models/points/ready")[0] == 200

@@ -11,7 +11,7 @@ import pytest
 from attar.bundle.checksums import SIGNATURE
 from attar.bundle.sign import sign_bundle
 from attar.pipeline.core.errors import InvalidBundleError
-from tests.support.bundles.signing_parts import Pair, pair
+from tests.support.bundles.signing_parts import KeyPair, pair
 from tests.support.serving.serve_command import run_refused_serve, run_serve_command
 from tests.support.serving.serving_parts import (
     INFER,
@@ -27,7 +27,7 @@ LOAD = "/v2/repository/models/points/load"
 
 
 @pytest.fixture
-def key(tmp_path: Path) -> Pair:
+def key(tmp_path: Path) -> KeyPair:
     return pair(tmp_path)
 
 
@@ -45,7 +45,7 @@ def replaced(bundle: Path) -> None:
     (bundle / SIGNATURE).write_bytes(signature)
 
 
-def test_only_signed_bundles_are_served_and_clients_see_whose(bundle: Path, key: Pair) -> None:
+def test_only_signed_bundles_are_served_and_clients_see_whose(bundle: Path, key: KeyPair) -> None:
     with pytest.raises(InvalidBundleError, match="is not signed"), running(bundle, trusted=key.public):
         pass
     facts = sign_bundle(bundle, key.private)
@@ -57,7 +57,7 @@ def test_only_signed_bundles_are_served_and_clients_see_whose(bundle: Path, key:
         assert "signed_by" not in server.ask("GET", "/v2/models/points")[1]["properties"]
 
 
-def test_the_command_ends_with_4_and_one_line(bundle: Path, key: Pair) -> None:
+def test_the_command_ends_with_4_and_one_line(bundle: Path, key: KeyPair) -> None:
     code, said = run_refused_serve("--trusted", str(key.public), str(bundle))
     assert (code, said.count("\n"), "is not signed: it has no SHA256SUMS.sig" in said) == (4, 1, True)
     sign_bundle(bundle, key.private)
@@ -65,7 +65,7 @@ def test_the_command_ends_with_4_and_one_line(bundle: Path, key: Pair) -> None:
         pass
 
 
-def test_a_bundle_that_somebody_put_in_its_place_is_refused_and_the_old_one_stays(bundle: Path, key: Pair) -> None:
+def test_a_bundle_that_somebody_put_in_its_place_is_refused_and_the_old_one_stays(bundle: Path, key: KeyPair) -> None:
     sign_bundle(bundle, key.private)
     with running(bundle, trusted=key.public, model_control=True) as server:
         before = loaded_version(server)
@@ -79,7 +79,7 @@ def test_a_bundle_that_somebody_put_in_its_place_is_refused_and_the_old_one_stay
         assert loaded_version(server) != before
 
 
-def test_a_watched_bundle_is_taken_once_it_is_signed(bundle: Path, key: Pair) -> None:
+def test_a_watched_bundle_is_taken_once_it_is_signed(bundle: Path, key: KeyPair) -> None:
     sign_bundle(bundle, key.private)
     with running(bundle, trusted=key.public, watch=0.05) as server:
         before = loaded_version(server)
@@ -90,7 +90,7 @@ def test_a_watched_bundle_is_taken_once_it_is_signed(bundle: Path, key: Pair) ->
         wait_for_new_version(server, before)
 
 
-def test_keys_come_and_go_without_a_restart(bundle: Path, key: Pair, tmp_path: Path) -> None:
+def test_keys_come_and_go_without_a_restart(bundle: Path, key: KeyPair, tmp_path: Path) -> None:
     new, trusted = pair(tmp_path, "new"), tmp_path / "trusted.pem"
     shutil.copyfile(key.public, trusted)
     sign_bundle(bundle, key.private)

@@ -22,10 +22,10 @@ from attar.stages.label.shards import Shard
 from tests.support.proof.proof_parts import STUDENT, TEACHER, Matrix, Points, answers, digest, engine, onnx_model
 from tests.support.tasks.smoke import floats, write_shard
 
-NAME = "tests.stages.choose.test_trial:Halves"
+NAME = "tests.stages.choose.test_trial:ValidationPoints"
 
 
-class Halves(Points):
+class ValidationPoints(Points):
     """What is not validation cannot be read: nothing here may look at the test split."""
 
     def split(self, name: SplitName) -> Split:
@@ -37,7 +37,7 @@ class Halves(Points):
 
 
 @dataclass
-class Field:
+class NamedCandidates:
     """Candidates by name: a matrix, or facts of one that is not measured; ``threads`` of those that are."""
 
     root: Path
@@ -48,7 +48,7 @@ class Field:
         asked = tuple({"precision": "fp32", "exclude": [name]} for name in self.of)
         onnx = onnx_model(self.root / "onnx", STUDENT)
         known = answers(self.root / "answers", TEACHER, load_task("tests.support.proof.proof_parts:Points"))
-        inputs = floats(Halves().split("validation").take(np.arange(stored)).inputs["x"]) / 2
+        inputs = floats(ValidationPoints().split("validation").take(np.arange(stored)).inputs["x"]) / 2
         write_shard(known.root, Shard("validation", None, 0), {"logits": (inputs @ TEACHER).astype(np.float32)})
         (self.root / "out").mkdir()
         stage = MeasureCandidates(task=NAME, candidates=asked, batch=4, repeats=20, seconds=0.01)
@@ -68,7 +68,9 @@ class Field:
 @pytest.fixture(scope="module")
 def trials(tmp_path_factory: pytest.TempPathFactory) -> Trials:
     refused, absent = {"refused": "nothing can be quantized"}, {"why": "needs a GPU"}
-    return Field(tmp_path_factory.mktemp("trials"), {"c1": TEACHER, "c2": refused, "c3": STUDENT, "c4": absent}).trials()
+    return NamedCandidates(
+        tmp_path_factory.mktemp("trials"), {"c1": TEACHER, "c2": refused, "c3": STUDENT, "c4": absent}
+    ).trials()
 
 
 def rows(trials: Trials) -> dict[str, dict[str, Any]]:
@@ -91,7 +93,7 @@ def test_every_candidate_has_a_row_and_what_was_not_measured_says_why(trials: Tr
 
 def test_the_numbers_are_of_validation_against_the_teacher_and_the_fp32_graph(trials: Trials) -> None:
     found = rows(trials)
-    x = floats(Halves().split("validation").take(np.arange(200)).inputs["x"])
+    x = floats(ValidationPoints().split("validation").take(np.arange(200)).inputs["x"])
     agreement = ((x @ STUDENT).argmax(1) == (x @ TEACHER).argmax(1)).mean()
     assert trials.facts["split"] == "validation"
     assert trials.facts["samples"] == 200
@@ -119,13 +121,13 @@ def test_those_that_run_are_timed_in_the_same_rounds_on_one_core(trials: Trials)
 
 
 def test_none_is_pinned_where_one_needs_several_threads(tmp_path: Path) -> None:
-    trials = Field(tmp_path, {"c1": TEACHER}, threads=2).trials()
+    trials = NamedCandidates(tmp_path, {"c1": TEACHER}, threads=2).trials()
     assert (trials.facts["timing"]["cpu"], trials.facts["timing"]["threads"]) == (None, None)
     assert rows(trials)["c1"]["threads"] == 2
 
 
 def test_where_none_runs_nothing_is_measured(tmp_path: Path) -> None:
-    trials = Field(tmp_path, {"c1": {"why": "needs a GPU"}, "c2": {"refused": "no"}}).trials()
+    trials = NamedCandidates(tmp_path, {"c1": {"why": "needs a GPU"}, "c2": {"refused": "no"}}).trials()
     assert trials.facts["timing"] is None
     assert [row["status"] for row in trials.facts["candidates"]] == ["not run here", "refused"]
     assert not list(trials.root.iterdir())
@@ -133,12 +135,12 @@ def test_where_none_runs_nothing_is_measured(tmp_path: Path) -> None:
 
 def test_a_candidate_that_cannot_answer_is_named(tmp_path: Path) -> None:
     with pytest.raises(StageError, match="c2 cannot"):
-        Field(tmp_path, {"c1": TEACHER, "c2": np.ones((3, 3), np.float32)}).trials()
+        NamedCandidates(tmp_path, {"c1": TEACHER, "c2": np.ones((3, 3), np.float32)}).trials()
 
 
 def test_answers_of_another_split_are_refused(tmp_path: Path) -> None:
     with pytest.raises(StageError, match="200 validation"):
-        Field(tmp_path, {"c1": TEACHER}).trials(stored=150)
+        NamedCandidates(tmp_path, {"c1": TEACHER}).trials(stored=150)
 
 
 def test_a_title_tells_a_candidate_from_the_others() -> None:

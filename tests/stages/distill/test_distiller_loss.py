@@ -136,7 +136,7 @@ class TwoHeads(Digits):
     outputs = {"logits": Output(("batch", 10), target="label"), "again": Output(("batch", 10), target="label")}
 
 
-class Unlabelled(Digits):
+class UnlabelledDigits(Digits):
     outputs = {"logits": Output(("batch", 10))}
 
 
@@ -145,8 +145,8 @@ def test_which_output_it_is_about() -> None:
     assert choose_output(DistillerSettings(output="again"), TwoHeads()) == "again"
     with pytest.raises(StageError, match="TwoHeads has logits"):
         choose_output(DistillerSettings(), TwoHeads())
-    with pytest.raises(StageError, match="Unlabelled has none"):
-        choose_output(DistillerSettings(), Unlabelled())
+    with pytest.raises(StageError, match="UnlabelledDigits has none"):
+        choose_output(DistillerSettings(), UnlabelledDigits())
     with pytest.raises(StageError, match=r"'logit'.*'logits'"):
         choose_output(DistillerSettings(output="logit"), Digits())
 

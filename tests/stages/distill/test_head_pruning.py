@@ -16,7 +16,7 @@ from attar.models.networks.text import transformer
 from attar.pipeline.core.errors import StageError
 from attar.stages.distill.head_pruning import Block, cut_heads, find_blocks, list_linears
 from attar.stages.distill.inheritance import inherit_weights
-from tests.support.tasks.bert_task import Sentences, make_bert_config
+from tests.support.tasks.bert_task import RangedSentences, make_bert_config
 
 BERT = make_bert_config(num_attention_heads=4, hidden_dropout_prob=0.0).to_json_string()
 
@@ -51,13 +51,13 @@ def test_the_student_begins_as_the_teacher_whose_other_heads_are_masked(heads: i
 def test_heads_of_bert_are_cut_with_its_layers() -> None:
     torch.manual_seed(0)
     teacher, student = classifier(BERT, classes=3).eval(), narrowed_classifier(BERT, 3, layers=1, heads=2, hidden=20).eval()
-    student.load_state_dict(inherit_weights(teacher, student, Sentences(), {}))
+    student.load_state_dict(inherit_weights(teacher, student, RangedSentences(), {}))
     tokens = torch.randint(0, 50, (4, 9))
     masked = mask_others(teacher, student)  # whose layers were dropped
     assert torch.allclose(student(tokens), masked(tokens), atol=1e-5)
 
 
-class Attention(nn.Module):
+class ThreeHeads(nn.Module):
     heads = 3
 
     def __init__(self, size: int) -> None:
@@ -71,7 +71,7 @@ class Attention(nn.Module):
 
 def test_the_heads_of_the_largest_norms_are_kept_in_their_order() -> None:
     """Heads of two numbers. Their squares over all weights, by head: 4 + 0, 0 + 36 and 2 + 8."""
-    teacher, student = Attention(6), Attention(4)
+    teacher, student = ThreeHeads(6), ThreeHeads(4)
     student.heads = 2
     for name, heads in {"query": (1, 0, 0.5), "key": (0, 0, 0.5), "value": (0, 0, 0)}.items():
         teacher.get_submodule(name).weight = nn.Parameter(
@@ -107,7 +107,7 @@ def test_another_width_of_the_states_cuts_nothing() -> None:
 
 
 def test_an_attention_that_does_not_say_its_heads_is_named() -> None:
-    teacher, student = Attention(6), Attention(4)
+    teacher, student = ThreeHeads(6), ThreeHeads(4)
     teacher.heads = None  # type: ignore[assignment]  # as a module without the attribute
-    with pytest.raises(StageError, match=r"Attention, which has query, key, value, .* attribute heads"):
+    with pytest.raises(StageError, match=r"ThreeHeads, which has query, key, value, .* attribute heads"):
         cut_heads(teacher, student)

@@ -115,12 +115,12 @@ def test_a_wrong_layer_is_named(loss: FeatureLoss, told: str) -> None:
         live(loss)
 
 
-class Tokens(load_task(DIGITS).__class__):  # type: ignore[misc]  # the class that the name stands for
+class TokenSequences(load_task(DIGITS).__class__):  # type: ignore[misc]  # the class that the name stands for
     inputs = {"t": Input("int64", ("batch", "sequence"), high=50, pad=0)}
     ranges = {"batch": (1, 64), "sequence": (4, 12)}
 
 
-class Encoder(torch.nn.Module):
+class SmallEncoder(torch.nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         layer = torch.nn.TransformerEncoderLayer(width, 2, 4 * width, batch_first=True)
@@ -136,11 +136,11 @@ class Encoder(torch.nn.Module):
 @pytest.mark.parametrize("layer", ["encoder.layers.0", "encoder.layers.1", "encoder"])
 def test_layers_of_an_encoder_with_a_padding_mask_are_compared(layer: str) -> None:
     """In evaluation mode PyTorch's encoder gives its layers nested tensors."""
-    student, teacher = Encoder(16), Encoder(32)
-    loss = LiveFeatureLoss(Tokens(), student, teacher, [HiddenStates(student=layer, teacher=layer)])
+    student, teacher = SmallEncoder(16), SmallEncoder(32)
+    loss = LiveFeatureLoss(TokenSequences(), student, teacher, [HiddenStates(student=layer, teacher=layer)])
     t = np.random.default_rng(0).integers(1, 50, (8, 12))
     t[:, 9:] = 0
-    call_network(student.train(), Tokens(), {"t": t})
+    call_network(student.train(), TokenSequences(), {"t": t})
     assert np.isfinite(ask_features(loss, {"t": t}).item())
 
 

@@ -24,10 +24,12 @@ from attar.stages.learning.lesson import Lesson
 from tests.support.stages.labelling import label_with
 from tests.support.stages.training import make_out, measure_loss
 from tests.support.tasks.sequences import (
+    LABELLED_REVERSAL,
     LONGEST,
     SAMPLES,
     SIZE,
     WORDS,
+    LabelledReversal,
     Reversal,
     change_task,
     make_decoding,
@@ -36,12 +38,6 @@ from tests.support.tasks.sequences import (
 
 TASK, DECODING, TOP = Reversal(), make_decoding(), 3
 LOSSES = (WordLoss(), SequenceLoss(weight=0.5))
-
-
-class Labelled(Reversal):
-    """Without samples that have no labels."""
-
-    transfer = False
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +52,7 @@ def answers(tmp_path_factory: pytest.TempPathFactory, teacher: Weights) -> Answe
 
 @pytest.fixture(scope="module")
 def along_labels(tmp_path_factory: pytest.TempPathFactory, teacher: Weights) -> Answers:
-    settings = {"task": f"{__name__}:Labelled", "views": 1, "top": TOP, "along": "labels"}
+    settings = {"task": LABELLED_REVERSAL, "views": 1, "top": TOP, "along": "labels"}
     return label_with(teacher, make_out(tmp_path_factory.mktemp("labels")), **settings)
 
 
@@ -159,7 +155,7 @@ def test_a_batch_without_labels_learns_from_the_teacher_alone(answers: Answers, 
 
 
 def test_along_labels_the_teacher_is_followed_where_the_label_leads(along_labels: Answers, teacher: Weights) -> None:
-    task = Labelled()
+    task = LabelledReversal()
     batch = make_batch(task)
     loss, _, logits = compute(SequenceObjective(1.0, (WordLoss(),), along_labels), batch, task)
     labels = np.asarray(batch.targets["words"], np.int64)
@@ -182,7 +178,7 @@ def test_transfer_is_learned_where_the_teacher_has_a_share(answers: Answers) -> 
     assert transfer is not None
     assert len(transfer) == SAMPLES["transfer"]
     assert SequenceObjective(0.0, LOSSES, answers).find_transfer(TASK) is None
-    assert SequenceObjective(1.0, LOSSES, answers).find_transfer(Labelled()) is None
+    assert SequenceObjective(1.0, LOSSES, answers).find_transfer(LabelledReversal()) is None
 
 
 # ---- what is refused
@@ -201,7 +197,7 @@ def test_a_distiller(answers: Answers) -> None:
 
 def test_the_teachers_sequences_are_not_stored_along_labels(along_labels: Answers) -> None:
     with pytest.raises(StageError, match="along = 'teacher'"):
-        SequenceObjective(1.0, LOSSES, along_labels).check_task(Labelled())
+        SequenceObjective(1.0, LOSSES, along_labels).check_task(LabelledReversal())
 
 
 def test_labels_that_are_not_there(answers: Answers) -> None:
@@ -213,4 +209,4 @@ def test_labels_that_are_not_there(answers: Answers) -> None:
 
 def test_answers_to_other_samples(answers: Answers) -> None:
     with pytest.raises(StageError, match="label again"):
-        SequenceObjective(1.0, LOSSES, answers).check_task(Labelled())
+        SequenceObjective(1.0, LOSSES, answers).check_task(LabelledReversal())

@@ -195,7 +195,7 @@ def test_a_loss_of_the_output_layer_teaches_it(taught: Taught, tmp_path: Path, l
     assert facts["history"][0]["loss"] > 0
 
 
-class Renamed(Reuser):
+class RenamedHead(Reuser):
     """Its head has another name than the teacher's."""
 
     def __init__(self) -> None:
@@ -208,7 +208,7 @@ class Renamed(Reuser):
 
 
 def test_a_head_that_is_neither_taught_nor_inherited_is_refused(taught: Taught, tmp_path: Path) -> None:
-    settings = STUDENT | {"network": f"{HERE}:Renamed", "inherit": True, "lambda_kd": 1.0}
+    settings = STUDENT | {"network": f"{HERE}:RenamedHead", "inherit": True, "lambda_kd": 1.0}
     stage = Distill(**settings, losses=(SimKd(student="projector", teacher="5"),))
     with pytest.raises(StageError, match=r"nothing teaches head\.weight, head\.bias: .*'kd'"):
         stage.run(make_out(tmp_path), teacher=taught[0], answers=taught[1])

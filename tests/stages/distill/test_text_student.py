@@ -21,7 +21,7 @@ from attar.stages.distill.stage import Distill
 from attar.stages.label.stage import Label
 from attar.stages.teach.stage import Teach
 from tests.support.stages.training import ask_features, make_out
-from tests.support.tasks.bert_task import LONGEST, TASK, VOCABULARY_SIZE, Sentences, make_bert_config
+from tests.support.tasks.bert_task import LONGEST, TASK, VOCABULARY_SIZE, RangedSentences, make_bert_config
 from tests.support.tasks.smoke import artifact
 
 TRANSFORMER = "attar.models.networks.text:transformer"
@@ -72,7 +72,7 @@ def test_padding_a_batch_further_changes_nothing(taught: Taught, loss: FeatureLo
     found = []
     for size in (9, LONGEST):
         inputs = {"tokens": tokens[:, :size]}
-        call_network(student, Sentences(), inputs)
+        call_network(student, RangedSentences(), inputs)
         found.append(ask_features(live, inputs).item())
     assert found[0] == pytest.approx(found[1], rel=1e-4)
 
@@ -110,12 +110,12 @@ def test_of_a_tuple_the_states_are_read(taught: Taught) -> None:
     loss = HiddenStates(student="layer", teacher=f"{LAYER}.attention")
     live = connect(taught, loss, student=student)
     inputs = load_task(TASK).example(np.random.default_rng(0), batch=4, sequence=7)
-    call_network(student, Sentences(), inputs)
+    call_network(student, RangedSentences(), inputs)
     ask_features(live, inputs).backward()  # type: ignore[no-untyped-call]  # torch's own
     assert student.embedding.weight.grad is not None
 
 
-class Fixed(Sentences):
+class Fixed(RangedSentences):
     """The same, always at full length."""
 
     inputs = {"tokens": Tensor("int64", ("batch", LONGEST), high=VOCABULARY_SIZE, pad=0)}
@@ -125,14 +125,14 @@ class Fixed(Sentences):
 def test_padding_of_a_fixed_length_is_left_out_too(taught: Taught) -> None:
     student, found = build_network(TRANSFORMER, OPTIONS).eval(), []
     inputs: Arrays = {"tokens": np.pad([[3, 4, 5], [6, 7, 0]], ((0, 0), (0, LONGEST - 3)))}
-    for task in (Fixed(), Sentences()):
+    for task in (Fixed(), RangedSentences()):
         live = connect(taught, RELATIONS, student=student, task=task)
         call_network(student, task, inputs)
         found.append(ask_features(live, inputs).item())
     assert found[0] == found[1]
 
 
-class Pairs(Sentences):
+class PairedSentences(RangedSentences):
     """Two texts, each with a padding of its own."""
 
     inputs = {
@@ -142,9 +142,9 @@ class Pairs(Sentences):
 
 
 def test_whose_padding_it_is_must_be_known(taught: Taught) -> None:
-    with pytest.raises(StageError, match=r"hidden_states: .*Pairs"):
-        connect(taught, STATES, task=Pairs())
-    with pytest.raises(StageError, match=r"'token' of Sentences .*'tokens'"):
+    with pytest.raises(StageError, match=r"hidden_states: .*PairedSentences"):
+        connect(taught, STATES, task=PairedSentences())
+    with pytest.raises(StageError, match=r"'token' of RangedSentences .*'tokens'"):
         connect(taught, HiddenStates(student="blocks.0", teacher=LAYER, input="token"))
 
 

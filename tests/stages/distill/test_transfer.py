@@ -31,11 +31,11 @@ STUDENT: dict[str, Any] = {
     "network": RESIDUAL,
     "options": {"width": 4},
     "epochs": 1,
-    "task": "tests.stages.distill.test_transfer:Unlabelled",
+    "task": "tests.stages.distill.test_transfer:PartlyLabelledDigits",
 }
 
 
-class Unlabelled(Digits):
+class PartlyLabelledDigits(Digits):
     """Digits of which only some have labels."""
 
     transfer = True
@@ -53,7 +53,7 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> Answers:
     return artifact(Answers, out, Label(task=STUDENT["task"], views=1).run(out, teacher=teacher))
 
 
-def mixed(task: Unlabelled) -> ViewBatch:
+def mixed(task: PartlyLabelledDigits) -> ViewBatch:
     """The first batch of an epoch, with samples of both."""
     epoch = Epoch(Source(task, task.split("train"), task.split("transfer")), 64, 0).iterate_view(0)
     return next(seen for seen in epoch if 0 < seen.labelled < 64)
@@ -67,7 +67,7 @@ def test_the_teacher_answers_both(answers: Answers) -> None:
 
 
 def test_each_loss_reads_the_samples_that_it_can(answers: Answers) -> None:
-    task = Unlabelled()
+    task = PartlyLabelledDigits()
     seen = mixed(task)
     student = torch.randn(64, 10, generator=torch.Generator().manual_seed(0))
     teacher = torch.from_numpy(answers.open_learned_rows(0)["logits"][seen.indices])
@@ -79,7 +79,7 @@ def test_each_loss_reads_the_samples_that_it_can(answers: Answers) -> None:
 
 
 def test_a_batch_without_any_label(answers: Answers) -> None:
-    task = Unlabelled()
+    task = PartlyLabelledDigits()
     seen = mixed(task)
     seen = seen.take(np.arange(seen.labelled, 64))
     assert seen.labelled == 0
@@ -132,7 +132,7 @@ def test_the_parts_of_a_step_weigh_all_labels_alike(tmp_path: Path, answers: Ans
 
 
 def test_transfer_needs_a_loss_that_needs_no_labels(tmp_path: Path, answers: Answers) -> None:
-    with pytest.raises(StageError, match=r"dkd .*Unlabelled .*transfer"):
+    with pytest.raises(StageError, match=r"dkd .*PartlyLabelledDigits .*transfer"):
         Distill(**STUDENT, losses=(Dkd(),)).run(make_out(tmp_path), teacher=NOBODY, answers=answers)
 
 
@@ -143,7 +143,7 @@ def test_answers_from_before_there_was_a_transfer_split(tmp_path: Path, answers:
         Distill(**STUDENT).run(make_out(tmp_path), teacher=NOBODY, answers=before)
 
 
-class Lengths(Digits):
+class LengthDigits(Digits):
     """What a network says at each position; chunks are padded to lengths of their own."""
 
     inputs = {"x": Tensor("float32", ("batch", "length"))}
@@ -151,7 +151,7 @@ class Lengths(Digits):
     ranges = {"batch": (1, 8), "length": (1, 4)}
 
 
-class Ragged:
+class RaggedAnswers:
     """Stands for the answers to two samples, of lengths 1 and 2."""
 
     facts = {"views": 1, "samples": {"train": 2}, "outputs": ["logits", "size"]}
@@ -168,8 +168,8 @@ def test_what_was_padded_is_learned_by_no_loss() -> None:
     """The student reads both samples padded to length 3; the teacher answered one position of the first, two of the second."""
     student = {"logits": torch.randn(2, 3, 3), "size": torch.randn(2, 3)}
     seen = ViewBatch(np.array([0, 1]), {}, {})
-    answered: Any = Ragged()
-    got = measure_loss(DistillationObjective(1.0, (Kd(), Mse(output="size")), answered), Lengths(), student, seen, 0)
+    answered: Any = RaggedAnswers()
+    got = measure_loss(DistillationObjective(1.0, (Kd(), Mse(output="size")), answered), LengthDigits(), student, seen, 0)
     teacher = {name: torch.from_numpy(array) for name, array in answered.open_learned_rows(0).items()}
     rows = {name: torch.stack([made[0, 0], made[1, 0], made[1, 1]]) for name, made in student.items()}
     answers = {name: torch.stack([made[0, 0], made[1, 0], made[1, 1]]) for name, made in teacher.items()}

@@ -34,7 +34,7 @@ pytestmark = [
 ]
 
 
-class Points(Task):
+class MovedPoints(Task):
     """Numbers for two shards; each is moved a little in a view."""
 
     inputs = {"x": Tensor("float32", ("batch", 2))}
@@ -56,7 +56,7 @@ class Points(Task):
         return hits(outputs["y"], targets["label"])
 
 
-class Broken(Points):
+class BrokenPoints(MovedPoints):
     """One sample cannot be read."""
 
     how = "raises"
@@ -70,7 +70,7 @@ class Broken(Points):
 class Breaking(InMemory):
     def take(self, indices: npt.NDArray[np.int64]) -> Batch:
         is_labelled = len(indices) in (1, views.CHUNK)  # the checks of a task read other numbers of samples
-        if is_labelled and 4711 in indices and Broken.how == "killed":
+        if is_labelled and 4711 in indices and BrokenPoints.how == "killed":
             os.kill(os.getpid(), signal.SIGKILL)
         if is_labelled and 4711 in indices:
             raise ValueError("cut off after 100 bytes")
@@ -87,7 +87,7 @@ def linear() -> nn.Module:
 
 @pytest.fixture
 def teacher(tmp_path: Path) -> Weights:
-    return weights(tmp_path / "teacher", f"{HERE}:linear", f"{HERE}:Points")
+    return weights(tmp_path / "teacher", f"{HERE}:linear", f"{HERE}:MovedPoints")
 
 
 def test_answers_are_the_same_for_any_number_of_workers(tmp_path: Path, teacher: Weights) -> None:
@@ -116,16 +116,16 @@ def test_labelling_tells_how_long_it_waits(tmp_path: Path, teacher: Weights) -> 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_sample_that_cannot_be_read_is_named(tmp_path: Path, teacher: Weights, workers: int) -> None:
     with pytest.raises(StageError, match=r"^sample 4711 of train \(images/4711.jpg\): .*ValueError: cut off"):
-        label_with(teacher, make_out(tmp_path), task=f"{HERE}:Broken", workers=workers)
+        label_with(teacher, make_out(tmp_path), task=f"{HERE}:BrokenPoints", workers=workers)
 
 
 def test_a_worker_that_is_killed_is_told_with_its_samples(
     tmp_path: Path, teacher: Weights, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Broken, "how", "killed")
+    monkeypatch.setattr(BrokenPoints, "how", "killed")
     with pytest.raises(StageError, match=r"(?s)worker \(pid.* 512 samples of train, from \d+ \(images/.*workers = 0"):
-        label_with(teacher, make_out(tmp_path), task=f"{HERE}:Broken", workers=1)
+        label_with(teacher, make_out(tmp_path), task=f"{HERE}:BrokenPoints", workers=1)
 
 
 def test_workers_do_not_count_in_the_key() -> None:
-    assert "workers" not in Label(task=f"{HERE}:Points").deciding()
+    assert "workers" not in Label(task=f"{HERE}:MovedPoints").deciding()

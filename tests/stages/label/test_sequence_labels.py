@@ -44,6 +44,7 @@ from tests.support.tasks.sequences import (
     SIZE,
     TRANSLATOR,
     WORDS,
+    LabelledReversal,
     Reversal,
     change_task,
     make_chain,
@@ -205,10 +206,9 @@ def test_by_default_the_largest_32_are_stored(tmp_path: Path, teacher: Weights) 
     assert stored.open_rows("test")["words"][np.arange(2)].shape == (2, LONGEST)
 
 
-class Labelled(Reversal):
-    """All samples have labels, which may begin with another token."""
+class FirstTokenReversal(LabelledReversal):
+    """The labels may begin with another token."""
 
-    transfer = False
     first: ClassVar[int | None] = None
 
     def data(self) -> list[str]:
@@ -226,11 +226,11 @@ def test_other_labels_are_other_answers(
     tmp_path: Path, teacher: Weights, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]
 ) -> None:
     """The teacher is not asked again for equal inputs, unless the labels decide what is asked."""
-    task = f"{__name__}:Labelled"
+    task = f"{__name__}:FirstTokenReversal"
     label_with(teacher, make_out(tmp_path), views=1, task=task, **settings)
     kept, again = tmp_path / "slot" / "kept", make_out(tmp_path, "again")
     shutil.copytree(kept, again.parent / "kept")
-    monkeypatch.setattr(Labelled, "first", 3)
+    monkeypatch.setattr(FirstTokenReversal, "first", 3)
     found = [
         label_with(teacher, out, views=1, task=task, **settings).open_learned_rows(0)["words"][:]
         for out in (make_out(tmp_path, "new"), again)

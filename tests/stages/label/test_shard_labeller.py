@@ -55,7 +55,7 @@ class Noting(InMemory):
         return super().take(indices)
 
 
-class Points(Task):
+class ShardedPoints(Task):
     """Enough numbers for three shards; each is moved a little in a view."""
 
     inputs = {"x": Tensor("float32", ("batch", 2))}
@@ -98,9 +98,11 @@ class Counting(nn.Module):
 def counting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Weights:
     monkeypatch.setattr(Counting, "asked", [])
     for name in ("samples", "changed"):
-        monkeypatch.setattr(Points, name, getattr(Points, name))  # a test may change them
+        monkeypatch.setattr(ShardedPoints, name, getattr(ShardedPoints, name))  # a test may change them
     return weights(
-        tmp_path / "teacher", "tests.stages.label.test_shard_labeller:Counting", "tests.stages.label.test_shard_labeller:Points"
+        tmp_path / "teacher",
+        "tests.stages.label.test_shard_labeller:Counting",
+        "tests.stages.label.test_shard_labeller:ShardedPoints",
     )
 
 
@@ -151,7 +153,7 @@ def test_a_batch_of_its_own(tmp_path: Path, counting: Weights) -> None:
         Label(task=DIGITS, batch=513)
 
 
-class Forgetful(Points):
+class ForgetfulPoints(ShardedPoints):
     """Answers one sample too few."""
 
     def answer(self, graphs: Mapping[str, Predict], inputs: Arrays) -> dict[str, Array]:
@@ -160,10 +162,10 @@ class Forgetful(Points):
 
 def test_every_sample_needs_its_own_row(tmp_path: Path, counting: Weights) -> None:
     with pytest.raises(StageError, match=r"'y' has 127 .*128 samples"):
-        label_with(counting, make_out(tmp_path), views=1, task="tests.stages.label.test_shard_labeller:Forgetful")
+        label_with(counting, make_out(tmp_path), views=1, task="tests.stages.label.test_shard_labeller:ForgetfulPoints")
 
 
-class Versioned(Points):
+class Versioned(ShardedPoints):
     """Its own way to answer, which may look at what ``data`` names."""
 
     version: ClassVar[str] = "1"
@@ -197,15 +199,15 @@ def test_a_changed_sample_makes_its_shard_anew_and_no_other(tmp_path: Path, coun
     out = make_out(tmp_path)
     again(counting, out)
     for changed in (0, 3 * views.CHUNK):  # in the first chunk of a shard, and in another
-        Points.changed = (*Points.changed, ROWS_PER_SHARD + changed)
+        ShardedPoints.changed = (*ShardedPoints.changed, ROWS_PER_SHARD + changed)
         assert again(counting, out) == 2 * ROWS_PER_SHARD  # in both views
 
 
 def test_more_samples_ask_for_the_new_ones_alone(tmp_path: Path, counting: Weights) -> None:
     out = make_out(tmp_path)
-    Points.samples = 2 * ROWS_PER_SHARD
+    ShardedPoints.samples = 2 * ROWS_PER_SHARD
     again(counting, out, views=1)
-    Points.samples = 2 * ROWS_PER_SHARD + 30
+    ShardedPoints.samples = 2 * ROWS_PER_SHARD + 30
     assert again(counting, out, views=1) == 30
 
 
@@ -256,7 +258,7 @@ def killing(path):  # called between a file's last byte and its name
 file_cache.compute_digest = killing
 folder = Path({folder!r})
 here = "tests.stages.label.test_shard_labeller"
-teacher = weights(folder / "teacher", f"{{here}}:Counting", f"{{here}}:Points")
+teacher = weights(folder / "teacher", f"{{here}}:Counting", f"{{here}}:ShardedPoints")
 label_with(teacher, folder / "slot" / "out")
 """
 
@@ -278,7 +280,7 @@ def test_kill_9_costs_one_shard(tmp_path: Path, counting: Weights) -> None:
         assert (out / path.name).read_bytes() == path.read_bytes()
 
 
-class Said(Points):
+class Said(ShardedPoints):
     """Points in chunks of lengths of their own: one to three positions."""
 
     inputs = {"x": Tensor("float32", ("batch", "length"))}
@@ -334,14 +336,16 @@ def test_rows_have_lengths_of_their_own(tmp_path: Path) -> None:
     assert rows[:].shape == (3 * views.CHUNK, max(lengths), 3)
 
 
-class Silent(Points):
+class SilentPoints(ShardedPoints):
     def answer(self, graphs: Mapping[str, Predict], inputs: Arrays) -> dict[str, Array]:
         return {"z": np.zeros((len(inputs["x"]), 3), np.float32)}
 
 
 def test_an_answer_that_lacks_an_output(tmp_path: Path) -> None:
     teacher = weights(
-        tmp_path / "teacher", "tests.stages.label.test_shard_labeller:Counting", "tests.stages.label.test_shard_labeller:Silent"
+        tmp_path / "teacher",
+        "tests.stages.label.test_shard_labeller:Counting",
+        "tests.stages.label.test_shard_labeller:SilentPoints",
     )
     with pytest.raises(StageError, match=r"lacks \['y'\].*\['z'\]"):
         label_with(teacher, make_out(tmp_path))

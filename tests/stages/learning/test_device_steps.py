@@ -112,9 +112,9 @@ def test_no_step_is_left_of_an_input_whose_padding_is_cut_on_the_host() -> None:
 
 
 def test_what_a_step_does_not_read_is_told_as_on_the_host() -> None:
-    class Wide(Clothes):
+    class WideClothes(Clothes):
         preprocess = {"image": [Normalize(mean=MEAN, std=STD)]}
 
     split = InMemory({"image": np.zeros((4, 1, 28, 28), np.uint8)}, {"label": np.arange(4)})
     with pytest.raises(StageError, match=r"'normalize' got uint8.*3 means"):
-        Source(Wide(), split, leaves_steps=True).read_chunk(0, 0)
+        Source(WideClothes(), split, leaves_steps=True).read_chunk(0, 0)

@@ -13,7 +13,7 @@ from attar.models import preprocess
 from attar.models.preprocess import ChannelsFirst, Normalize, Scale
 from attar.stages.learning.device_steps import DeviceSteps
 from attar.stages.learning.lesson import Lesson, send_lesson
-from tests.support.stages.training_cases import CASES, CPU, Case, open_training, take_step
+from tests.support.stages.training_cases import CASES, CPU, TrainingCase, open_training, take_step
 
 pytestmark = pytest.mark.gpu
 CUDA = torch.device("cuda")
@@ -31,7 +31,7 @@ WAITLESS = {name: case for name, case in CASES.items() if not case.solves}
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")  # torch says so once
 @pytest.mark.usefixtures("_waits_are_errors")
 @pytest.mark.parametrize("case", WAITLESS.values(), ids=WAITLESS)
-def test_a_step_waits_for_nothing(case: Case, tmp_path: Path) -> None:
+def test_a_step_waits_for_nothing(case: TrainingCase, tmp_path: Path) -> None:
     with open_training(case, tmp_path, CUDA) as training:
         take_step(training, 0)
         torch.cuda.set_sync_debug_mode("error")
@@ -39,7 +39,7 @@ def test_a_step_waits_for_nothing(case: Case, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_the_loss_of_a_first_step_is_the_cpus(case: Case, tmp_path: Path) -> None:
+def test_the_loss_of_a_first_step_is_the_cpus(case: TrainingCase, tmp_path: Path) -> None:
     losses = []
     for device in (CPU, CUDA):
         with open_training(case, tmp_path / device.type, device) as training:

@@ -48,7 +48,7 @@ class Decisions(DisjointPoints):
     outputs = {"logits": Output(("batch", 3), kind="multilabel")}
 
 
-class LikelyDigits(load_task(smoke.DIGITS).__class__):  # type: ignore[misc]  # the class that the name stands for
+class ProbableDigits(load_task(smoke.DIGITS).__class__):  # type: ignore[misc]  # the class that the name stands for
     outputs = {"logits": Output(("batch", 10), kind="probabilities", target="label")}
 
 
@@ -215,7 +215,7 @@ def test_the_last_layer_and_the_softmax_stay_float(tmp_path: Path, digits_onnx: 
     form = int8.QuantizationSpec(per_channel=True)
     kept = int8.write_int8_graph(source, tmp_path / "int8.onnx", {**ranges, **before}, form)
     assert "the last layer" in kept["float"].values()
-    fp16.write_fp16_graph(source, tmp_path / "half.onnx", {**ranges, **before}, LikelyDigits(), ())
+    fp16.write_fp16_graph(source, tmp_path / "half.onnx", {**ranges, **before}, ProbableDigits(), ())
     half = onnx.load(tmp_path / "half.onnx")
     last = next(node for node in half.graph.node if node.op_type == "Softmax")
     assert (list(last.input), list(last.output)) == (["logits.logits"], ["logits"])
@@ -226,9 +226,9 @@ def test_a_graph_with_a_softmax_is_tuned_without_it(
 ) -> None:
     """It learns as the same graph of logits does, up to the constants of rows that the answers are not told."""
     found: dict[str, float] = {}
-    for task in (smoke.DIGITS, "tests.stages.learning.test_probabilities:LikelyDigits"):
+    for task in (smoke.DIGITS, "tests.stages.learning.test_probabilities:ProbableDigits"):
         name, ranges = task.rpartition(":")[2], digits_ranges.compute_ranges()
-        likely = name == "LikelyDigits"
+        likely = name == "ProbableDigits"
         source = ended(digits_onnx, tmp_path / "ended.onnx") if likely else digits_onnx.file()
         reach = {**ranges, "logits.logits": ranges["logits"]}
         int8.write_int8_graph(source, tmp_path / f"{name}.onnx", reach, int8.QuantizationSpec(per_channel=False))
@@ -237,7 +237,7 @@ def test_a_graph_with_a_softmax_is_tuned_without_it(
         of_task = replace(own_answers, facts={**own_answers.facts, "task": task})  # its logits are logarithms of both
         entry = distil_graph(source, tmp_path / f"{name}.onnx", tmp_path / "tuned.onnx", of_task, learn, out)["history"][0]
         found[name] = entry["correlation"]
-    assert found["LikelyDigits"] == pytest.approx(found["Digits"], abs=1e-3)
+    assert found["ProbableDigits"] == pytest.approx(found["Digits"], abs=1e-3)
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ from tests.support.stages.training import make_out
 from tests.support.tasks.smoke import DIGITS
 
 
-class Block(nn.Module):
+class NormalizedBlock(nn.Module):
     """Batch statistics, random numbers, a setting by name."""
 
     def __init__(self, momentum: float | None) -> None:
@@ -36,7 +36,7 @@ class Block(nn.Module):
 class Stack(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList([Block(0.1), Block(None), Block(0.5)])
+        self.blocks = nn.ModuleList([NormalizedBlock(0.1), NormalizedBlock(None), NormalizedBlock(0.5)])
 
     def forward(self, x: Tensor) -> Tensor:
         for block in self.blocks:

@@ -17,7 +17,7 @@ from attar.stages.learning.validation import Validation
 IGNORED = -1
 
 
-class Positions(Task):
+class IgnoredPositions(Task):
     """Classes of positions, of which some have none. Only its declarations are read."""
 
     inputs = {"x": Tensor("float32", ("batch", "length"))}
@@ -39,7 +39,7 @@ def test_positions_that_do_not_count_are_left_out_whatever_the_length_of_a_chunk
     shapes = [(2, 4), (3, 2)]
     taught, made = ([generator.normal(0, 2, (*shape, 3)).astype(np.float32) for shape in shapes] for _ in range(2))
     labels = [generator.integers(IGNORED, 3, shape) for shape in shapes]
-    builder = ShardBuilder("y", Positions.outputs["y"], np.float32)
+    builder = ShardBuilder("y", IgnoredPositions.outputs["y"], np.float32)
     for chunk in taught:
         builder.add(chunk)
     save_shard(tmp_path / "shard", [builder])
@@ -48,6 +48,6 @@ def test_positions_that_do_not_count_are_left_out_whatever_the_length_of_a_chunk
     known = np.concatenate([label.ravel() for label in labels]) != IGNORED
     rows = [np.concatenate([chunk.reshape(-1, 3) for chunk in side])[known] for side in (taught, made)]
     expected = compare_outputs("logits", rows[0], rows[1]).numbers
-    found = Validation(Positions()).compare_with_teacher(teacher, parts)
+    found = Validation(IgnoredPositions()).compare_with_teacher(teacher, parts)
     assert 0 < known.sum() < len(known)
     assert found == pytest.approx({name: expected[name] for name in ("correlation", "kdl")}, rel=1e-5)

@@ -19,7 +19,7 @@ from attar.stages.distill.feature_loss_settings import AnyLoss
 from attar.stages.learning.loss_watch import READ_STEPS, LossWatch
 from tests.support.engines.played_gpu import PLAYED, play_gpu
 from tests.support.processes.team_board import Board
-from tests.support.stages.training_cases import CASES, Case, open_training, take_step
+from tests.support.stages.training_cases import CASES, TrainingCase, open_training, take_step
 
 
 def test_every_loss_is_in_a_case() -> None:
@@ -28,7 +28,7 @@ def test_every_loss_is_in_a_case() -> None:
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_a_step_waits_for_nothing(case: Case, tmp_path: Path) -> None:
+def test_a_step_waits_for_nothing(case: TrainingCase, tmp_path: Path) -> None:
     """The second one, after all that is made once; but for the projection of ``vkd``, which solves equations."""
     with play_gpu() as gpu, open_training(case, tmp_path, PLAYED) as training:
         take_step(training, 0)

@@ -154,7 +154,7 @@ def test_a_batch_that_is_not_promised_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StageError, match=r"batch 32 .*1 to 8"):
         Measure(task=NAME).run(tmp_path, **inputs)
     with pytest.raises(StageError, match="test split has 0 samples"):
-        Measure(task="tests.support.proof.proof_parts:Empty", batch=4).run(tmp_path, **inputs)
+        Measure(task="tests.support.proof.proof_parts:EmptyPoints", batch=4).run(tmp_path, **inputs)
 
 
 def test_pinning_holds_one_cpu_and_gives_all_back() -> None:

@@ -18,23 +18,16 @@ from attar.pipeline.core.errors import StageError
 from attar.stages.artifacts import Answers, Weights
 from attar.stages.label.shards import Shard, ShardBuilder, save_shard
 from attar.stages.measure import stored
-from tests.support.proof.proof_parts import TEACHER, Linear, Points, digest, linear
+from tests.support.proof.proof_parts import TEACHER, MatrixWeights, Points, digest, linear
 from tests.support.stages.labelling import label_with
 from tests.support.stages.training import make_out
 from tests.support.tasks import sequences
 from tests.support.tasks.smoke import write_shard
 
 VIEWS, SEED = 2, 5
-LABELLED = f"{__name__}:Labelled"
 
 
-class Labelled(sequences.Reversal):
-    """Every sample has a label."""
-
-    transfer = False
-
-
-class Shaken(Points):
+class ShakenPoints(Points):
     """Points with a view: each is moved a little."""
 
     def split(self, name: SplitName) -> Split:
@@ -47,14 +40,14 @@ class Shaken(Points):
 
 
 @pytest.fixture
-def teacher(tmp_path: Path) -> Linear:
+def teacher(tmp_path: Path) -> MatrixWeights:
     return linear(tmp_path / "teacher", TEACHER)
 
 
 def answers(root: Path, order: tuple[int, int] = (0, 1), wrong: str = "") -> Answers:
     """View ``v`` under the name of ``order[v]``, for the split ``wrong`` those of another teacher."""
     root.mkdir()
-    task = Shaken()
+    task = ShakenPoints()
     for shard in (Shard("test", None, 0), *(Shard("train", view, 0) for view in range(VIEWS))):
         seen = views.make_chunk(task, task.split(shard.split), 0, seed=SEED, view=shard.view)
         logits = np.asarray(seen.inputs["x"], np.float32) @ (TEACHER * np.float32(1.2 if shard.split == wrong else 1))
@@ -65,24 +58,24 @@ def answers(root: Path, order: tuple[int, int] = (0, 1), wrong: str = "") -> Ans
     return Answers(digest("a"), digest("a"), root, facts)
 
 
-def test_the_teacher_s_own_answers_pass_rounded_as_they_are(teacher: Linear, tmp_path: Path) -> None:
-    stored.check_answers(Shaken(), teacher, answers(tmp_path / "answers"))
+def test_the_teacher_s_own_answers_pass_rounded_as_they_are(teacher: MatrixWeights, tmp_path: Path) -> None:
+    stored.check_answers(ShakenPoints(), teacher, answers(tmp_path / "answers"))
 
 
 @pytest.mark.parametrize(("split", "told"), [("test", "of test is off"), ("train", "of train, view 0 is off")])
-def test_answers_of_another_teacher(teacher: Linear, tmp_path: Path, split: str, told: str) -> None:
+def test_answers_of_another_teacher(teacher: MatrixWeights, tmp_path: Path, split: str, told: str) -> None:
     with pytest.raises(StageError, match=f"'logits' {told} .*label"):
-        stored.check_answers(Shaken(), teacher, answers(tmp_path / "answers", wrong=split))
+        stored.check_answers(ShakenPoints(), teacher, answers(tmp_path / "answers", wrong=split))
 
 
-def test_answers_in_another_order_of_views(teacher: Linear, tmp_path: Path) -> None:
+def test_answers_in_another_order_of_views(teacher: MatrixWeights, tmp_path: Path) -> None:
     with pytest.raises(StageError, match="view 0 is off by"):
-        stored.check_answers(Shaken(), teacher, answers(tmp_path / "answers", order=(1, 0)))
+        stored.check_answers(ShakenPoints(), teacher, answers(tmp_path / "answers", order=(1, 0)))
 
 
 @pytest.mark.parametrize("factor", [1.0, 1.2])
-def test_of_wide_logits_what_was_kept_is_compared(teacher: Linear, tmp_path: Path, factor: float) -> None:
-    root, task = tmp_path / "answers", Shaken()
+def test_of_wide_logits_what_was_kept_is_compared(teacher: MatrixWeights, tmp_path: Path, factor: float) -> None:
+    root, task = tmp_path / "answers", ShakenPoints()
     made = answers(root)
     for shard in (Shard("train", view, 0) for view in range(VIEWS)):
         seen = views.make_chunk(task, task.split("train"), 0, seed=SEED, view=shard.view)
@@ -103,14 +96,14 @@ def speaker(tmp_path_factory: pytest.TempPathFactory) -> Weights:
 
 @pytest.mark.parametrize("settings", [{}, {"beam": 3}, {"beam": 3, "keep": "closest"}, {"along": "labels"}], ids=str)
 def test_stored_sequences_are_the_teacher_s(speaker: Weights, settings: dict[str, Any], tmp_path: Path) -> None:
-    task = Labelled()
-    made = label_with(speaker, make_out(tmp_path), task=LABELLED, views=1, top=4, **settings)
+    task = sequences.LabelledReversal()
+    made = label_with(speaker, make_out(tmp_path), task=sequences.LABELLED_REVERSAL, views=1, top=4, **settings)
     stored.check_answers(task, speaker, made)
 
 
 @pytest.mark.parametrize("beam", [1, 2])
 def test_labels_in_the_place_of_the_teacher_s_sequences(speaker: Weights, beam: int, tmp_path: Path) -> None:
-    made = label_with(speaker, make_out(tmp_path), task=LABELLED, views=1, along="labels")
+    made = label_with(speaker, make_out(tmp_path), task=sequences.LABELLED_REVERSAL, views=1, along="labels")
     claimed = replace(made, facts={**made.facts, "along": "teacher", "beam": beam})
     with pytest.raises(StageError, match="of train, view 0 are not this teacher's own"):
-        stored.check_answers(Labelled(), speaker, claimed)
+        stored.check_answers(sequences.LabelledReversal(), speaker, claimed)

@@ -24,12 +24,12 @@ from tests.support.tasks import smoke
 def converted(folder: Path, text: str, ranges: Mapping[str, tuple[float, float]], **settings: Any) -> tuple[Facts, Path]:
     target = folder / "half.onnx"
     given = {"exclude": (), **settings}
-    return fp16.write_fp16_graph(write_parsed_graph(folder, text), target, ranges, smoke.Numbers(), **given), target
+    return fp16.write_fp16_graph(write_parsed_graph(folder, text), target, ranges, smoke.ThreeNumbers(), **given), target
 
 
 def apart(folder: Path, target: Path) -> float:
     """The largest relative difference on all samples, which range up to 99.5."""
-    inputs = {"x": smoke.Numbers().numbers()}
+    inputs = {"x": smoke.ThreeNumbers().numbers()}
     with onnxruntime.open_session({"a": folder / "model.onnx", "b": target}, 1, optimize=False) as predict:
         a, b = (smoke.floats(predict.graphs[name](inputs)["y"]) for name in ("a", "b"))
     return float(np.abs(a - b).max() / np.abs(a).max())
@@ -108,7 +108,7 @@ def test_a_target_whose_model_overflows(tmp_path: Path) -> None:
     root.mkdir()
     write_parsed_graph(root, OVERFLOWING)
     facts = {
-        "task": "tests.support.tasks.smoke:Numbers",
+        "task": "tests.support.tasks.smoke:ThreeNumbers",
         "graphs": ["model"],
         "opset": 20,
         "inputs": {},
@@ -116,7 +116,7 @@ def test_a_target_whose_model_overflows(tmp_path: Path) -> None:
         "parameters": 9,
     }
     given: dict[str, Any] = {"student": smoke.NOBODY, "answers": smoke.UNASKED, "calibration": smoke.known(UNSEEN_RANGES)}
-    asked = Optimize(task="tests.support.tasks.smoke:Numbers", precision="fp16", exclude=("MatMul_4",))
+    asked = Optimize(task="tests.support.tasks.smoke:ThreeNumbers", precision="fp16", exclude=("MatMul_4",))
     made = dict(asked.run(tmp_path, onnx=smoke.artifact(OnnxModel, root, facts), **given))
     assert made == {
         **facts,

@@ -28,7 +28,7 @@ from attar.stages.optimize.stage import Optimize
 from tests.support.tasks import smoke
 
 
-class Tokens(Task):
+class TokenValues(Task):
     """Sentences of any length, a value for each token."""
 
     inputs = {"tokens": Tensor("int64", ("batch", "sequence"), high=20, pad=0)}
@@ -45,7 +45,7 @@ class Tokens(Task):
         return np.zeros((len(outputs["values"]), 1))
 
 
-class Reader(nn.Module):
+class SummaryReader(nn.Module):
     """Each token beside its neighbours, and beside a summary of the sentence that is repeated for every token."""
 
     def __init__(self) -> None:
@@ -62,8 +62,8 @@ class Reader(nn.Module):
         return self.head(x)  # type: ignore[no-any-return]  # (B, S, 4); nn.Module calls are untyped
 
 
-def reader() -> Reader:
-    return Reader()
+def reader() -> SummaryReader:
+    return SummaryReader()
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +145,7 @@ def test_the_torchscript_graph_runs_in_int8_too(tmp_path: Path, network: str) ->
 
 
 def test_transformers_get_int8_products_alone(tmp_path: Path) -> None:
-    model, ranges = exported(tmp_path, "tests.support.tasks.smoke:attention", "tests.support.tasks.smoke:Numbers")
+    model, ranges = exported(tmp_path, "tests.support.tasks.smoke:attention", "tests.support.tasks.smoke:ThreeNumbers")
     made = optimized(tmp_path / "out", model, ranges, precision="int8")
     assert set(made.facts["quantized"]) == {"MatMul"}
     with made.open(threads=1) as predict:
@@ -154,11 +154,11 @@ def test_transformers_get_int8_products_alone(tmp_path: Path) -> None:
 
 def test_shapes_that_a_network_computes_stay_integers(tmp_path: Path) -> None:
     model, ranges = exported(
-        tmp_path, "tests.stages.optimize.test_optimize:reader", "tests.stages.optimize.test_optimize:Tokens", "dynamo"
+        tmp_path, "tests.stages.optimize.test_optimize:reader", "tests.stages.optimize.test_optimize:TokenValues", "dynamo"
     )
     made = optimized(tmp_path / "out", model, ranges, precision="int8")
     assert made.facts["quantized"]["Conv"] == 2
-    tokens = Tokens().example(np.random.default_rng(1), batch=5, sequence=11)
+    tokens = TokenValues().example(np.random.default_rng(1), batch=5, sequence=11)
     with model.open(threads=1) as exact, made.open(threads=1) as rounded:
         a, b = (smoke.floats(predict(tokens)["values"]) for predict in (exact, rounded))
     assert a.shape == (5, 11, 4)
@@ -200,7 +200,7 @@ def test_one_scale_a_weight(tmp_path: Path, digits_onnx: OnnxModel, digits_range
 def test_refusals(tmp_path: Path, digits_onnx: OnnxModel, digits_ranges: Ranges) -> None:
     with pytest.raises(StageError, match=r"'node_Conv' .*did you"):
         optimized(tmp_path / "a", digits_onnx, digits_ranges, precision="int8", exclude=["node_Conv"])
-    model, ranges = exported(tmp_path / "linear", "tests.support.tasks.smoke:linear", "tests.support.tasks.smoke:Numbers")
+    model, ranges = exported(tmp_path / "linear", "tests.support.tasks.smoke:linear", "tests.support.tasks.smoke:ThreeNumbers")
     with pytest.raises(UnsupportedModelError, match="precision = 'fp32'"):
         optimized(tmp_path / "b", model, ranges, precision="int8")
     with pytest.raises(StageError, match="another graph"):

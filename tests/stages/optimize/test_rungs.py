@@ -22,7 +22,7 @@ WIDER = GOOD | {"x": (0.0, 30000.0)}
 
 def climbed(folder: Path, floor: float, asked: QuantizationSpec, ranges: smoke.Known) -> tuple[Int8Attempts, list[AttemptResult]]:
     """On the float graph's own answers; nothing is trained."""
-    source, task = write_identity_chain(folder), smoke.Numbers()
+    source, task = write_identity_chain(folder), smoke.ThreeNumbers()
     exact = run_graph(source, task)
     plan = Int8Attempts(source, ranges, asked, task, None)
     return plan, run_attempts(plan, lambda file: correlate_outputs(task, exact, run_graph(file, task), {}), floor, folder)
@@ -75,7 +75,7 @@ def test_what_is_trained_starts_from_the_best_and_ends_in_its_form(tmp_path: Pat
         floats.write_bytes(source.read_bytes())
         return {"history": []}
 
-    source, task = write_identity_chain(tmp_path), smoke.Numbers()
+    source, task = write_identity_chain(tmp_path), smoke.ThreeNumbers()
     exact = run_graph(source, task)
     plan = Int8Attempts(source, smoke.known(WIDER), QuantizationSpec(SYMMETRIC), task, tune)
     tried = run_attempts(plan, lambda file: correlate_outputs(task, exact, run_graph(file, task), {}), 0.9999999, tmp_path)
@@ -90,12 +90,12 @@ def test_what_is_trained_starts_from_the_best_and_ends_in_its_form(tmp_path: Pat
 
 def test_fp16_gets_more_and_more_islands(tmp_path: Path) -> None:
     text = OVERFLOWING.replace("{1000}", "{1}").replace("{0.001}", "{100.5}")  # 0.0005 of it is rounded away at most
-    plan = Fp16Attempts(write_parsed_graph(tmp_path, text), UNSEEN_RANGES, smoke.Numbers(), ())
+    plan = Fp16Attempts(write_parsed_graph(tmp_path, text), UNSEEN_RANGES, smoke.ThreeNumbers(), ())
     tried = run_attempts(plan, lambda file: 0.5, 0.9, tmp_path)
     assert [each.name for each in tried] == ["within-0.1", "within-0.01", "within-0.001"]
     assert all(each.facts["half"] for each in tried)
     tried = run_attempts(
-        Fp16Attempts(write_parsed_graph(tmp_path, OVERFLOWING), SEEN_RANGES, smoke.Numbers(), ()),
+        Fp16Attempts(write_parsed_graph(tmp_path, OVERFLOWING), SEEN_RANGES, smoke.ThreeNumbers(), ()),
         lambda file: 0.95,
         0.9,
         tmp_path,

@@ -61,7 +61,7 @@ def test_no_more_questions_than_allowed(evaluations: int) -> None:
 def test_the_node_with_a_bad_range_is_the_costliest(tmp_path: Path) -> None:
     """All values are 0 to 99.5; for ``x``, which the first product alone reads, a calibration says 0 to 20,000."""
     ranges = dict.fromkeys("abcdy", (0.0, 99.5)) | {"x": (0.0, 20000.0)}
-    found = measure_sensitivity(write_identity_chain(tmp_path), ranges, QuantizationSpec(), smoke.Numbers())
+    found = measure_sensitivity(write_identity_chain(tmp_path), ranges, QuantizationSpec(), smoke.ThreeNumbers())
     assert next(iter(found)) == "MatMul_0"
     assert found["MatMul_0"] > 0.1
     assert all(cost < 1e-4 for name, cost in found.items() if name != "MatMul_0")

@@ -26,13 +26,13 @@ from attar.stages.teach.pretrained import read_configuration
 from attar.stages.teach.stage import CLASSIFIER, Teach
 from tests.support.projects import tiny
 from tests.support.stages.training import make_out
-from tests.support.tasks.bert_task import LONGEST, TASK, VOCABULARY_SIZE, Sentences, make_bert_config
+from tests.support.tasks.bert_task import LONGEST, TASK, VOCABULARY_SIZE, RangedSentences, make_bert_config
 from tests.support.tasks.smoke import artifact, floats
 
 HUGGINGFACE = "attar.models.networks.huggingface"
 
 
-class Embeddings(Sentences):
+class Embeddings(RangedSentences):
     outputs = {"vector": Output(("batch", 32), kind="values")}
     classes = ()
 
@@ -40,15 +40,15 @@ class Embeddings(Sentences):
         return np.ones((len(outputs["vector"]), 1))
 
 
-class Wider(Sentences):
+class Wider(RangedSentences):
     inputs = {"tokens": Tensor("int64", ("batch", "sequence"), high=VOCABULARY_SIZE + 1, pad=0)}
 
 
-class Longer(Sentences):
+class Longer(RangedSentences):
     ranges = {"batch": (1, 8), "sequence": (1, LONGEST + 1)}
 
 
-class Four(Sentences):
+class Four(RangedSentences):
     outputs = {"logits": Output(("batch", 4), target="label")}
     classes = ("a", "b", "c", "d")
 
@@ -77,7 +77,7 @@ def teach(tmp_path: Path, **given: Any) -> Weights:
 
 
 def sentences() -> npt.NDArray[np.int64]:
-    return np.asarray(Sentences().split("test").take(np.arange(8)).inputs["tokens"], np.int64)
+    return np.asarray(RangedSentences().split("test").take(np.arange(8)).inputs["tokens"], np.int64)
 
 
 def own(model: Any, tokens: npt.NDArray[np.int64]) -> Any:
@@ -177,7 +177,7 @@ def test_tokens_and_places_without_an_embedding_are_refused(
         teach(tmp_path, task=f"tests.stages.teach.test_huggingface:{task}")
 
 
-class Otherwise(Sentences):
+class Otherwise(RangedSentences):
     inputs = {"tokens": Tensor("int64", ("batch", "sequence"), high=VOCABULARY_SIZE, pad=1)}
 
 

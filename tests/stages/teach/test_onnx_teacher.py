@@ -27,11 +27,11 @@ from tests.support.tasks.onnx_teacher import NAME, ONNX_TEACHER_RECIPE, Disjoint
 from tests.support.tasks.smoke import artifact
 
 
-class Whole(DisjointPoints):
+class IntegerPoints(DisjointPoints):
     inputs = {"x": Tensor("int64", ("batch", 2))}
 
 
-class Wide(DisjointPoints):
+class FourClassPoints(DisjointPoints):
     outputs = {"logits": Output(("batch", 4), target="label")}
 
 
@@ -111,8 +111,8 @@ def test_its_layers_cannot_be_compared(tmp_path: Path, file: Path) -> None:
 @pytest.mark.parametrize(
     ("task", "said"),
     [
-        (Whole, "reads 'x' as float32, Whole gives it as int64"),
-        (Wide, "['batch', 3], Wide says"),
+        (IntegerPoints, "reads 'x' as float32, IntegerPoints gives it as int64"),
+        (FourClassPoints, "['batch', 3], FourClassPoints says"),
         (Other, "answers logits,"),
     ],
 )

@@ -23,7 +23,7 @@ class Late(OnnxRuntime):
         return None if os.environ.get(HERE) else MISSING
 
 
-class Plan(OnnxRuntime):
+class PlanRuntime(OnnxRuntime):
     """Its engines are called as TensorRT's are."""
 
     suffix = ".engine"

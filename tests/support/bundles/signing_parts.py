@@ -21,12 +21,12 @@ from cryptography.hazmat.primitives.serialization import (
 PASSPHRASE = "of a key that locks nothing"  # noqa: S105  # for tests
 
 
-class Pair(NamedTuple):
+class KeyPair(NamedTuple):
     private: Path
     public: Path
 
 
-def pair(folder: Path, name: str = "key", *, kind: str = "ed25519", seed: bytes | None = None, locked: bool = False) -> Pair:
+def pair(folder: Path, name: str = "key", *, kind: str = "ed25519", seed: bytes | None = None, locked: bool = False) -> KeyPair:
     """A new key; the private half only its owner may read, ``locked`` with the passphrase.
 
     ``seed``: 32 bytes for an Ed25519 key that is always the same.
@@ -37,7 +37,7 @@ def pair(folder: Path, name: str = "key", *, kind: str = "ed25519", seed: bytes 
     else:
         made = ed25519.Ed25519PrivateKey.from_private_bytes(seed) if seed else ed25519.Ed25519PrivateKey.generate()
     lock: KeySerializationEncryption = BestAvailableEncryption(PASSPHRASE.encode()) if locked else NoEncryption()
-    found = Pair(folder / f"{name}.pem", folder / f"{name}.pub.pem")
+    found = KeyPair(folder / f"{name}.pem", folder / f"{name}.pub.pem")
     found.private.touch(0o600)
     found.private.write_bytes(made.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, lock))
     found.public.write_bytes(made.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))

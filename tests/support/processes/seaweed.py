@@ -31,7 +31,7 @@ def choose_ports(count: int) -> list[int]:
 
 
 @dataclass
-class Server:
+class SeaweedServer:
     folder: Path
     volumes: int = 0
     """How many volumes of 16 MB it may fill; 0: as many as fit on the disk."""
@@ -72,7 +72,7 @@ class Server:
             self.process.wait()
 
 
-def set_variables(patch: pytest.MonkeyPatch, server: Server) -> None:
+def set_variables(patch: pytest.MonkeyPatch, server: SeaweedServer) -> None:
     patch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.port}")
     patch.setenv("AWS_REGION", "us-east-1")
     patch.setenv("AWS_ACCESS_KEY_ID", "reader")

@@ -22,7 +22,7 @@ class Word(Artifact):
     pass
 
 
-class Source(Stage[Number]):
+class Constant(Stage[Number]):
     value: float = Field(1.0, ge=0)
     file: DataFile | None = None
     device: Device = "auto"
@@ -86,8 +86,8 @@ class Tasked(Stage[Number]):
 
 
 SLOTS = (
-    Slot("source", Source),
-    Slot("other", Source),
+    Slot("source", Constant),
+    Slot("other", Constant),
     Slot("double", Double),
     Slot("check", Check, scope="target"),
 )

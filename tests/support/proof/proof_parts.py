@@ -57,12 +57,12 @@ class Points(Task):
         return right
 
 
-class Empty(Points):
+class EmptyPoints(Points):
     def split(self, name: SplitName) -> Split:
         return InMemory({"x": np.zeros((0, 2), np.float32)}, {"label": np.zeros(0, np.int64)})
 
 
-class Linear(Weights):
+class MatrixWeights(Weights):
     """Weights that open without torch."""
 
     @contextmanager
@@ -78,11 +78,11 @@ def digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def linear(root: Path, matrix: Matrix) -> Linear:
+def linear(root: Path, matrix: Matrix) -> MatrixWeights:
     root.mkdir(parents=True)
     np.save(root / "matrix.npy", matrix)
     (root / "weights.safetensors").write_bytes(matrix.tobytes())
-    return Linear(digest(root.name), digest(str(matrix)), root, {"parameters": matrix.size, "task": NAME})
+    return MatrixWeights(digest(root.name), digest(str(matrix)), root, {"parameters": matrix.size, "task": NAME})
 
 
 def write_graph(path: Path, matrix: Matrix) -> None:

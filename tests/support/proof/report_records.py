@@ -198,7 +198,7 @@ def save_hops(path: Path, classes: int) -> None:
     save_file(arrays, path)
 
 
-class Page(HTMLParser):
+class ParsedPage(HTMLParser):
     """What a page holds, as far as the tests ask."""
 
     def __init__(self, text: str) -> None:

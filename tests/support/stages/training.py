@@ -15,7 +15,7 @@ from attar.stages.learning.lesson import Lesson, send_lesson
 from attar.stages.learning.objective import Objective, Parts, Tensors
 from tests.support.tasks import smoke
 
-SENTENCES, READER = "tests.support.tasks.token_task:Sentences", "tests.support.tasks.token_task:teacher"
+SENTENCES, READER = "tests.support.tasks.token_task:TokenSentences", "tests.support.tasks.token_task:teacher"
 
 
 def make_out(folder: Path, name: str = "slot") -> Path:

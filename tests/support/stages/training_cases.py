@@ -32,7 +32,7 @@ from tests.support.tasks import sequences, smoke
 CPU = torch.device("cpu")
 WORDS, TEXT = "tests.support.tasks.ragged_words:RaggedWords", "tests.support.tasks.ragged_words:transformer"
 PIXELS, DENSE = "attar.models.tasks.pixels:Pixels", "attar.models.networks.pixels:dilated"
-VECTORS, BAG = "tests.support.tasks.embedding_task:Texts", "tests.support.tasks.embedding_task:student"
+VECTORS, BAG = "tests.support.tasks.embedding_task:EmbeddedTexts", "tests.support.tasks.embedding_task:student"
 ATTRIBUTES = "attar.models.tasks.attributes:Attributes"
 NARROW = {"width": 2}
 STAGE, ROWS, QUERIES = "stages.1", "head.1", "blocks.0.attention.inside"
@@ -53,7 +53,7 @@ def compare_layers(kind: str, layer: str, **settings: Any) -> Written:
 
 
 @dataclass
-class Drawn:
+class DrawnAnswers:
     """Answers that are drawn: rows of every sample, by output, and for tokens the likeliest ones along a path."""
 
     task: Task
@@ -84,7 +84,7 @@ class Drawn:
 
 
 @dataclass(frozen=True)
-class Case:
+class TrainingCase:
     """One kind of recipe."""
 
     task: str
@@ -102,7 +102,7 @@ class Case:
     def make_objective(self, folder: Path) -> Objective:
         """Return what is minimized. A live teacher is stored in ``folder``."""
         task = load_task(self.task)
-        drawn: Any = Drawn(task, self.stored)
+        drawn: Any = DrawnAnswers(task, self.stored)
         if not self.losses:
             return LabelObjective()
         if find_decoding(task):
@@ -112,16 +112,16 @@ class Case:
         return DistillationObjective(self.share, self.losses, drawn, self.distiller, teacher=teacher)
 
 
-def make_digits(*losses: Written, **given: Any) -> Case:
-    return Case(smoke.DIGITS, smoke.RESIDUAL, read_losses(*losses), NARROW, **given)
+def make_digits(*losses: Written, **given: Any) -> TrainingCase:
+    return TrainingCase(smoke.DIGITS, smoke.RESIDUAL, read_losses(*losses), NARROW, **given)
 
 
-def make_words(*losses: Written) -> Case:
-    return Case(WORDS, TEXT, read_losses(*losses))
+def make_words(*losses: Written) -> TrainingCase:
+    return TrainingCase(WORDS, TEXT, read_losses(*losses))
 
 
-def make_tokens(*losses: Written) -> Case:
-    return Case(sequences.REVERSAL, sequences.TRANSLATOR, read_losses(*losses), sequences.OPTIONS)
+def make_tokens(*losses: Written) -> TrainingCase:
+    return TrainingCase(sequences.REVERSAL, sequences.TRANSLATOR, read_losses(*losses), sequences.OPTIONS)
 
 
 SIX_LABELS = {"width": 2, "classes": 6}
@@ -131,9 +131,11 @@ CASES = {
     "texts": make_words("kd", "dkd"),
     "tokens": make_tokens({"kind": "word", "temperature": 2}, "sequence", "top_pearson"),
     "tokens of labels": make_tokens(),
-    "multilabel": Case(ATTRIBUTES, smoke.RESIDUAL, read_losses("binary_kd", "label_pearson", "mse"), SIX_LABELS),
-    "positions": Case(PIXELS, DENSE, read_losses("kd", "dkd", "logit_pearson"), NARROW),
-    "embeddings": Case(VECTORS, BAG, read_losses("cosine", {"kind": "relations", "distance": 1, "angle": 1}, "mse"), share=1),
+    "multilabel": TrainingCase(ATTRIBUTES, smoke.RESIDUAL, read_losses("binary_kd", "label_pearson", "mse"), SIX_LABELS),
+    "positions": TrainingCase(PIXELS, DENSE, read_losses("kd", "dkd", "logit_pearson"), NARROW),
+    "embeddings": TrainingCase(
+        VECTORS, BAG, read_losses("cosine", {"kind": "relations", "distance": 1, "angle": 1}, "mse"), share=1
+    ),
     "distiller": make_digits("kd", distiller=DistillerSettings(hidden=4)),
     "distiller in two steps": make_digits("kd", distiller=DistillerSettings(hidden=4, pretraining=0.5)),
     "features of images": make_digits(*(compare_layers(kind, STAGE) for kind in ("rkd", "similarity", "attention", "hint"))),
@@ -151,7 +153,7 @@ CASES = {
 
 
 @contextmanager
-def open_training(case: Case, folder: Path, device: torch.device) -> Iterator[Training]:
+def open_training(case: TrainingCase, folder: Path, device: torch.device) -> Iterator[Training]:
     """Open a training on a device, whatever accelerate would choose."""
     settings = Teach(task=case.task, network=case.network, batch=8, epochs=1, gradient_clip=1.0, ema=0.9, precision="fp32")
     task, objective = load_task(case.task), case.make_objective(folder)

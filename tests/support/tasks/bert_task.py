@@ -12,11 +12,11 @@ import transformers
 
 from attar.models.task import Arrays, InMemory, Output, Split, SplitName, Task, Tensor, hits
 
-TASK = "tests.support.tasks.bert_task:Sentences"
+TASK = "tests.support.tasks.bert_task:RangedSentences"
 VOCABULARY_SIZE, LONGEST = 50, 16
 
 
-class Sentences(Task):
+class RangedSentences(Task):
     """Which of three ranges holds the first token? Padded with 0 to the longest."""
 
     inputs = {"tokens": Tensor("int64", ("batch", "sequence"), high=VOCABULARY_SIZE, pad=0)}

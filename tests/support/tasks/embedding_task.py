@@ -21,7 +21,7 @@ WORDS, DIMENSIONS = 24, 8
 SAMPLES = {"train": 1024, "validation": 600, "test": 600}
 
 
-class Texts(Task):
+class EmbeddedTexts(Task):
     inputs = {"words": Tensor("float32", ("batch", WORDS))}
     outputs = {"vector": Output(("batch", DIMENSIONS), kind="embedding")}
     ranges = {"batch": (1, 32)}
@@ -50,7 +50,7 @@ class Texts(Task):
         return compute_share_found(statistics)
 
 
-class Unlabelled(Texts):
+class UnlabelledTexts(EmbeddedTexts):
     """The same without any target: what is scored is how far from one point the vectors lie, which no target is needed for."""
 
     score_name = "spread"

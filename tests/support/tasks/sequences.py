@@ -32,6 +32,7 @@ WORDS = Vocabulary(SIZE, begin=1, end=2, pad=0)
 KEYS = 101
 SAMPLES = {"train": 40, "validation": 12, "test": 10, "transfer": 8}
 REVERSAL = "tests.support.tasks.sequences:Reversal"
+LABELLED_REVERSAL = "tests.support.tasks.sequences:LabelledReversal"
 TRANSLATOR = "attar.models.networks.translation:translator"
 OPTIONS: dict[str, Any] = {"size": SIZE, "width": 8, "heads": 2, "hidden": 12, "encoder": 1, "decoder": 2}
 OPTIONS |= {"longest": 8}
@@ -114,6 +115,12 @@ class Reversal(Task):
         got, expected = (np.asarray(side["words"], np.int64) for side in (outputs, targets))
         shares: npt.NDArray[np.float64] = (got == expected).mean(1)[:, None]
         return shares
+
+
+class LabelledReversal(Reversal):
+    """All samples have labels."""
+
+    transfer = False
 
 
 def draw_different_sources(count: int) -> Integers:

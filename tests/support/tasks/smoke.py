@@ -102,7 +102,7 @@ def write_shard(root: Path, shard: Shard, outputs: Mapping[str, Array]) -> None:
     save_shard(root / shard.name, packed)
 
 
-class Numbers(Task):
+class ThreeNumbers(Task):
     """Three numbers in, the same three out."""
 
     inputs = {"x": Tensor("float32", ("batch", 3))}
@@ -124,18 +124,18 @@ class Numbers(Task):
         return np.zeros((len(outputs["y"]), 1))
 
 
-class WithNan(Numbers):
+class WithNan(ThreeNumbers):
     def numbers(self) -> npt.NDArray[np.float32]:
         made = super().numbers()
         made[70, 1] = np.nan
         return made
 
 
-class WrongAxes(Numbers):
+class WrongAxes(ThreeNumbers):
     outputs = {"y": Output(("batch", 3, 1), kind="values")}
 
 
-class Unranged(Numbers):
+class Unranged(ThreeNumbers):
     ranges = {}
 
 
@@ -156,7 +156,7 @@ class Images(Task):
         return np.zeros((len(outputs["logits"]), 1))
 
 
-class Double(nn.Module):
+class Doubler(nn.Module):
     """``2 x``, with something that goes wrong, or not."""
 
     def __init__(self, fault: str = "") -> None:
@@ -177,8 +177,8 @@ class Double(nn.Module):
         return y
 
 
-def double(fault: str = "") -> Double:
-    return Double(fault)
+def double(fault: str = "") -> Doubler:
+    return Doubler(fault)
 
 
 class Two(nn.Module):
@@ -212,7 +212,7 @@ def linear() -> Linear:
     return Linear()
 
 
-class Attention(nn.Module):
+class MaskedEncoder(nn.Module):
     """One encoder block with a mask of minus infinity."""
 
     def __init__(self) -> None:
@@ -226,5 +226,5 @@ class Attention(nn.Module):
         return self.out(h).mean(2)  # type: ignore[no-any-return]  # (B, 3); nn.Module calls are untyped
 
 
-def attention() -> Attention:
-    return Attention()
+def attention() -> MaskedEncoder:
+    return MaskedEncoder()

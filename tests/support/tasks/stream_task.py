@@ -12,7 +12,7 @@ import onnx
 from attar.models.task import Arrays, Batch, Output, Split, SplitName, Task, Tensor
 
 
-class Drawn(Split):
+class DrawnImages(Split):
     """8,192 images, each seeded by its index."""
 
     def __len__(self) -> int:
@@ -31,7 +31,7 @@ class Stream(Task):
         return []
 
     def split(self, name: SplitName) -> Split:
-        return Drawn()
+        return DrawnImages()
 
     def score(self, outputs: Arrays, targets: Arrays) -> npt.NDArray[np.float64]:
         return np.zeros((len(outputs["logits"]), 1))

@@ -19,7 +19,7 @@ VOCABULARY, LONGEST = 32, 16
 SAMPLES = {"train": 2048, "validation": 256, "test": 512}
 
 
-class Sentences(Task):
+class TokenSentences(Task):
     inputs = {
         "tokens": Tensor("int64", ("batch", "sequence"), high=VOCABULARY, pad=0),
         "mask": Tensor("float32", ("batch", "sequence")),
@@ -64,7 +64,7 @@ def worth(tokens: npt.NDArray[np.int64], mask: npt.NDArray[np.float32]) -> npt.N
     return np.asarray(made * 3, np.float32)  # (N, 1)
 
 
-class Reader(nn.Module):
+class PairReader(nn.Module):
     """Embeddings, each token with the one before it, a mean over the sentence, one number."""
 
     def __init__(self, width: int) -> None:
@@ -81,9 +81,9 @@ class Reader(nn.Module):
         return self.head((x * weights).sum(1))  # type: ignore[no-any-return]  # (B, 1); nn.Module calls are untyped
 
 
-def teacher(width: int = 32) -> Reader:
-    return Reader(width)
+def teacher(width: int = 32) -> PairReader:
+    return PairReader(width)
 
 
-def student(width: int = 8) -> Reader:
-    return Reader(width)
+def student(width: int = 8) -> PairReader:
+    return PairReader(width)

@@ -21,7 +21,7 @@ HEAVY = ("torch", "onnx", "matplotlib", "sklearn")
 
 
 @dataclass(frozen=True)
-class Environment:
+class CleanEnvironment:
     """A virtual environment and a folder outside the checkout to use it in."""
 
     root: Path
@@ -57,9 +57,9 @@ def wheel(built: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Environment:
+def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> CleanEnvironment:
     """An environment that holds the wheel and its core dependencies alone."""
-    made = Environment(tmp_path_factory.mktemp("env"), tmp_path_factory.mktemp("elsewhere"))
+    made = CleanEnvironment(tmp_path_factory.mktemp("env"), tmp_path_factory.mktemp("elsewhere"))
     subprocess.run([sys.executable, "-m", "venv", str(made.root)], check=True)
     made.install(str(wheel))
     return made
@@ -83,7 +83,7 @@ def test_wheel_and_sdist_hold_every_file_and_take_no_other_name(built: Path, whe
     assert not {name for name in source if name.startswith(tuple(f"{room}/" for room in ROOMS))}
 
 
-def test_core_install_works_without_torch(environment: Environment) -> None:
+def test_core_install_works_without_torch(environment: CleanEnvironment) -> None:
     for package in HEAVY:
         assert environment.run("python", "-c", f"import {package}").returncode != 0, f"{package} is installed"
     assert environment.succeed("attar", "--version").strip().endswith("0.1.0")
@@ -95,14 +95,14 @@ def test_core_install_works_without_torch(environment: Environment) -> None:
     assert Path(where.strip()).is_relative_to(environment.root)
 
 
-def test_training_without_torch_says_what_to_install(environment: Environment) -> None:
+def test_training_without_torch_says_what_to_install(environment: CleanEnvironment) -> None:
     done = environment.run("attar", "run", "digits")
     assert done.returncode in {1, 2}
     assert "install" in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_a_recipe_runs_and_its_bundle_opens(wheel: Path, environment: Environment) -> None:
+def test_a_recipe_runs_and_its_bundle_opens(wheel: Path, environment: CleanEnvironment) -> None:
     """With the extras: the smoke recipe from the wheel alone, in a folder of its own."""
     environment.install(f"{wheel}[train,examples]")
     made = json.loads(environment.succeed("attar", "run", "digits", "--json"))

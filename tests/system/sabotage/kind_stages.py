@@ -13,7 +13,7 @@ class LateMarks(Measure):
     @field_validator("task")
     @classmethod
     def _other(cls, task: str) -> str:
-        return "marked.py:Late"
+        return "marked.py:LateMarked"
 
 
 class RolledMarks(Measure):

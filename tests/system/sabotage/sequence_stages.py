@@ -161,4 +161,4 @@ class LateSentences(Measure):
     @field_validator("task")
     @classmethod
     def _other(cls, task: str) -> str:
-        return "spelled.py:Late"
+        return "spelled.py:LateSpelled"

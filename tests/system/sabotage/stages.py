@@ -118,7 +118,7 @@ def not_a_number(tensors: dict[str, torch.Tensor]) -> None:
     tensors["2.0.weight"][0, 0, 0, 0] = float("nan")
 
 
-class Training(Export):
+class TrainingModeExport(Export):
     """Layers of one class are exported in training mode, as ``torch.onnx.export`` does that is asked to keep the modes."""
 
     layers: str
@@ -270,7 +270,7 @@ class LateLabels(Measure):
     @field_validator("task")
     @classmethod
     def _other(cls, task: str) -> str:
-        return "task.py:Late"
+        return "task.py:LateCamera"
 
 
 def as_measure(run: Any) -> Any:

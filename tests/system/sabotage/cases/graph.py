@@ -18,7 +18,7 @@ from tests.system.sabotage.stages import (
     SpoiltEngine,
     SpoiltInExport,
     SpoiltModel,
-    Training,
+    TrainingModeExport,
     Unoptimised,
 )
 
@@ -60,9 +60,19 @@ EXPORT = (
     Case("Batch axis baked in: the exporter freezes it", run(onnx=Frozen), 1, "onnx", "froze it at 2"),
     Case("Batch axis baked in: a reshape in the graph", export("batch_baked_in"), 1, "onnx", "at batch 1"),
     Case(
-        "Batch normalisation exported in training mode", run('onnx.layers = "BatchNorm"', onnx=Training), 1, "onnx", "differs by"
+        "Batch normalisation exported in training mode",
+        run('onnx.layers = "BatchNorm"', onnx=TrainingModeExport),
+        1,
+        "onnx",
+        "differs by",
     ),
-    Case("Dropout exported in training mode", run('onnx.layers = "Dropout"', onnx=Training), 1, "cpu.engine", "in training mode"),
+    Case(
+        "Dropout exported in training mode",
+        run('onnx.layers = "Dropout"', onnx=TrainingModeExport),
+        1,
+        "cpu.engine",
+        "in training mode",
+    ),
     Case("The graph of an older student", run(kept("onnx", "student.seed = 1")), 3, "onnx"),
     Case("The input transposed by the exporter", export("transposed"), 1, "onnx", "differs by"),
     Case("The input normalised twice by the exporter", export("normalised_twice"), 1, "onnx", "differs by"),

@@ -70,7 +70,7 @@ def label(image: npt.NDArray[np.uint8], digits: npt.NDArray[np.int64]) -> Labels
     return {"attributes": attributes, "ink": np.where(image < 8, edges, 1 + digits[:, None, None] % 2)}
 
 
-class Late(Marked):
+class LateMarked(Marked):
     """Every label of the test split stands one row late."""
 
     def spoil(self, name: SplitName, labels: Labels) -> Labels:
@@ -110,7 +110,7 @@ class Taken(Marked):
     outputs = {**OUTPUTS, "ink": replace(OUTPUTS["ink"], ignore=0)}
 
 
-class Empty(Marked):
+class IgnoredImage(Marked):
     """Of one image every pixel is ignored."""
 
     def spoil(self, name: SplitName, labels: Labels) -> Labels:

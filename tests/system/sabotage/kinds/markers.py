@@ -32,7 +32,7 @@ class Certain(Marker):
         return attributes.sigmoid(), pixels
 
 
-class ChannelsFirst(Marker):
+class TransposedMarker(Marker):
     """The classes of a pixel stand where a convolution leaves them."""
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
@@ -48,5 +48,5 @@ def certain(width: int = 12) -> Certain:
     return Certain(width)
 
 
-def channels_first(width: int = 12) -> ChannelsFirst:
-    return ChannelsFirst(width)
+def channels_first(width: int = 12) -> TransposedMarker:
+    return TransposedMarker(width)

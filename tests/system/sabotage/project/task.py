@@ -69,7 +69,7 @@ class Shuffled(Camera):
         return changed(split, labels=np.random.default_rng(1).permutation(labels))
 
 
-class Late(Camera):
+class LateCamera(Camera):
     """Every label of the test split stands one row late."""
 
     def split(self, name: SplitName) -> Split:

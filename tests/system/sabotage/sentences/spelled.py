@@ -69,7 +69,7 @@ class Larger(Spelled):
     outputs = {"words": Output(("batch", LONGEST), kind="tokens", size=SIZE + 1, **WORDS)}
 
 
-class Late(Spelled):
+class LateSpelled(Spelled):
     """Every label of the test split stands one row late."""
 
     def split(self, name: SplitName) -> Split:
