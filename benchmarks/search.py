@@ -15,7 +15,7 @@ from pathlib import Path
 from attar.pipeline.run import Record
 from attar.search.result import SearchResult, VariantResult
 from attar.search.run import run_search
-from attar.search.variant import Search
+from attar.search.variant import RecipeSearch
 
 RECIPE = "demo"
 BY_HAND = {
@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=24)
     arguments = parser.parse_args()
     overrides = [f"search.trials={arguments.trials}"]
-    result = run_search(Search.create(RECIPE, arguments.store, overrides), show_record)
+    result = run_search(RecipeSearch.create(RECIPE, arguments.store, overrides), show_record)
     print(f"\n{platform.processor() or platform.machine()}, {datetime.now(UTC):%d %B %Y}\n")
     print("| | student | speedup | size | score on validation | |")
     print("| --- | --- | --- | --- | --- | --- |")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from attar.pipeline.run import Record
     from attar.search.result import SearchResult, VariantResult
     from attar.search.runner import Runner
-    from attar.search.variant import Search
+    from attar.search.variant import RecipeSearch
 
 NOT_FOUND = 3
 """The exit code of a search in which no variant keeps all promises."""
@@ -72,20 +72,20 @@ def search(
     sys.exit(choose_exit_code(records))
 
 
-def open_search(options: dict[str, Any]) -> Search:
+def open_search(options: dict[str, Any]) -> RecipeSearch:
     """Raises MissingDependencyError if the extra is not installed."""
     try:
-        from attar.search.variant import Search
+        from attar.search.variant import RecipeSearch
     except ModuleNotFoundError as error:
         raise MissingDependencyError(
             f"a search needs {error.name}: pip install 'attar[search]'"
         ) from error
     names = ("recipe", "store", "overrides", "targets", "device")
-    return Search.create(**{name: options[name] for name in names})
+    return RecipeSearch.create(**{name: options[name] for name in names})
 
 
 @contextmanager
-def open_runner(opened: Search, address: str | None) -> Iterator[Runner]:
+def open_runner(opened: RecipeSearch, address: str | None) -> Iterator[Runner]:
     """Yield what trains and times: the cluster at ``address``, or this machine."""
     if address is None:
         from attar.search.runner import LocalRunner
@@ -99,7 +99,7 @@ def open_runner(opened: Search, address: str | None) -> Iterator[Runner]:
 
 
 def run(
-    opened: Search, runner: Runner, output: Path | None, options: dict[str, Any]
+    opened: RecipeSearch, runner: Runner, output: Path | None, options: dict[str, Any]
 ) -> list[Record]:
     """Search, run the winner, and show both."""
     from attar.search.report import write_search_report
@@ -122,7 +122,7 @@ def run(
     return records
 
 
-def find_best(opened: Search, runner: Runner) -> SearchResult:
+def find_best(opened: RecipeSearch, runner: Runner) -> SearchResult:
     from attar.cli.console import open_console
     from attar.search.run import run_search
 
@@ -130,7 +130,7 @@ def find_best(opened: Search, runner: Runner) -> SearchResult:
         return run_search(opened, view.done, runner)
 
 
-def run_winner(opened: Search, file: Path, runner: Runner) -> tuple[list[Record], Path]:
+def run_winner(opened: RecipeSearch, file: Path, runner: Runner) -> tuple[list[Record], Path]:
     """Run the found recipe, which makes what the search did not, and write its report."""
     from attar.cli.console import open_console
     from attar.cli.deliver import deliver_results

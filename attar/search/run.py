@@ -9,13 +9,13 @@ from attar.search.result import SearchResult, VariantResult, count_epochs
 from attar.search.runner import LocalRunner, Runner
 from attar.search.speeds import Show
 from attar.search.study import VariantStudy
-from attar.search.variant import Search, Variant
+from attar.search.variant import RecipeSearch, Variant
 
 UNTRAINED = ("too slow", "cannot win", "refused")
 """What a search knows without a training."""
 
 
-def run_search(search: Search, show: Show, runner: Runner | None = None) -> SearchResult:
+def run_search(search: RecipeSearch, show: Show, runner: Runner | None = None) -> SearchResult:
     """Return what was found of all variants. What the store has is made no second time.
 
     Everything is run here unless there is a ``runner``.
@@ -60,7 +60,7 @@ def describe_savings(variants: Sequence[VariantResult], epochs_each: int) -> str
     )
 
 
-def describe_ruled_out(search: Search) -> list[str]:
+def describe_ruled_out(search: RecipeSearch) -> list[str]:
     """Return how many variants were never built, and why the first one was not."""
     if not search.ruled_out:
         return []

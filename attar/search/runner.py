@@ -11,7 +11,7 @@ from attar.pipeline.run import Record
 from attar.recipes.workspace import open_workspace
 from attar.search.speeds import Show, Timing, time_variants
 from attar.search.trial import TrialOutcome, TrialPlan, run_trial
-from attar.search.variant import Search
+from attar.search.variant import RecipeSearch
 from attar.stages.slots import SLOTS
 
 TrialEnd = TrialOutcome | StageError
@@ -22,31 +22,35 @@ class Runner(Protocol):
     """Does the work of a search. What it returns depends on the plans alone, and not on how many
     of them are under way at once."""
 
-    def time_variants(self, search: Search, show: Show) -> Timing:
+    def time_variants(self, search: RecipeSearch, show: Show) -> Timing:
         """Build every variant untrained, and time all of them beside the reference. Raises
         StageError."""
 
-    def run_trials(self, search: Search, plans: Sequence[TrialPlan], show: Show) -> list[TrialEnd]:
+    def run_trials(
+        self, search: RecipeSearch, plans: Sequence[TrialPlan], show: Show
+    ) -> list[TrialEnd]:
         """Return how each trial ended, in the order of the plans."""
 
-    def run_winner(self, search: Search, file: Path, show: Show) -> list[Record]:
+    def run_winner(self, search: RecipeSearch, file: Path, show: Show) -> list[Record]:
         """Run the winner's recipe and return its records."""
 
 
 class LocalRunner:
     """One machine, one training after the other."""
 
-    def time_variants(self, search: Search, show: Show) -> Timing:
+    def time_variants(self, search: RecipeSearch, show: Show) -> Timing:
         return time_variants(search, show)
 
-    def run_trials(self, search: Search, plans: Sequence[TrialPlan], show: Show) -> list[TrialEnd]:
+    def run_trials(
+        self, search: RecipeSearch, plans: Sequence[TrialPlan], show: Show
+    ) -> list[TrialEnd]:
         return [end_trial(search, plan, show) for plan in plans]
 
-    def run_winner(self, search: Search, file: Path, show: Show) -> list[Record]:
+    def run_winner(self, search: RecipeSearch, file: Path, show: Show) -> list[Record]:
         return list(walk_winner(search, file, show))
 
 
-def end_trial(search: Search, plan: TrialPlan, show: Show) -> TrialEnd:
+def end_trial(search: RecipeSearch, plan: TrialPlan, show: Show) -> TrialEnd:
     try:
         return run_trial(search, plan, show)
     except StageError as error:  # a diverged loss says nothing of other variants
@@ -54,7 +58,7 @@ def end_trial(search: Search, plan: TrialPlan, show: Show) -> TrialEnd:
 
 
 def walk_winner(
-    search: Search, file: Path, show: Show, name: str | None = None
+    search: RecipeSearch, file: Path, show: Show, name: str | None = None
 ) -> Iterator[Record]:
     workspace = open_workspace(str(file), SLOTS, search.store, device=search.device, name=name)
     for record in workspace.run.walk():

@@ -11,7 +11,7 @@ from attar.pipeline.run import Record, Run
 from attar.proof.ledger.ledger_json import get_adapter
 from attar.proof.ledger.speeds import EngineSpeed, EngineSpeeds
 from attar.recipes.workspace import Workspace
-from attar.search.variant import Search, Variant, get_student
+from attar.search.variant import RecipeSearch, Variant, get_student
 from attar.stages.choose.speeds import REFERENCE, TimeEngines
 from attar.stages.distill.untrained import Untrained
 from attar.stages.measure.stage import Measure
@@ -64,14 +64,14 @@ class Timing:
     was timed."""
 
 
-def make_shared(search: Search, show: Show) -> None:
+def make_shared(search: RecipeSearch, show: Show) -> None:
     """Make what all variants have in common. Raises StageError."""
     base = search.open([])
     slots = {name: base.recipe.pipeline.slots[name] for name in SHARED}
     check_shared({record.slot: record for record in walk(base, slots, list(slots), show)})
 
 
-def time_variants(search: Search, show: Show) -> Timing:
+def time_variants(search: RecipeSearch, show: Show) -> Timing:
     """Build every variant that is not ruled out, untrained, and time all of them beside the
     reference.
 
@@ -102,7 +102,7 @@ def time_variants(search: Search, show: Show) -> Timing:
     return Timing(variants, timed.reference_p50.get(search.speed_batch))
 
 
-def bind_untrained(search: Search, variant: Variant) -> dict[str, SlotBinding]:
+def bind_untrained(search: RecipeSearch, variant: Variant) -> dict[str, SlotBinding]:
     """Return the slots of a variant from its untrained student to its engines, as
     ``search.v3.c1.engine``."""
     bound = search.open_trial(variant).recipe.pipeline.slots

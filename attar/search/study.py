@@ -23,7 +23,7 @@ from attar.search.result import VariantResult
 from attar.search.speeds import Show, VariantSpeeds
 from attar.search.stopping import Rival, create_rule
 from attar.search.trial import TrialOutcome, TrialPlan
-from attar.search.variant import Search, Variant
+from attar.search.variant import RecipeSearch, Variant
 
 if TYPE_CHECKING:
     from attar.search.runner import Runner, TrialEnd
@@ -50,7 +50,7 @@ class AskedVariant:
 class VariantStudy:
     """The variants that are known so far, and the sampler that knows them."""
 
-    search: Search
+    search: RecipeSearch
     speeds: Sequence[VariantSpeeds]
     epochs: int
     """Of a whole training, unless the variant says otherwise."""

@@ -16,7 +16,7 @@ from attar.proof.ledger.ledger import Hop
 from attar.proof.verdicts.gate_evaluation import evaluate_candidate_gates
 from attar.search.speeds import Show
 from attar.search.stopping import StoppingRule
-from attar.search.variant import QUALITY, Search, Variant
+from attar.search.variant import QUALITY, RecipeSearch, Variant
 from attar.stages.choose.stage import format_open_gate
 
 STUDENT = "student"
@@ -71,7 +71,7 @@ class StudentTraining:
     stopped: bool
 
 
-def run_trial(search: Search, plan: TrialPlan, show: Show) -> TrialOutcome:
+def run_trial(search: RecipeSearch, plan: TrialPlan, show: Show) -> TrialOutcome:
     """Train a variant and measure its engines, or reuse what the store has of it.
 
     Raises StageError if a slot breaks.
@@ -82,7 +82,7 @@ def run_trial(search: Search, plan: TrialPlan, show: Show) -> TrialOutcome:
     return measure_engines(search, plan.variant, training, show)
 
 
-def train_student(search: Search, plan: TrialPlan, show: Show) -> StudentTraining:
+def train_student(search: RecipeSearch, plan: TrialPlan, show: Show) -> StudentTraining:
     """Train the student of a variant until its rule stops it. One that is whole is not stopped:
     none of its epochs can be saved.
 
@@ -109,7 +109,7 @@ def train_student(search: Search, plan: TrialPlan, show: Show) -> StudentTrainin
 
 
 def measure_engines(
-    search: Search, variant: Variant, training: StudentTraining, show: Show
+    search: RecipeSearch, variant: Variant, training: StudentTraining, show: Show
 ) -> TrialOutcome:
     """Measure the engines of a trained variant on validation. Raises StageError if a slot breaks,
     and if no engine runs here."""
@@ -134,7 +134,7 @@ def measure_engines(
     return TrialOutcome(training.scores, outcomes, teacher.value, noise, name)
 
 
-def walk_trial(search: Search, variant: Variant, last: str, show: Show) -> Iterator[Record]:
+def walk_trial(search: RecipeSearch, variant: Variant, last: str, show: Show) -> Iterator[Record]:
     """Yield the records up to a slot, and show those that were not reused."""
     workspace = search.open_trial(variant)
     for record in workspace.run.walk(workspace.recipe.pipeline.up_to({last})):

@@ -79,7 +79,7 @@ class Variant:
 
 
 @dataclass(frozen=True)
-class Search:
+class RecipeSearch:
     """A recipe that has a search space, and what the command says of it."""
 
     recipe: str
@@ -99,7 +99,7 @@ class Search:
         overrides: Sequence[str] = (),
         targets: Sequence[str] = (),
         device: str = "auto",
-    ) -> Search:
+    ) -> RecipeSearch:
         """Raises RecipeError for a recipe that cannot be searched, before anything runs."""
         workspace = open_workspace(recipe, SLOTS, store, overrides, targets, device)
         space = workspace.recipe.search

@@ -16,7 +16,7 @@ from attar.proof.report.record import Record
 from attar.proof.report.target import group_targets
 from attar.recipes.workspace import SHIPPED, find_recipe
 from attar.search.result import VariantResult, WinnerTest
-from attar.search.variant import Search
+from attar.search.variant import RecipeSearch
 from attar.stages.choose.stage import format_open_gate
 
 
@@ -28,7 +28,7 @@ def choose_place(recipe: str) -> Path:
     return folder / f"{path.stem}-found.toml"
 
 
-def write_winner(search: Search, winner: VariantResult) -> Path:
+def write_winner(search: RecipeSearch, winner: VariantResult) -> Path:
     """Write the recipe without its search space and other targets, with the command's overrides and
     the winner's settings. Comments stay. Raises RecipeError if the file cannot be written."""
     document = tomlkit.parse(find_recipe(search.recipe).read_text(encoding="utf-8"))

@@ -24,7 +24,7 @@ from attar.serving.load.engine import bench_engine
 from attar.serving.models.engines import open_engines
 from tests.support.bundles.engine_pairs import OTHERWISE, ROWS
 from tests.support.bundles.packaging import edit_manifest
-from tests.support.bundles.signing_parts import Pair
+from tests.support.bundles.signing_parts import KeyPair
 from tests.support.proof.proof_parts import STUDENT
 
 
@@ -97,7 +97,7 @@ def test_what_is_said_of_the_batch_engine_is_held_against_it(
 
 
 @pytest.mark.parametrize("lost", ["batch", "batch/engines", "batch/graphs", "engines"])
-def test_an_engine_that_is_spoken_of_and_not_there(lost: str, pair: Path, key: Pair) -> None:
+def test_an_engine_that_is_spoken_of_and_not_there(lost: str, pair: Path, key: KeyPair) -> None:
     shutil.rmtree(pair / lost)
     checksums.write_checksums(pair)
     which = "for 3 samples or more" if "batch" in lost else "its engine is missing"

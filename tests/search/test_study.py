@@ -12,7 +12,7 @@ from attar.pipeline.store.store import Store
 from attar.search.result import VariantResult, count_epochs
 from attar.search.run import describe_savings
 from attar.search.study import VariantStudy, encode, is_ordered, list_distributions
-from attar.search.variant import Search, Variant
+from attar.search.variant import RecipeSearch, Variant
 
 SPACE = SearchSpace(dimensions={"student.options.width": (6, 8, 12), "targets.cpu.precision": ("fp32", "int8")})
 
@@ -59,6 +59,6 @@ def test_a_student_that_names_its_epochs_counts_with_them() -> None:
 
 def test_an_objective_that_the_task_does_not_have_is_named() -> None:
     space = SPACE.model_copy(update={"objective": "agreement"})
-    study = VariantStudy(Search("recipe.toml", Store(Path("store")), space, "cpu"), [], epochs=9)
+    study = VariantStudy(RecipeSearch("recipe.toml", Store(Path("store")), space, "cpu"), [], epochs=9)
     with pytest.raises(RecipeError, match="agreement"):
         study.compute_value(VariantResult("v1", "one", {}, "kept", ""))

@@ -11,7 +11,7 @@ from attar.pipeline.core.errors import RecipeError
 from attar.pipeline.core.graph import SlotBinding
 from attar.pipeline.store.store import Store
 from attar.search.unfit import explain_unfit
-from attar.search.variant import Search
+from attar.search.variant import RecipeSearch
 from tests.support.projects import tiny
 from tests.support.projects.toy import Check, Unfit
 
@@ -35,11 +35,11 @@ def test_one_candidate_of_a_target_is_enough(slots: Mapping[str, SlotBinding], r
     assert explain_unfit(slots) == reason
 
 
-def create_search(folder: Path, space: str, losses: str = "") -> Search:
+def create_search(folder: Path, space: str, losses: str = "") -> RecipeSearch:
     recipe = tiny.RECIPE.replace("epochs = 20\n", f"epochs = 20\n{losses}")
     tiny.write(folder, recipe=f"{recipe}\n[search]\n{space}\n")
     with tiny.project_folder(folder):
-        return Search.create("recipe.toml", Store(folder / "store"))
+        return RecipeSearch.create("recipe.toml", Store(folder / "store"))
 
 
 def test_a_value_that_some_others_rule_out_is_left_out_beside_them(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from attar.pipeline.core.errors import RecipeError
 from attar.pipeline.recipe.search_space import SearchSpace
 from attar.pipeline.store.store import Store
 from attar.search.result import VariantResult
-from attar.search.variant import Search
+from attar.search.variant import RecipeSearch
 from attar.search.winner import write_winner
 
 RECIPE = """
@@ -30,11 +30,11 @@ threads = 1
 WINNER = VariantResult("v1", "one", {"student.layers": {"body": [0, 2]}}, "kept", "")
 
 
-def create_search(folder: Path, *overrides: str) -> Search:
+def create_search(folder: Path, *overrides: str) -> RecipeSearch:
     file = folder / "recipe.toml"
     file.write_text(RECIPE, encoding="utf-8")
     space = SearchSpace(dimensions={"student.layers": ({"body": [0, 2]},)})
-    return Search(str(file), Store(folder / "store"), space, "cpu", overrides)
+    return RecipeSearch(str(file), Store(folder / "store"), space, "cpu", overrides)
 
 
 def test_other_targets_are_left_out_wherever_they_stand(tmp_path: Path) -> None:

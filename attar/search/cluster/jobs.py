@@ -22,12 +22,12 @@ from attar.search.trial import (
     measure_engines,
     train_student,
 )
-from attar.search.variant import Search
+from attar.search.variant import RecipeSearch
 
 T = TypeVar("T")
 
 
-def run_job(order: Order, job: str, work: Callable[[Search, Show], T]) -> Delivery[T]:
+def run_job(order: Order, job: str, work: Callable[[RecipeSearch, Show], T]) -> Delivery[T]:
     """Do a job. What user code prints goes to the log."""
     records: list[Record] = []
 
@@ -73,14 +73,14 @@ def do_training(order: Order, job: str, plan: TrialPlan) -> Delivery[StudentTrai
 def do_measuring(
     order: Order, job: str, plan: TrialPlan, training: StudentTraining
 ) -> Delivery[TrialOutcome]:
-    def work(search: Search, show: Show) -> TrialOutcome:
+    def work(search: RecipeSearch, show: Show) -> TrialOutcome:
         return measure_engines(search, plan.variant, training, show)
 
     return run_job(order, job, work)
 
 
 def do_winner(order: Order, job: str, found: FoundRecipe) -> Delivery[list[Record]]:
-    def work(search: Search, show: Show) -> list[Record]:
+    def work(search: RecipeSearch, show: Show) -> list[Record]:
         walked = walk_winner(search, found.write(), show, found.name)
         return [strip_record(record) for record in walked]
 

@@ -14,7 +14,7 @@ from attar.pipeline.recipe.search_space import SearchSpace
 from attar.pipeline.run import Record
 from attar.pipeline.shared.notes import TOLD
 from attar.pipeline.shared.store import SharedStore
-from attar.search.variant import Search
+from attar.search.variant import RecipeSearch
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Order:
     device: str
     version: str = VERSION
 
-    def open(self) -> Search:
+    def open(self) -> RecipeSearch:
         """Open the search with the cache of this node.
 
         Raises RecipeError for another version of attar, whose keys may differ; StoreError.
@@ -46,7 +46,9 @@ class Order:
             )
         store = SharedStore(find_cache_folder() / "store", self.url)
         overrides, device = self.overrides, self.device
-        return Search(self.recipe, store, self.space, self.target, overrides, device, self.name)
+        return RecipeSearch(
+            self.recipe, store, self.space, self.target, overrides, device, self.name
+        )
 
     def get_log_path(self, job: str) -> str:
         """Return the file in the store that has the end of a job's log while it runs."""

@@ -24,7 +24,7 @@ from attar.search.cluster.shipping import ship_recipe
 from attar.search.runner import TrialEnd
 from attar.search.speeds import Show, Timing
 from attar.search.trial import StudentTraining, TrialOutcome, TrialPlan
-from attar.search.variant import Search
+from attar.search.variant import RecipeSearch
 
 
 @dataclass(frozen=True)
@@ -49,14 +49,16 @@ class ClusterRunner:
             except (RecipeError, StageError) as error:
                 raise type(error)(f"node {node.host}: {error}") from error
 
-    def time_variants(self, search: Search, show: Show) -> Timing:
+    def time_variants(self, search: RecipeSearch, show: Show) -> Timing:
         shared = self.cluster.start_training(jobs.do_shared, self.order, "shared")
         self.finish("shared", shared, show)
         timing = self.cluster.start_timing(jobs.do_timing, self.order, "timing")
         timed: Timing = self.finish("timing", timing, show)
         return timed
 
-    def run_trials(self, search: Search, plans: Sequence[TrialPlan], show: Show) -> list[TrialEnd]:
+    def run_trials(
+        self, search: RecipeSearch, plans: Sequence[TrialPlan], show: Show
+    ) -> list[TrialEnd]:
         """Train all of them, and measure those that were not stopped when no training is left."""
         started = [
             self.cluster.start_training(jobs.do_training, self.order, plan.variant.name, plan)
@@ -114,7 +116,7 @@ class ClusterRunner:
         """Return a record of another machine with the place of its artifact here."""
         return record if record.key is None else replace(record, path=self.store.folder(record.key))
 
-    def run_winner(self, search: Search, file: Path, show: Show) -> list[Record]:
+    def run_winner(self, search: RecipeSearch, file: Path, show: Show) -> list[Record]:
         """Run the winner where the target is. Its files are fetched by the report."""
         found = FoundRecipe(file.name, make_recipe_id(file), file.read_text(encoding="utf-8"))
         job = self.cluster.start_timing(jobs.do_winner, self.order, "winner", found)
@@ -131,7 +133,7 @@ class ClusterRunner:
 
 
 @contextmanager
-def open_cluster(search: Search, address: str) -> Iterator[ClusterRunner]:
+def open_cluster(search: RecipeSearch, address: str) -> Iterator[ClusterRunner]:
     """Join the cluster at ``address`` and check every node that may get a job.
 
     Raises RecipeError, StageError, MissingDependencyError before anything is trained.
@@ -154,7 +156,7 @@ def open_cluster(search: Search, address: str) -> Iterator[ClusterRunner]:
                     runner.clean_up()
 
 
-def check_store(search: Search) -> SharedStore:
+def check_store(search: RecipeSearch) -> SharedStore:
     """Raises RecipeError for a store that other machines do not see."""
     if not isinstance(search.store, SharedStore):
         raise RecipeError(
@@ -170,7 +172,7 @@ def check_store(search: Search) -> SharedStore:
     return search.store
 
 
-def write_order(search: Search, store: SharedStore, folder: Path) -> Order:
+def write_order(search: RecipeSearch, store: SharedStore, folder: Path) -> Order:
     workspace = search.open([])
     return Order(
         token=uuid.uuid4().hex[:12],

@@ -14,13 +14,13 @@ from attar.models.task import load_task
 from attar.pipeline.core.errors import RecipeError
 from attar.pipeline.keys.deciders import LISTED, list_code_names, list_places
 from attar.recipes.workspace import SHIPPED, Workspace
-from attar.search.variant import Search
+from attar.search.variant import RecipeSearch
 
 MOST_BYTES = 256 * 2**20
 """Of all shipped files together. Ray keeps them in the memory of its head."""
 
 
-def ship_recipe(search: Search, folder: Path) -> str:
+def ship_recipe(search: RecipeSearch, folder: Path) -> str:
     """Copy what a node needs to ``folder``, and return the recipe's name there.
 
     Raises RecipeError for combinations of values that cannot go together, and if the files are too

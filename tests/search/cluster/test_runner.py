@@ -19,7 +19,7 @@ from attar.search.cluster.orders import Delivery, Order, check_delivery
 from attar.search.cluster.runner import ClusterRunner, check_store
 from attar.search.stopping import StoppingRule
 from attar.search.trial import StudentTraining, TrialOutcome, TrialPlan
-from attar.search.variant import Search, Variant
+from attar.search.variant import RecipeSearch, Variant
 from tests.support.bundles.signing_parts import pair
 
 SPACE = SearchSpace(dimensions={"student.options.width": (2, 8, 16)})
@@ -64,7 +64,7 @@ def test_trials_end_in_the_order_of_the_plans_and_what_was_stopped_is_not_measur
     )
     runner = create_runner(tmp_path, cluster)
     runner.store.remote.write(runner.order.get_log_path("v3"), b"epoch 1\nout of memory\n")
-    search = Search("recipe.toml", runner.store, SPACE, "cpu")
+    search = RecipeSearch("recipe.toml", runner.store, SPACE, "cpu")
     first, second, third = runner.run_trials(search, PLANS, lambda _: None)
     assert (first, second) == (OUTCOME, TrialOutcome({1: 0.2}))
     assert isinstance(third, StageError)
@@ -82,7 +82,7 @@ def test_a_mistake_in_the_recipe_stays_one_across_the_wire() -> None:
 
 
 def test_a_store_that_other_machines_do_not_see_is_refused(tmp_path: Path) -> None:
-    search = Search("recipe.toml", Store(tmp_path / "store"), SPACE, "cpu")
+    search = RecipeSearch("recipe.toml", Store(tmp_path / "store"), SPACE, "cpu")
     with pytest.raises(RecipeError, match=r"file:///FOLDER"):
         check_store(search)
 
@@ -91,7 +91,7 @@ def test_keys_of_a_shared_store_are_refused_since_nodes_have_none(tmp_path: Path
     key = pair(tmp_path)
     store = SharedStore(tmp_path / "cache", (tmp_path / "bucket").as_uri(), RecordTrust.read(key.public, None))
     with pytest.raises(RecipeError, match="neither sign"):
-        check_store(Search("recipe.toml", store, SPACE, "cpu"))
+        check_store(RecipeSearch("recipe.toml", store, SPACE, "cpu"))
 
 
 def test_a_node_of_another_version_of_attar_does_nothing(tmp_path: Path) -> None:

@@ -10,20 +10,20 @@ from attar.pipeline.core.errors import RecipeError
 from attar.pipeline.store.store import Store
 from attar.search.cluster import shipping
 from attar.search.cluster.shipping import ship_recipe
-from attar.search.variant import Search
+from attar.search.variant import RecipeSearch
 from tests.support.projects import tiny
 
 SPACE = '\n[search]\n"student.options.width" = [2, 8]\n"student.network" = ["nets.py:student", "more/wide.py:student"]\n'
 
 
-def open_search(folder: Path) -> Search:
+def open_search(folder: Path) -> RecipeSearch:
     recipe = tiny.write(folder, recipe=tiny.RECIPE + SPACE)
     (folder / "more").mkdir()
     (folder / "more" / "wide.py").write_text("from helper import student\n")
     (folder / "helper.py").write_text(tiny.NETS)
     (folder / "secrets.env").write_text("x")
     (folder / "unused.py").write_text("")
-    return Search.create(str(recipe), Store(folder / "store"))
+    return RecipeSearch.create(str(recipe), Store(folder / "store"))
 
 
 def test_what_counts_in_a_key_is_shipped_and_nothing_else(tmp_path: Path) -> None:
@@ -43,7 +43,7 @@ def test_data_that_are_too_large_to_be_shipped_are_refused(tmp_path: Path, monke
 
 
 def test_a_shipped_recipe_is_on_every_node(tmp_path: Path) -> None:
-    search = Search.create("demo", Store(tmp_path / "store"))
+    search = RecipeSearch.create("demo", Store(tmp_path / "store"))
     assert ship_recipe(search, tmp_path / "shipped") == "demo"
     assert not (tmp_path / "shipped").exists()
 

@@ -172,7 +172,7 @@ def test_weights_decay_and_norms_and_biases_do_not(tmp_path: Path) -> None:
     # one step, at 1/25 of the rate: 2 * (1 - 0.5 / 25 * 5) = 1.8; the layer's bias and the norm stay as they began
     out = make_out(tmp_path)
     once = {"epochs": 1, "batch": 1197, "learning_rate": 0.5, "weight_decay": 5.0}
-    teach(network="tests.stages.learning.test_learn:SilentNetworkNetwork", options={}, **once).run(out)
+    teach(network="tests.stages.learning.test_learn:SilentNetwork", options={}, **once).run(out)
     kept = {name: set(tensor.flatten().tolist()) for name, tensor in load_file(out / "weights.safetensors").items()}
     (weight,) = kept.pop("layer.weight")
     assert weight == pytest.approx(1.8)
