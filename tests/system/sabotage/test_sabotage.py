@@ -40,7 +40,7 @@ def test_without_a_fault_every_promise_is_kept(lab: Lab, recipe: Path) -> None:
     assert found.evidence.startswith("Every promise is kept")
 
 
-@pytest.mark.parametrize("case", number_cases())
+@pytest.mark.parametrize("case", [*number_cases()])
 def test_the_fault_is_found_and_named(lab: Lab, case: Case) -> None:
     found = case.inject(lab)
     assert case.came_true(found), f"expected {(case.code, case.where, case.says)}, found {found}"
