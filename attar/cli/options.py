@@ -47,6 +47,20 @@ def keep_store_file(context: click.Context, parameter: click.Parameter, file: Pa
     context.meta[f"{__name__}.{parameter.name}"] = file
 
 
+def make_key_file_option(name: str, explanation: str) -> Callable[[C], C]:
+    """Return the option ``--name FILE`` beside ``--store``; a variable may give the file, too."""
+    return click.option(
+        f"--{name}",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        envvar=f"ATTAR_{name.replace('-', '_').upper()}",
+        expose_value=False,
+        is_eager=True,
+        callback=keep_store_file,
+        help=explanation,
+    )
+
+
 def store_options(command: C) -> C:
     """Add ``--store`` and the options beside it; the command takes a `Store`."""
     cache = click.option(
@@ -59,25 +73,13 @@ def store_options(command: C) -> C:
         show_default=".attar",
         help="Folder in front of a store at a URL: what was made or fetched here.",
     )
-    trusted = click.option(
-        "--store-trusted",
-        type=click.Path(path_type=Path),
-        metavar="FILE",
-        envvar="ATTAR_STORE_TRUSTED",
-        expose_value=False,
-        is_eager=True,
-        callback=keep_store_file,
-        help="Public keys in PEM. Of a store at a URL only what one of them signed is taken.",
+    trusted = make_key_file_option(
+        "store-trusted",
+        "Public keys in PEM. Of a store at a URL only what one of them signed is taken.",
     )
-    key = click.option(
-        "--store-key",
-        type=click.Path(path_type=Path),
-        metavar="FILE",
-        envvar="ATTAR_STORE_KEY",
-        expose_value=False,
-        is_eager=True,
-        callback=keep_store_file,
-        help="Ed25519 private key in PEM, which signs what is published in a store at a URL.",
+    key = make_key_file_option(
+        "store-key",
+        "Ed25519 private key in PEM, which signs what is published in a store at a URL.",
     )
     store = click.option(
         "--store",

@@ -28,17 +28,17 @@ from attar.models.generation import (
 from attar.models.task import Output, Task, Tensor
 from attar.pipeline.core.errors import UnsupportedModelError
 from tests.support.tasks.sequences import (
+    DECODING,
     LONGEST,
     SIZE,
+    TASK,
     WORDS,
     Reversal,
     change_task,
     draw_sources,
-    make_decoding,
 )
 
 PRECISIONS = ("fp32", "int8-weights")
-TASK, DECODING = Reversal(), make_decoding()
 
 
 @pytest.fixture(scope="module")

@@ -18,17 +18,16 @@ from attar.models.generation import FOLLOW, MODEL, START, STEP, follow, generate
 from attar.models.networks.translation import Translator
 from attar.pipeline.core.errors import StageError
 from tests.support.tasks.sequences import (
+    DECODING,
     OPTIONS,
     SIZE,
+    TASK,
     WORDS,
     Recurrent,
-    Reversal,
     draw_sources,
-    make_decoding,
     make_translator,
 )
 
-TASK, DECODING = Reversal(), make_decoding()
 SOURCES = {"source": draw_sources(3, [1, 2, 3, 4, 5] * 8)}
 Tensors = tuple[Tensor, ...]
 

@@ -24,19 +24,19 @@ from attar.stages.learning.lesson import Lesson
 from tests.support.stages.labelling import label_with
 from tests.support.stages.training import make_out, measure_loss
 from tests.support.tasks.sequences import (
+    DECODING,
     LABELLED_REVERSAL,
     LONGEST,
     SAMPLES,
     SIZE,
+    TASK,
     WORDS,
     LabelledReversal,
-    Reversal,
     change_task,
-    make_decoding,
     store_translator,
 )
 
-TASK, DECODING, TOP = Reversal(), make_decoding(), 3
+TOP = 3
 LOSSES = (WordLoss(), SequenceLoss(weight=0.5))
 
 

@@ -22,18 +22,16 @@ from attar.stages.optimize.stage import Optimize
 from tests.support.stages.training import make_out
 from tests.support.tasks import smoke
 from tests.support.tasks.sequences import (
+    DECODING,
     REVERSAL,
     SIZE,
+    TASK,
     WORDS,
     Recurrent,
-    Reversal,
     draw_sources,
-    make_decoding,
     make_translator,
 )
 from tests.support.tasks.smoke import artifact
-
-TASK, DECODING = Reversal(), make_decoding()
 
 
 def test_which_axes_of_memory_and_state_are_dynamic() -> None:

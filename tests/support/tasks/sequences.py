@@ -123,6 +123,9 @@ class LabelledReversal(Reversal):
     transfer = False
 
 
+TASK, DECODING = Reversal(), make_decoding()
+
+
 def draw_different_sources(count: int) -> Integers:
     lengths = np.random.default_rng(5).integers(1, 6, 20 * count)
     drawn: Integers = draw_sources(5, lengths.tolist())

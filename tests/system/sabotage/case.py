@@ -28,3 +28,8 @@ class Case:
 def missed(fault: str, inject: Inject, why: str) -> Case:
     """A fault that gets through. It is listed, and moves to the others when something is found that catches it."""
     return Case(fault, inject, 0, missed=why)
+
+
+def refused(fault: str, inject: Inject, says: str) -> Case:
+    """A fault for which a bundle is refused."""
+    return Case(fault, inject, 4, "bundle", says)

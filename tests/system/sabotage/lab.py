@@ -192,6 +192,11 @@ def tampered(change: Callable[[Path, Lab], object], *, sealed: bool = False, sig
     return inject
 
 
+def resealed(change: Callable[[Path, Lab], object]) -> Inject:
+    """A change to a copy of the healthy bundle whose checksums are written anew."""
+    return tampered(change, sealed=True)
+
+
 def offered(change: Callable[[Path, Lab], object]) -> Inject:
     """A change to a copy of the healthy bundle whose checksums are written anew, before it is signed."""
 

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.system.sabotage import bundles
-from tests.system.sabotage.case import Case, missed
-from tests.system.sabotage.lab import Found, Lab, offered, outcome, run, tampered
+from tests.system.sabotage.case import Case, missed, refused
+from tests.system.sabotage.lab import Found, Lab, offered, outcome, resealed, run, tampered
 from tests.system.sabotage.stages import Lenient, OtherLineage, OtherPreprocessing, Promiseless, SpoiltModel
 
 SWAPPED = 'targets.cpu.spoil = "tests.system.sabotage.graph_faults:classes_swapped"'
@@ -18,7 +18,7 @@ SIGNATURE = "who may write the bundle and its checksums may write all that is ch
 
 def signed(fault: str, change: Callable[[Path, Lab], object], says: str = "is signed by no key") -> Case:
     """One that only a signature shows."""
-    return Case(fault, tampered(change, sealed=True, signed=True), 4, "bundle", says)
+    return refused(fault, tampered(change, sealed=True, signed=True), says)
 
 
 def overwritten(lab: Lab) -> Found:
@@ -55,38 +55,32 @@ PROOF = (
     Case("A bundle in production with one flipped bit", run(against=spoilt_production), 4, "cpu.production", "was changed"),
 )
 BUNDLE = (
-    Case("One flipped bit", tampered(bundles.flipped), 4, "bundle", "was changed"),
-    Case("An edited manifest", tampered(bundles.promise_loosened), 4, "bundle", "manifest.json was changed"),
-    Case("A swapped engine", tampered(bundles.swapped), 4, "bundle", "was changed"),
-    Case("Deleted golden requests", tampered(bundles.without_golden), 4, "bundle", "golden.safetensors is missing"),
-    Case("A copy that broke off", tampered(bundles.truncated), 4, "bundle", "was changed"),
-    Case("An added graph", tampered(bundles.added), 4, "bundle", "was added"),
-    Case("A link in place of the engine", tampered(bundles.linked), 4, "bundle", "was changed"),
+    refused("One flipped bit", tampered(bundles.flipped), "was changed"),
+    refused("An edited manifest", tampered(bundles.promise_loosened), "manifest.json was changed"),
+    refused("A swapped engine", tampered(bundles.swapped), "was changed"),
+    refused("Deleted golden requests", tampered(bundles.without_golden), "golden.safetensors is missing"),
+    refused("A copy that broke off", tampered(bundles.truncated), "was changed"),
+    refused("An added graph", tampered(bundles.added), "was added"),
+    refused("A link in place of the engine", tampered(bundles.linked), "was changed"),
 )
 SEALED = (
-    Case("One flipped bit", tampered(bundles.flipped, sealed=True), 4, "bundle", "golden answers"),
-    Case("A promise loosened", tampered(bundles.promise_loosened, sealed=True), 4, "bundle", "contradicts itself"),
-    Case("A score drop embellished", tampered(bundles.drop_embellished, sealed=True), 4, "bundle", "contradicts itself"),
-    Case("The gates removed", tampered(bundles.ungated, sealed=True), 4, "bundle", "ungated"),
-    Case("Other preprocessing", tampered(bundles.other_preprocessing, sealed=True), 4, "bundle", "golden answers"),
-    Case("Another machine named", tampered(bundles.other_machine, sealed=True), 4, "bundle", "another machine"),
-    Case("A swapped engine", tampered(bundles.swapped, sealed=True), 4, "bundle", "golden answers"),
-    Case("Deleted golden requests", tampered(bundles.without_golden, sealed=True), 4, "bundle", "golden.safetensors"),
-    Case("A deleted engine, before it is signed", offered(bundles.without_engine), 4, "bundle", "engines/onnxruntime/model.onnx"),
-    Case("Another version of the runtime named", tampered(bundles.other_version, sealed=True), 4, "bundle", "1.0.0"),
-    Case(
-        "A swapped engine with its own golden answers",
-        tampered(bundles.swapped_with_answers, sealed=True),
-        4,
-        "bundle",
-        "graphs/",
-    ),
-    missed("Another model throughout, with its own answers", tampered(bundles.swapped_throughout, sealed=True), SIGNATURE),
-    missed("A promise loosened, with all that follows from it", tampered(bundles.promise_rewritten, sealed=True), SIGNATURE),
-    Case("The portable graph of an older student", tampered(bundles.other_graph, sealed=True), 4, "bundle", "graphs/"),
-    Case("Two classes swapped in the graph for Triton", tampered(bundles.other_triton_graph, sealed=True), 4, "bundle", "Triton"),
-    Case("Two labels exchanged", tampered(bundles.labels_exchanged, sealed=True), 4, "bundle", "the labels are not"),
-    missed("Larger batches promised", tampered(bundles.larger_batches, sealed=True), "the golden requests are few"),
+    refused("One flipped bit", resealed(bundles.flipped), "golden answers"),
+    refused("A promise loosened", resealed(bundles.promise_loosened), "contradicts itself"),
+    refused("A score drop embellished", resealed(bundles.drop_embellished), "contradicts itself"),
+    refused("The gates removed", resealed(bundles.ungated), "ungated"),
+    refused("Other preprocessing", resealed(bundles.other_preprocessing), "golden answers"),
+    refused("Another machine named", resealed(bundles.other_machine), "another machine"),
+    refused("A swapped engine", resealed(bundles.swapped), "golden answers"),
+    refused("Deleted golden requests", resealed(bundles.without_golden), "golden.safetensors"),
+    refused("A deleted engine, before it is signed", offered(bundles.without_engine), "engines/onnxruntime/model.onnx"),
+    refused("Another version of the runtime named", resealed(bundles.other_version), "1.0.0"),
+    refused("A swapped engine with its own golden answers", resealed(bundles.swapped_with_answers), "graphs/"),
+    missed("Another model throughout, with its own answers", resealed(bundles.swapped_throughout), SIGNATURE),
+    missed("A promise loosened, with all that follows from it", resealed(bundles.promise_rewritten), SIGNATURE),
+    refused("The portable graph of an older student", resealed(bundles.other_graph), "graphs/"),
+    refused("Two classes swapped in the graph for Triton", resealed(bundles.other_triton_graph), "Triton"),
+    refused("Two labels exchanged", resealed(bundles.labels_exchanged), "the labels are not"),
+    missed("Larger batches promised", resealed(bundles.larger_batches), "the golden requests are few"),
 )
 SIGNED = (
     signed("Another model throughout, with its own answers", bundles.swapped_throughout),

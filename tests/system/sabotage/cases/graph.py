@@ -47,9 +47,27 @@ def engine(fault: str) -> Inject:
     return run(f'targets.cpu.spoil = "{FAULTS}:{fault}"', engine=SpoiltEngine)
 
 
+def in_training_mode(layers: str) -> Inject:
+    return run(f'onnx.layers = "{layers}"', onnx=TrainingModeExport)
+
+
+def provider(name: str) -> Inject:
+    return run(f'targets.cpu.provider = "{name}"')
+
+
 def other(slot: str, *settings: str) -> Callable[[Lab], str]:
     """The graph that another healthy run made."""
     return lambda lab: f'targets.cpu.other = "{lab.made(slot, *settings).path}/model.onnx"'
+
+
+def stale_engine(*settings: str) -> Inject:
+    """The engine of a run with other settings."""
+    return run(other("cpu.engine", *settings), engine=OtherEngine)
+
+
+def float_engine(*settings: str, against: Callable[[Lab], Path] | None = None) -> Inject:
+    """The exported graph in the place of the engine."""
+    return run(other("onnx"), *settings, engine=OtherEngine, against=against)
 
 
 def production(lab: Lab) -> Path:
@@ -59,20 +77,8 @@ def production(lab: Lab) -> Path:
 EXPORT = (
     Case("Batch axis baked in: the exporter freezes it", run(onnx=Frozen), 1, "onnx", "froze it at 2"),
     Case("Batch axis baked in: a reshape in the graph", export("batch_baked_in"), 1, "onnx", "at batch 1"),
-    Case(
-        "Batch normalisation exported in training mode",
-        run('onnx.layers = "BatchNorm"', onnx=TrainingModeExport),
-        1,
-        "onnx",
-        "differs by",
-    ),
-    Case(
-        "Dropout exported in training mode",
-        run('onnx.layers = "Dropout"', onnx=TrainingModeExport),
-        1,
-        "cpu.engine",
-        "in training mode",
-    ),
+    Case("Batch normalisation exported in training mode", in_training_mode("BatchNorm"), 1, "onnx", "differs by"),
+    Case("Dropout exported in training mode", in_training_mode("Dropout"), 1, "cpu.engine", "in training mode"),
     Case("The graph of an older student", run(kept("onnx", "student.seed = 1")), 3, "onnx"),
     Case("The input transposed by the exporter", export("transposed"), 1, "onnx", "differs by"),
     Case("The input normalised twice by the exporter", export("normalised_twice"), 1, "onnx", "differs by"),
@@ -126,45 +132,37 @@ FP32 = "its answers are right, and nothing looks whether an fp16 engine holds fp
 ENGINE = (
     Case(
         "The engine of an older student with the same graph",
-        run(other("cpu.engine", "student.seed = 1", "student.epochs = 10"), engine=OtherEngine),
+        stale_engine("student.seed = 1", "student.epochs = 10"),
         3,
         "engine",
         "correlation against model",
     ),
     Case(
         "The engine of the same student, two epochs earlier",
-        run(other("cpu.engine", "student.epochs = 18"), engine=OtherEngine),
+        stale_engine("student.epochs = 18"),
         3,
         "engine",
         "correlation against model",
     ),
-    Case("An engine that says int8 and is fp32", run(other("onnx"), *SPEED, engine=OtherEngine), 3, "engine", "speedup"),
+    Case("An engine that says int8 and is fp32", float_engine(*SPEED), 3, "engine", "speedup"),
     missed(
-        "An engine that says fp16 and is fp32, where no speed is promised",
-        run(other("onnx"), 'targets.cpu.precision = "fp16"', engine=OtherEngine),
-        FP32,
+        "An engine that says fp16 and is fp32, where no speed is promised", float_engine('targets.cpu.precision = "fp16"'), FP32
     ),
     Case(
         "An engine that says int8 and is fp32, where no speed is promised, against the bundle in production",
-        run(other("onnx"), *ROUNDS, engine=OtherEngine, against=production),
+        float_engine(*ROUNDS, against=production),
         3,
         "engine",
         "speedup against production",
     ),
     Case(
         "A provider that takes no node of the graph and would leave all of them to another",
-        run('targets.cpu.provider = "AzureExecutionProvider"'),
+        provider("AzureExecutionProvider"),
         1,
         "cpu.engine",
         "it runs on CPUExecutionProvider",
     ),
-    Case(
-        "A provider that this machine does not have",
-        run('targets.cpu.provider = "NnapiExecutionProvider"'),
-        1,
-        "cpu.engine",
-        "has no provider",
-    ),
+    Case("A provider that this machine does not have", provider("NnapiExecutionProvider"), 1, "cpu.engine", "has no provider"),
     Case(
         "An engine that was built for another provider than it says",
         run(engine=OtherProvider),

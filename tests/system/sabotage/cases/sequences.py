@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-
 from tests.system.sabotage import sentence_bundles as bundles
-from tests.system.sabotage.case import Case, missed
-from tests.system.sabotage.lab import Inject, Lab, run, tampered
+from tests.system.sabotage.case import Case, missed, refused
+from tests.system.sabotage.lab import Inject, resealed, run, tampered
 from tests.system.sabotage.sequence_stages import FaultyDistill, FaultyLabel, FaultyTeach, LateSentences, SpoiltParts, SpoiltStep
 from tests.system.sabotage.stages import SpoiltAfterExport, SpoiltModel
 
@@ -53,8 +50,14 @@ def part(fault: str, name: str = "step") -> Inject:
     return of_sentences(run(f'targets.cpu.spoil = "{FAULTS}:{fault}"', f'targets.cpu.part = "{name}"', model=SpoiltParts))
 
 
-def bundle(change: Callable[[Path, Lab], object], *, sealed: bool = False) -> Inject:
-    return of_sentences(tampered(change, sealed=sealed))
+def other_tokens(fault: str, function: str) -> Case:
+    """A fault of the loop, whose tokens are not those of its parts."""
+    return Case(fault, loop(function), 3, "model", "the loop gives other tokens")
+
+
+def other_logits(fault: str, function: str) -> Case:
+    """A fault of the network, which says something else where it generates."""
+    return Case(fault, network(function), 1, "student", "its step give logits that differ")
 
 
 UNSURE = ("teacher.epochs = 5", "gates.teacher_score = 0.01")
@@ -66,42 +69,18 @@ HASTY = "student.epochs = 1"
 SEQUENCES = (
     Case("A begin token that is another than in generating, in training", student("wrong_begin"), 3, "student", "score drop"),
     Case("A loop that begins with the end token", onnx_loop("begins_with_end"), 3, "onnx", "the loop gives other tokens"),
-    Case(
-        "A step of the network that reads the place after its own",
-        network("late_place"),
-        1,
-        "student",
-        "its step give logits that differ",
-    ),
+    other_logits("A step of the network that reads the place after its own", "late_place"),
     Case("A step of the graph that reads the place after its own", onnx_step("wrong_place"), 1, "onnx", "differs by"),
-    Case("A loop whose first place is the second", loop("second_place_first"), 3, "model", "the loop gives other tokens"),
-    Case(
-        "A network that goes on with the state of the sentence before",
-        network("remembering"),
-        1,
-        "student",
-        "its step give logits that differ",
-    ),
-    Case(
-        "A loop that begins with the state of the sentence before",
-        loop("state_of_another"),
-        3,
-        "model",
-        "the loop gives other tokens",
-    ),
+    other_tokens("A loop whose first place is the second", "second_place_first"),
+    other_logits("A network that goes on with the state of the sentence before", "remembering"),
+    other_tokens("A loop that begins with the state of the sentence before", "state_of_another"),
     Case("Labels of the test split one row late", of_sentences(run(evidence=LateSentences)), 3, "teacher", "teacher score"),
     Case("Answers one row late", answers("late_answers", HASTY), 1, "cpu.evidence", "not this teacher's"),
     Case("Each token paired with itself in place of the one before it", student("unshifted_pairs"), 3, "student"),
     Case("An end token that the teacher never learned", teacher("end_left_out", HASTY), 3, "teacher", "teacher score"),
     Case("An end token that the student never learned", student("end_left_out"), 3, "student", "score drop"),
     Case("A network that reads padding", network("padding_reader"), 1, "student", "reads padding"),
-    Case(
-        "A network that reads padding where it generates",
-        network("step_reads_padding"),
-        1,
-        "student",
-        "its step give logits that differ",
-    ),
+    other_logits("A network that reads padding where it generates", "step_reads_padding"),
     missed("A start of the graph that reads padding", part("padding_shown", "start"), SKIPPED),
     Case(
         "A start of the graph that reads padding, which holds a token of another sentence",
@@ -140,55 +119,27 @@ SEQUENCES = (
         "student",
         "the first samples of train",
     ),
-    Case("A loop whose limit is one token short", loop("limit_too_short"), 3, "model", "the loop gives other tokens"),
+    other_tokens("A loop whose limit is one token short", "limit_too_short"),
     Case("A loop whose limit is one token long", loop("limit_too_long"), 3, "model", "more tokens than its source allows"),
-    Case(
-        "A loop that feeds the token before the last one back",
-        loop("feeds_older_token_back"),
-        3,
-        "model",
-        "the loop gives other tokens",
-    ),
+    other_tokens("A loop that feeds the token before the last one back", "feeds_older_token_back"),
     Case("A loop that goes on after an end token", loop("goes_on_after_end"), 3, "model", "more tokens than its source allows"),
-    Case("A loop that ends with the first of its samples", loop("ends_with_first"), 3, "model", "the loop gives other tokens"),
+    other_tokens("A loop that ends with the first of its samples", "ends_with_first"),
 )
 ENDED = "every golden answer has its end token before the limit, as all sentences have that the student is sure of"
 TOKEN_BUNDLES = (
-    Case("A golden answer with another token", bundle(bundles.token_changed), 4, "bundle", "was changed"),
-    Case(
-        "A golden answer with another token, sealed again",
-        bundle(bundles.token_changed, sealed=True),
-        4,
-        "bundle",
-        "golden answers",
+    refused("A golden answer with another token", of_sentences(tampered(bundles.token_changed)), "was changed"),
+    refused("A golden answer with another token, sealed again", of_sentences(resealed(bundles.token_changed)), "golden answers"),
+    refused("A golden request with another digit, sealed again", of_sentences(resealed(bundles.digit_changed)), "golden answers"),
+    refused(
+        "A tokenizer with two digits exchanged, sealed again", of_sentences(resealed(bundles.digits_exchanged)), "golden answers"
     ),
-    Case(
-        "A golden request with another digit, sealed again",
-        bundle(bundles.digit_changed, sealed=True),
-        4,
-        "bundle",
-        "golden answers",
-    ),
-    Case(
-        "A tokenizer with two digits exchanged, sealed again",
-        bundle(bundles.digits_exchanged, sealed=True),
-        4,
-        "bundle",
-        "golden answers",
-    ),
-    Case(
+    refused(
         "An engine that feeds the wrong token back, sealed again",
-        bundle(bundles.wrong_token_back, sealed=True),
-        4,
-        "bundle",
+        of_sentences(resealed(bundles.wrong_token_back)),
         "golden answers",
     ),
-    Case(
-        "An engine whose limit is one token short, sealed again",
-        bundle(bundles.shorter_limit, sealed=True),
-        4,
-        "bundle",
-        "golden answers",
+    refused(
+        "An engine whose limit is one token short, sealed again", of_sentences(resealed(bundles.shorter_limit)), "golden answers"
     ),
-    missed("An engine whose limit is one token long, sealed again", bundle(bundles.longer_limit, sealed=True), ENDED),
+    missed("An engine whose limit is one token long, sealed again", of_sentences(resealed(bundles.longer_limit)), ENDED),
 )
