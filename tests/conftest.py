@@ -70,16 +70,6 @@ def _bytecode() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _seeds(pytestconfig: pytest.Config) -> Iterator[None]:
-    """Seed no accelerator that is not there: for each, torch writes down the whole stack at every step of a training."""
-    with pytest.MonkeyPatch.context() as patch:
-        if pytestconfig.option.markexpr != "gpu":
-            for absent in (torch.cuda, torch.xpu, torch.mtia):
-                patch.setattr(absent, "manual_seed_all", lambda seed: None)
-        yield
-
-
 @pytest.fixture(autouse=True)
 def _network(request: pytest.FixtureRequest) -> Iterator[None]:
     if request.node.get_closest_marker("network"):

@@ -175,7 +175,11 @@ class Training:
         """
         entropy = (self.settings.seed, epoch, step, self.compute.team.rank)
         state = np.random.SeedSequence(entropy).generate_state(1, np.uint64)
-        torch.manual_seed(int(state[0]))
+        seed = int(state[0])
+        # torch.manual_seed writes down the stack for every accelerator that is absent
+        torch.default_generator.manual_seed(seed)
+        if self.accelerator.device.type == "cuda":
+            torch.cuda.manual_seed_all(seed)
 
     def compute_loss(self, batch: ViewBatch, view: int) -> Tensor:
         read = self.objective.read_lesson(self.task, batch, view)
