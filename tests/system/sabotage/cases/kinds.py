@@ -51,7 +51,7 @@ LABELS = (
 PIXELS = (
     Case("A label to ignore that is not declared", task("Undeclared"), 1, "teacher", "outside the 3 classes"),
     Case("A class taken for the label to ignore", task("Taken"), 1, "teacher", "one of its 3 classes"),
-    Case("An image of which every pixel is ignored", task("Empty"), 1, "teacher", "every position is ignored"),
+    Case("An image of which every pixel is ignored", task("IgnoredImage"), 1, "teacher", "every position is ignored"),
     Case("A score that reads ignored pixels as a class", measured(ScoredMarks), 3, "teacher", "teacher score"),
     Case("Augmentations that move pixels without their labels", task("Displaced"), 3, "teacher", "teacher score"),
     Case("Classes that stand where a convolution leaves them", network("channels_first"), 1, "teacher", "has shape"),
