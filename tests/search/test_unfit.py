@@ -36,7 +36,7 @@ def test_one_candidate_of_a_target_is_enough(slots: Mapping[str, SlotBinding], r
 
 
 def create_search(folder: Path, space: str, losses: str = "") -> RecipeSearch:
-    recipe = tiny.RECIPE.replace("epochs = 20\n", f"epochs = 20\n{losses}")
+    recipe = tiny.RECIPE.replace("[student]\n", f"[student]\n{losses}")
     tiny.write(folder, recipe=f"{recipe}\n[search]\n{space}\n")
     with tiny.project_folder(folder):
         return RecipeSearch.create("recipe.toml", Store(folder / "store"))
