@@ -1,121 +1,22 @@
-"""Requests that schemathesis makes of the description, as it says and otherwise: the server answers as the description says."""
+"""Requests that are made of the description, as it says and otherwise: the server answers as the description says."""
 
 from __future__ import annotations
 
-import json
-from collections import Counter
-from http.client import HTTPConnection
-from math import prod
 from pathlib import Path
-from typing import Any
 
 import pytest
-import schemathesis
-from hypothesis import HealthCheck, Phase, given, settings
-from schemathesis import GenerationMode
-from schemathesis.checks import not_a_server_error
-from schemathesis.specs.openapi.checks import (
-    content_type_conformance,
-    negative_data_rejection,
-    response_schema_conformance,
-    status_code_conformance,
-)
 
 from tests.support.bundles import pictures
-from tests.support.serving.server_process import ServerProcess, run_server
+from tests.support.serving.server_process import run_server
 
-CHECKS: list[Any] = [
-    not_a_server_error,
-    status_code_conformance,
-    content_type_conformance,
-    response_schema_conformance,
-    negative_data_rejection,
-]
-EXAMPLES = 60
-"""Of each operation, as described and otherwise."""
+# Each imports `generated_requests` itself: schemathesis takes a second, and every process that collects tests would wait for it.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
-def described(server: ServerProcess) -> Any:
-    connection = HTTPConnection(*server.http, timeout=20)
-    connection.request("GET", "/openapi.json")
-    made = json.loads(connection.getresponse().read())
-    connection.close()
-    return schemathesis.openapi.from_dict(made)
-
-
-def complete(body: Any) -> Any:
-    """What no schema tells: there are as many numbers as the shape says, none so large that the answer is Inf, an output is
-    asked for once, and an integer is written without a point.
-    """
-    data = [tensor.pop("data") for tensor in body["inputs"]]
-    made = integers(body)
-    for tensor, numbers in zip(made["inputs"], data, strict=True):
-        flat = [each for each in numbers if not isinstance(each, list)] or [0]
-        size = prod(tensor["shape"])
-        tensor["data"] = [each / 1e9 if abs(each) > 1e30 else each for each in (flat * size)[:size]]
-    if "outputs" in made:
-        made["outputs"] = list({each["name"]: each for each in made["outputs"]}.values())
-    return made
-
-
-def wait(body: Any) -> None:
-    """However little time the request gives the server: it may rightly say that this was not enough."""
-    parameters = body.get("parameters") if isinstance(body, dict) else None
-    if isinstance(parameters, dict):
-        parameters.pop("timeout", None)
-
-
-def integers(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: integers(each) for name, each in value.items()}
-    if isinstance(value, list):
-        return [integers(each) for each in value]
-    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 2**53 else value
-
-
-def drive(server: ServerProcess, operation: Any, mode: GenerationMode, whole: bool) -> Counter[int]:
-    """The statuses; each answer is held against the description. ``whole``: complete what is asked of a model."""
-    seen: Counter[int] = Counter()
-
-    @settings(
-        max_examples=EXAMPLES,
-        deadline=None,
-        database=None,
-        derandomize=True,
-        phases=[Phase.generate],
-        suppress_health_check=list(HealthCheck),
-    )
-    @given(case=operation.as_strategy(generation_mode=mode))
-    def each(case: Any) -> None:
-        if mode is GenerationMode.POSITIVE:
-            wait(case.body)
-        if whole and case.media_type == "application/json":
-            case.headers.pop("Inference-Header-Content-Length", None)
-            case.body = complete(case.body)
-        answer = case.call(base_url=f"http://{server.http[0]}:{server.http[1]}")
-        case.validate_response(answer, checks=CHECKS)
-        assert not whole or case.media_type != "application/json" or answer.status_code == 200, (case.body, answer.text)
-        seen[answer.status_code] += 1
-
-    each()
-    return seen
-
-
-def all_of(server: ServerProcess, mode: GenerationMode, whole: bool) -> dict[str, Counter[int]]:
-    """Of each operation that has anything to be chosen."""
-    made = {}
-    for found in described(server).get_all_operations():
-        operation = found.ok()
-        if mode is GenerationMode.POSITIVE or operation.body:
-            made[operation.label] = drive(server, operation, mode, whole and operation.label.endswith("/infer"))
-    server.check()
-    return made
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_what_it_describes_is_answered_as_it_describes(points_bundle: Path, tmp_path: Path) -> None:
     """A request that is complete is answered with 200, and so is every page that takes no name."""
+    from tests.support.serving.generated_requests import EXAMPLES, GenerationMode, all_of
+
     with run_server(tmp_path, "--model-control", str(points_bundle)) as server:
         seen = all_of(server, GenerationMode.POSITIVE, whole=True)
     for label, statuses in seen.items():
@@ -123,20 +24,20 @@ def test_what_it_describes_is_answered_as_it_describes(points_bundle: Path, tmp_
     assert seen["POST /v2/models/points/infer"][200] > EXAMPLES / 4
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_what_it_excludes_is_refused_as_it_describes(points_bundle: Path, tmp_path: Path) -> None:
+    from tests.support.serving.generated_requests import GenerationMode, all_of
+
     with run_server(tmp_path, "--model-control", str(points_bundle)) as server:
         seen = all_of(server, GenerationMode.NEGATIVE, whole=False)
     assert seen["POST /v2/models/points/infer"].keys() == {400}
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(600)
-@pytest.mark.parametrize("mode", list(GenerationMode))
-def test_a_bundle_of_pictures(points_bundle: Path, tmp_path: Path, mode: GenerationMode) -> None:
+@pytest.mark.parametrize("mode", ["positive", "negative"])
+def test_a_bundle_of_pictures(points_bundle: Path, tmp_path: Path, mode: str) -> None:
     """No text is a picture, so no question is right; none is the server's fault."""
+    from tests.support.serving.generated_requests import GenerationMode, all_of
+
     bundle = pictures.of_files(points_bundle, tmp_path / "points")
     with run_server(tmp_path, str(bundle)) as server:
-        seen = all_of(server, mode, whole=False)
+        seen = all_of(server, GenerationMode(mode), whole=False)
     assert seen["POST /v2/models/points-raw/infer"].keys() == {400}
