@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,10 +28,10 @@ OTHER = tiny.RECIPE.replace("seed = 1", "seed = 2")
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A recipe's folder, on a machine that can build its engine and not run it."""
-    folder = tmp_path_factory.mktemp("late")
-    tiny.write(folder)
+def project(tmp_path_factory: pytest.TempPathFactory, finished: Path) -> Iterator[Path]:
+    """A recipe's folder with all but its engine, on a machine that can build that and not run it."""
+    folder = tmp_path_factory.mktemp("late") / "project"
+    shutil.copytree(finished, folder, symlinks=True)
     (folder / "other.toml").write_text(OTHER)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(RUNTIMES, "onnxruntime", "tests.support.bundles.late:Late")

@@ -46,6 +46,7 @@ def test_every_artifact_is_shown_and_whole(project: Path) -> None:
         assert shown["facts"] == json.loads((folder / "facts.json").read_text(encoding="utf-8"))
 
 
+@pytest.mark.slow
 def test_a_run_reuses_it_or_makes_it_again(project: Path) -> None:
     """Whatever is reused has the facts that were recorded; the rest is made, and then all of it is reused."""
     recorded = {folder.name: (folder / "facts.json").read_bytes() for folder in (project / "store" / "artifacts").iterdir()}

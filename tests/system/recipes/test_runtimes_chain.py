@@ -12,7 +12,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
+from attar.cli.main import main
 from attar.engines import cpu
 from attar.engines.runtimes import cuda, openvino
 from tests.support.projects import tiny
@@ -20,9 +22,9 @@ from tests.support.projects import tiny
 pytestmark = pytest.mark.timeout(300)  # a whole run
 
 CPU = ["fp32", "int8", *(["bf16"] if openvino.NATIVE["bf16"] & cpu.cpu_flags() else [])]
-SLOW = {"fp32", "bf16"}
-"""What `make test` leaves out: each precision is asked in several processes."""
 RTX = ["fp16", "int8"]
+FAST = {("openvino", "int8"), ("tensorrt-rtx", "fp16")}
+"""What `make test` holds: one of each runtime, as every target is measured, packaged and opened."""
 POINTS = np.array([[0.0, 0.0], [0.99, 0.99]], np.float32)
 BEFORE = "import json, sys; sys.modules.update(dict.fromkeys({blocked!r})); import attar; import numpy as np; "
 ANSWER = "model = attar.open(sys.argv[1], allow_native=True); raw = {{'point': np.array({points}, np.float32)}}; "
@@ -54,25 +56,25 @@ def project(tmp_path_factory: pytest.TempPathFactory, finished: Path) -> Path:
     folder = tmp_path_factory.mktemp("chain") / "project"
     shutil.copytree(finished, folder, symlinks=True)
     (folder / "openvino.toml").write_text(recipe("openvino", CPU, "threads = 1"))
-    (folder / "rtx.toml").write_text(recipe("tensorrt-rtx", RTX, 'compute = ["8.6", "8.9"]\nprofile = { batch = [1, 8, 32] }'))
+    (folder / "tensorrt-rtx.toml").write_text(
+        recipe("tensorrt-rtx", RTX, 'compute = ["8.6", "8.9"]\nprofile = { batch = [1, 8, 32] }')
+    )
     return folder
 
 
-@pytest.fixture(scope="module")
-def served(project: Path) -> dict[str, Any]:
-    return tiny.call_run(project, "-o", "openvino", recipe="openvino.toml")
+def run_target(project: Path, runtime: str, precision: str, *arguments: str, code: int = 0) -> dict[str, Any]:
+    return tiny.call_run(project, "-o", runtime, "--target", precision, *arguments, recipe=f"{runtime}.toml", code=code)
 
 
-@pytest.fixture(scope="module")
-def unfinished(project: Path) -> dict[str, Any]:
-    return tiny.call_run(project, "-o", "rtx", recipe="rtx.toml")
+def choose_precisions(runtime: str, precisions: list[str]) -> list[Any]:
+    return [pytest.param(each, marks=[pytest.mark.slow] * ((runtime, each) not in FAST)) for each in precisions]
 
 
 def attar(folder: Path, *arguments: str, code: int = 0) -> str:
     """Without a store: a bundle needs none."""
-    command = [sys.executable, "-m", "attar", *arguments]
-    done = subprocess.run(command, cwd=folder, env=tiny.environment(), capture_output=True, text=True, check=False)
-    assert done.returncode == code, done.stdout + done.stderr
+    with tiny.project_folder(folder):
+        done = CliRunner().invoke(main, arguments)
+    assert done.exit_code == code, done.output
     return done.stdout + done.stderr
 
 
@@ -84,8 +86,9 @@ def opened(bundle: Path, *blocked: str) -> subprocess.CompletedProcess[str]:
 
 
 @needs_openvino
-@pytest.mark.parametrize("precision", [pytest.param(each, marks=[pytest.mark.slow] * (each in SLOW)) for each in CPU])
-def test_openvino_from_the_recipe_to_an_answer(project: Path, served: dict[str, Any], precision: str) -> None:
+@pytest.mark.parametrize("precision", choose_precisions("openvino", CPU))
+def test_openvino_from_the_recipe_to_an_answer(project: Path, precision: str) -> None:
+    served = run_target(project, "openvino", precision)
     assert served["targets"][precision]["verdict"] == "passed"
     facts = tiny.entry(served, f"{precision}.engine")["facts"]
     assert (facts["runtime"], facts["precision"], facts["why"]) == ("openvino", precision, None)
@@ -99,22 +102,24 @@ def test_openvino_from_the_recipe_to_an_answer(project: Path, served: dict[str, 
 
 
 @needs_openvino
-def test_who_lacks_openvino_is_told_what_to_install(project: Path, served: dict[str, Any]) -> None:
-    asked = opened(project / "openvino/fp32", "openvino")
+def test_who_lacks_openvino_is_told_what_to_install(project: Path) -> None:
+    run_target(project, "openvino", "int8")
+    asked = opened(project / "openvino/int8", "openvino")
     assert asked.returncode == 1
     assert "'attar[openvino]'" in asked.stderr.splitlines()[-1]
 
 
 @needs_rtx
 @needs_no_gpu
-@pytest.mark.parametrize("precision", RTX)
-def test_tensorrt_rtx_from_the_recipe_to_an_unfinished_bundle(project: Path, unfinished: dict[str, Any], precision: str) -> None:
+@pytest.mark.parametrize("precision", choose_precisions("tensorrt-rtx", RTX))
+def test_tensorrt_rtx_from_the_recipe_to_an_unfinished_bundle(project: Path, precision: str) -> None:
+    unfinished = run_target(project, "tensorrt-rtx", precision)
     assert unfinished["targets"][precision]["verdict"] == "not run here"
     facts = tiny.entry(unfinished, f"{precision}.engine")["facts"]
     assert (facts["runtime"], facts["precision"], facts["files"]) == ("tensorrt-rtx", precision, {"model": "model.engine"})
     assert facts["asked"] == {"profile": {"batch": [1, 8, 32]}, "options": {"compute": ["8.6", "8.9"]}}
     assert "no NVIDIA driver" in facts["why"]
-    bundle = f"rtx/{precision}"
+    bundle = f"tensorrt-rtx/{precision}"
     assert (project / bundle / "engines/tensorrt-rtx/model.engine").read_bytes()[:4] == b"vtrt"
     for command in (["check"], ["bench"], ["finish", "-o", "ready"]):
         said = attar(project, command[0], bundle, *command[1:], code=4)
@@ -127,6 +132,7 @@ def test_tensorrt_rtx_from_the_recipe_to_an_unfinished_bundle(project: Path, unf
 
 @needs_rtx
 @needs_no_gpu
-def test_who_requires_all_targets_gets_exit_code_3(project: Path, unfinished: dict[str, Any]) -> None:
-    again = tiny.call_run(project, "-o", "rtx", "--require-all", recipe="rtx.toml", code=3)
+def test_who_requires_all_targets_gets_exit_code_3(project: Path) -> None:
+    run_target(project, "tensorrt-rtx", "fp16")
+    again = run_target(project, "tensorrt-rtx", "fp16", "--require-all", code=3)
     assert tiny.made_again(again) == []
