@@ -102,6 +102,8 @@ class Lab:
 
 
 Measured = Callable[[Bench, str, Any], Any]
+REMEMBERED = ("answers", "sizes", "memory")
+"""What the bench measures of a model."""
 
 
 def remember(measure: Measured) -> Measured:
@@ -131,7 +133,7 @@ def steady() -> Iterator[None]:
     torch.set_num_threads(1)
     try:
         with pytest.MonkeyPatch.context() as patch:
-            for name in ("answers", "sizes", "memory"):
+            for name in REMEMBERED:
                 patch.setattr(Bench, name, remember(getattr(Bench, name)))
             yield
     finally:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 
+from attar.stages.measure.bench import Bench
+from tests.system.sabotage.lab import REMEMBERED
 from tests.system.sabotage.page import PAGE, expected, rows
 from tests.system.sabotage.registry import CASES
 
@@ -27,3 +29,8 @@ def test_a_stage_that_breaks_has_to_say_why() -> None:
     """Anything may break a stage; only the fault that was put in counts."""
     silent = [case.fault for cases in CASES.values() for case in cases if case.code == 1 and not case.says]
     assert silent == []
+
+
+def test_no_lab_is_left_behind() -> None:
+    """This file has none; ``test_sabotage``, which runs before it, has."""
+    assert [getattr(Bench, name).__qualname__ for name in REMEMBERED] == [f"Bench.{name}" for name in REMEMBERED]
