@@ -98,9 +98,9 @@ def drive(server: ServerProcess, operation: Any, mode: GenerationMode, whole: bo
     return seen
 
 
-def all_of(server: ServerProcess, mode: GenerationMode, whole: bool) -> dict[str, Counter[int]]:
-    """Of each operation that has anything to be chosen."""
-    made = {}
+def all_of(server: ServerProcess, kind: str, whole: bool) -> dict[str, Counter[int]]:
+    """The statuses of each operation that has anything to be chosen; of requests as described (``positive``) or ``negative``."""
+    made, mode = {}, GenerationMode(kind)
     for found in described(server).get_all_operations():
         operation = found.ok()
         if mode is GenerationMode.POSITIVE or operation.body:
