@@ -295,10 +295,10 @@ def test_all_targets_are_attempted(copy: Path) -> None:
 
 
 def test_a_plan_names_what_changed_and_what_depends_on_it(copy: Path) -> None:
-    edit(copy / "recipe.toml", "epochs = 9", "epochs = 10")
+    edit(copy / "recipe.toml", "epochs = 20", "epochs = 21")
     lines = plan_lines(copy)
     assert lines["teacher"].startswith("reuse")
-    assert "settings.epochs: 9 -> 10" in lines["student"]
+    assert "settings.epochs: 20 -> 21" in lines["student"]
     assert lines["onnx"].startswith("wait")
     assert "depends on student" in lines["onnx"]
 
@@ -488,7 +488,7 @@ def test_the_store_can_be_looked_at_and_tidied(copy: Path) -> None:
     key = next(row["key"] for row in listed if row["slot"] == "student")
     shown = json.loads(tiny.call(copy, "show", key[:12], "--verify").stdout)
     assert shown["facts"]["network"] == "nets.py:student"
-    assert shown["deciders"]["settings"]["epochs"] == 9
+    assert shown["deciders"]["settings"]["epochs"] == 20
     assert key in tiny.call(copy, "show", "recipe.toml").stdout
     assert tiny.call(copy, "distill", "recipe.toml", "--set", "student.epochs=1").returncode == 0
     assert "student" in tiny.call(copy, "gc", "--dry-run").stdout

@@ -69,7 +69,7 @@ views = 2
 [student]
 network = "nets.py:student"
 options = { width = 16 }
-epochs = 9
+epochs = 20
 batch = 32
 learning_rate = 0.05
 
