@@ -67,7 +67,7 @@ test: $(READY_DEV)  ## all tests but the slow ones and those that need a package
 
 test-all: test  ## every test but the nightly ones, and every property with as many examples as hypothesis draws
 	$(TEST) -m "(slow or network) and not nightly"
-	$(TEST) -m "hypothesis and not (slow or network or nightly)" --hypothesis-profile default
+	$(TEST) -m "hypothesis and not (slow or network or nightly)" --hypothesis-profile all
 
 # One process: a training of a real size uses all cores.
 test-nightly: $(READY_DEV)  ## whole recipes that train for tens of minutes
