@@ -323,7 +323,7 @@ def test_two_runs_at_once_make_each_slot_once(tmp_path: Path) -> None:
         for _ in range(2)
     ]
     made = [json.loads(process.communicate(timeout=110)[0]) for process in pair]
-    assert [process.returncode for process in pair] == [0, 0]
+    assert [process.returncode for process in pair] == [0, 0], made
     assert sorted(slot for one in made for slot in tiny.made_again(one)) == sorted(tiny.SLOTS)
     assert made[0]["targets"]["cpu"]["verdict"] == made[1]["targets"]["cpu"]["verdict"] == "passed"
 
