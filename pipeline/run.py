@@ -137,12 +137,8 @@ class Run:
         Comes before anything is made. A candidate is refused in its turn, and the others are tried.
         """
         for slot in () if self.checked else walked:
-            bound = self.pipeline.slots[slot]
-            if not bound.keep and not is_candidate(slot):
-                try:
-                    bound.stage.check_settings()
-                except UnfitSettingsError as error:
-                    raise UnfitSettingsError(f"{slot}: {error}") from error
+            if not is_candidate(slot):
+                self.pipeline.slots[slot].check_settings(slot)
         self.checked = True
 
     def _start_record(self, slot: str, status: Status, reason: str) -> Record:

@@ -26,10 +26,8 @@ def explain_unfit(slots: Mapping[str, SlotBinding]) -> str | None:
 
 
 def explain_unfit_slot(slot: str, bound: SlotBinding) -> str | None:
-    if bound.keep:
-        return None
     try:
-        bound.stage.check_settings()
+        bound.check_settings(slot)
     except UnfitSettingsError as error:
-        return f"{slot}: {error}"
+        return str(error)
     return None

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from typing import Any
 
-from attar.pipeline.core.errors import RecipeError, suggest_name
+from attar.pipeline.core.errors import RecipeError, UnfitSettingsError, suggest_name
 from attar.pipeline.core.stage import Artifact, Stage
 
 
@@ -36,6 +36,16 @@ class SlotBinding:
         return wanted | {
             name: kind for kind in repeated for name in self.inputs if name not in wanted
         }
+
+    def check_settings(self, slot: str) -> None:
+        """Raises UnfitSettingsError, which names the slot, if its stage can never do what it is set
+        to. What is pinned there is not made, so its settings are not asked."""
+        if self.keep:
+            return
+        try:
+            self.stage.check_settings()
+        except UnfitSettingsError as error:
+            raise UnfitSettingsError(f"{slot}: {error}") from error
 
 
 def is_candidate(slot: str) -> bool:
