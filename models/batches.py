@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -39,21 +39,39 @@ def join_batches(parts: list[ViewBatch], pads: Mapping[str, int]) -> ViewBatch:
     return ViewBatch(indices, inputs, targets)
 
 
-def join_padded(arrays: list[Array], pad: int) -> Array:
+def join_padded(arrays: Sequence[Array], pad: int) -> Array:
     """Join arrays in order. Samples that are shorter than others are filled up with ``pad``."""
-    longest = np.max([array.shape[1:] for array in arrays], axis=0).astype(int)
-    if all(array.shape[1:] == tuple(longest) for array in arrays):
-        return np.concatenate(arrays)
-    joined = np.full((sum(map(len, arrays)), *longest), pad, arrays[0].dtype)
+    joined = allocate_padded(arrays, sum(map(len, arrays)), pad)
     start = 0
     for array in arrays:
-        corner = tuple(slice(size) for size in array.shape[1:])
-        joined[(slice(start, start + len(array)), *corner)] = array
+        joined[(slice(start, start + len(array)), *select_corner(array))] = array
         start += len(array)
     return joined
 
 
-def join_targets(name: str, targets: list[Array]) -> Array:
+def allocate_padded(arrays: Sequence[Array], count: int, pad: int) -> Array:
+    """Return room for so many samples, as long as the longest of ``arrays``: filled with ``pad``,
+    unless all are as long."""
+    shapes = [array.shape[1:] for array in arrays]
+    longest = np.max(shapes, axis=0).astype(int).tolist()
+    joined = np.empty((count, *longest), arrays[0].dtype)
+    if len(set(shapes)) > 1:
+        joined.fill(pad)
+    return joined
+
+
+def select_corner(array: Array) -> tuple[slice, ...]:
+    """Return where the samples of ``array`` lie in longer ones."""
+    return tuple(slice(size) for size in array.shape[1:])
+
+
+def join_targets(name: str, targets: Sequence[Array]) -> Array:
+    check_target_shapes(name, targets)
+    return np.concatenate(targets)
+
+
+def check_target_shapes(name: str, targets: Sequence[Array]) -> None:
+    """Raise StageError if the samples of a target differ in shape."""
     shapes = {target.shape[1:] for target in targets}
     if len(shapes) > 1:
         listed = ", ".join(str(shape) for shape in sorted(shapes))
@@ -61,4 +79,3 @@ def join_targets(name: str, targets: list[Array]) -> Array:
             f"the target {name!r} has rows of {listed}: only inputs may have lengths of their own, "
             "for a label has no padding; pad all samples to one length in Task.split"
         )
-    return np.concatenate(targets)

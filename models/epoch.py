@@ -26,6 +26,7 @@ from attar.models.batches import drop_labels, join_batches
 from attar.models.checks.failures import describe_samples, name_failed_sample
 from attar.models.mixing import Mixing
 from attar.models.sample_order import CHUNK, Integers, list_blocks, mix_chunks
+from attar.models.shuffle_buffer import ShuffleBuffer
 from attar.models.task import Split, SplitName, Task
 from attar.models.views import Steps, ViewBatch, count_chunks, list_chunk, make_chunk, trim_padding
 
@@ -244,9 +245,15 @@ class Epoch:
         numbers = self.list_chunks()
         return self.iterate_batches(self.source.read_chunk(view, number) for number in numbers)
 
+    def hold(self, parts: list[ViewBatch]) -> ViewBatch | ShuffleBuffer:
+        """Return the samples to form batches from. Those that differ in length are padded alike."""
+        inputs = self.source.task.inputs
+        pads = {name: inputs[name].pad or 0 for name in parts[0].inputs}
+        return join_batches(parts, pads) if self.has_lengths else ShuffleBuffer(parts, pads)
+
     def join_pool(
         self, pool: Pool, chunks: Iterator[ViewBatch], shuffled: Integers, left: ViewBatch | None
-    ) -> tuple[ViewBatch, Integers]:
+    ) -> tuple[ViewBatch | ShuffleBuffer, Integers]:
         """Return what this process holds of a pool, with the samples that are left of the pool
         before, and the rows of it in the order of the epoch."""
         wanted = np.full(int(pool.sizes.sum()), -1)
@@ -255,14 +262,13 @@ class Epoch:
         for place in pool.list_chunks(self.held):
             parts.append(next(chunks))
             wanted[starts[place] : starts[place + 1]] = parts[-1].indices
-        pads = {name: tensor.pad or 0 for name, tensor in self.source.task.inputs.items()}
-        held = join_batches(parts, pads)
+        held = self.hold(parts)
         own = self.held.take(wanted[shuffled], pool.start)
         first = own[:0] if left is None else left.indices
         return held, find_rows(held.indices, np.concatenate([first, own]))
 
     def group_rows(
-        self, held: ViewBatch, rows: Integers, has_label: npt.NDArray[np.bool_]
+        self, held: ViewBatch | ShuffleBuffer, rows: Integers, has_label: npt.NDArray[np.bool_]
     ) -> list[tuple[Integers, float]]:
         """Return these rows in batches, as this process reads them, and the share of the samples of
         each batch, of all processes together, that have labels.
@@ -272,7 +278,7 @@ class Epoch:
         If samples differ in length, a batch holds samples of similar length. Padding costs as much
         time as content: seven words beside fifty would take seven times as long.
         """
-        if not self.has_lengths:
+        if isinstance(held, ShuffleBuffer):
             parts = rows.reshape(-1, self.size // self.share.world)
             shares = has_label.reshape(-1, self.size).mean(1).tolist()
             return list(zip(parts, shares, strict=True))

@@ -1,0 +1,55 @@
+"""Shuffle buffer: batches side by side, of whose samples other batches are formed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from attar.models.batches import allocate_padded, check_target_shapes, select_corner
+from attar.models.sample_order import Integers
+from attar.models.task import Array
+from attar.models.views import ViewBatch
+
+
+class ShuffleBuffer:
+    """Batches whose samples are copied when they are taken. Rows are counted batch after batch.
+
+    To join the batches first would be one more copy: of images, as much as forming all batches of
+    a training. ``pads`` has the padding of each input. Raises StageError for targets of different
+    shapes.
+    """
+
+    def __init__(self, parts: Sequence[ViewBatch], pads: Mapping[str, int]) -> None:
+        for name in parts[0].targets:
+            check_target_shapes(name, [part.targets[name] for part in parts])
+        self.parts, self.pads = parts, pads
+        places = [np.arange(len(part.indices)) for part in parts]
+        self.indices = np.concatenate([part.indices for part in parts])
+        self.part_numbers = np.repeat(np.arange(len(parts)), [len(each) for each in places])
+        self.places = np.concatenate(places)
+        own = zip(places, parts, strict=True)
+        self.has_label = np.concatenate([each < part.labelled for each, part in own])
+
+    def take(self, rows: Integers) -> ViewBatch:
+        """Return these samples, those with labels first."""
+        labelled = rows[self.has_label[rows]]
+        rows = np.concatenate([labelled, rows[~self.has_label[rows]]])
+        inputs = {
+            name: self.copy_rows(rows, [part.inputs[name] for part in self.parts], pad)
+            for name, pad in self.pads.items()
+        }
+        targets = {
+            name: self.copy_rows(labelled, [part.targets[name] for part in self.parts])
+            for name in self.parts[0].targets
+        }
+        return ViewBatch(self.indices[rows], inputs, targets)
+
+    def copy_rows(self, rows: Integers, arrays: Sequence[Array], pad: int = 0) -> Array:
+        """Return rows of arrays, one of each batch."""
+        numbers, places = self.part_numbers[rows], self.places[rows]
+        copied = allocate_padded(arrays, len(rows), pad)
+        for number in np.unique(numbers):
+            own, array = numbers == number, arrays[number]
+            copied[(own, *select_corner(array))] = array[places[own]]
+        return copied
