@@ -9,6 +9,7 @@ from attar.pipeline.core.errors import StageError, StoppedError
 from attar.pipeline.core.progress import listen_to_epochs
 from attar.pipeline.core.stage import Facts
 from attar.pipeline.run import Record
+from attar.pipeline.team import TeamError
 from attar.proof.gate import Gate
 from attar.proof.ledger.candidates import CandidateMeasurement
 from attar.proof.ledger.candidates_json import measurements_from_json
@@ -98,11 +99,16 @@ def train_student(search: RecipeSearch, plan: TrialPlan, show: Show) -> StudentT
                 raise StoppedError("another variant is ahead")
 
     facts: Facts = {}
-    with listen_to_epochs(hear):
-        for record in walk_trial(search, plan.variant, STUDENT, show):
-            if isinstance(record.cause, StoppedError):
-                return StudentTraining(scores, stopped=True)
-            facts = check_record(plan.variant, record)
+    try:
+        with listen_to_epochs(hear):
+            for record in walk_trial(search, plan.variant, STUDENT, show):
+                if isinstance(record.cause, StoppedError):
+                    return StudentTraining(scores, stopped=True)
+                facts = check_record(plan.variant, record)
+    except TeamError as error:
+        if isinstance(error.__cause__, StoppedError):
+            return StudentTraining(scores, stopped=True)
+        raise
     history = facts["history"]
     whole = {int(entry["epoch"]): float(entry["score"]) for entry in history}
     return StudentTraining(whole, stopped=False)

@@ -34,9 +34,11 @@ class ClusterResources(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     num_cpus: int = Field(1, ge=1)
-    """Of a training."""
+    """Of each process of a training."""
     num_gpus: int = Field(0, ge=0)
-    """Of a training, which is one process and so has one at most."""
+    """Of each process of a training, which uses one at most."""
+    processes: int = Field(1, ge=1)
+    """Of a training, all on one node, as ``torchrun`` starts them."""
     target: str | None = Field(None, min_length=1)
     """The custom resource of the nodes that are like the target. Timings are taken there alone,
     each with all CPUs and GPUs of its node."""
@@ -48,9 +50,8 @@ class ClusterResources(BaseModel):
     def _has_a_use(cls, count: int) -> int:
         if count > 1:
             raise ValueError(
-                f"a student is trained by one process, which uses one GPU, and {count - 1} more "
-                "would be idle; set num_gpus = 1, or train a student that needs more before, by "
-                "torchrun --nproc-per-node N -m attar distill RECIPE, which a search reuses"
+                f"a process uses one GPU, and {count - 1} more would be idle; set num_gpus = 1 and "
+                f"processes = {count}, or more of them"
             )
         return count
 

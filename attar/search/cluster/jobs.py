@@ -8,9 +8,10 @@ from collections.abc import Callable
 from contextlib import redirect_stdout
 from typing import TypeVar
 
-from attar.pipeline.core.errors import AttarError, StoreError
+from attar.pipeline.core.errors import AttarError, StageError, StoreError
 from attar.pipeline.run import Record
 from attar.pipeline.shared.remote_files import RemoteFiles
+from attar.pipeline.team import TeamError
 from attar.search.cluster.logs import keep_log, write_line
 from attar.search.cluster.orders import Delivery, FoundRecipe, Order, deliver_error, strip_record
 from attar.search.runner import walk_winner
@@ -38,6 +39,8 @@ def run_job(order: Order, job: str, work: Callable[[RecipeSearch, Show], T]) -> 
     try:
         with keep_log(RemoteFiles(order.url), order.get_log_path(job)), redirect_stdout(sys.stderr):
             return Delivery(records, work(order.open(), show))
+    except TeamError as error:
+        return deliver_error(records, StageError(str(error)))
     except AttarError as error:
         return deliver_error(records, error)
 

@@ -50,9 +50,10 @@ class Order:
             self.recipe, store, self.space, self.target, overrides, device, self.name
         )
 
-    def get_log_path(self, job: str) -> str:
-        """Return the file in the store that has the end of a job's log while it runs."""
-        return f"{TOLD}/{self.token}-{job}.log"
+    def get_log_path(self, job: str, rank: int = 0) -> str:
+        """Return the file in the store that has the end of a job's log while it runs. Of a team
+        each process has one."""
+        return f"{TOLD}/{self.token}-{job}{f'-{rank}' if rank else ''}.log"
 
     @property
     def probe_path(self) -> str:

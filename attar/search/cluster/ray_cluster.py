@@ -1,6 +1,6 @@
 """Ray: joins a cluster, and checks what it has before anything is trained.
 
-This is the one module that speaks to Ray.
+This module and ``ray_team`` are those that speak to Ray.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from attar.pipeline.core.errors import MissingDependencyError, RecipeError, Stag
 from attar.pipeline.recipe.search_space import ClusterResources
 from attar.search.cluster.head import HeadWatch
 from attar.search.cluster.orders import Node
+from attar.search.cluster.ray_team import run_team
 
 ANSWER = 10.0
 """Seconds within which a cluster accepts a connection."""
@@ -47,13 +48,12 @@ class RayCluster:
 
     def start_on(self, node: Node, work: Callable[..., Any], *arguments: Any) -> Reference:
         """Start a short job on one node, whatever else it does."""
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-        place = NodeAffinitySchedulingStrategy(node.id, soft=False)
-        options = {"num_cpus": 0, "scheduling_strategy": place}
-        return self.ray.remote(**options)(work).remote(*arguments)
+        return self._start_at(node.id, self.resources.max_retries, work, *arguments)
 
     def start_training(self, work: Callable[..., Any], *arguments: Any) -> Reference:
+        if self.resources.processes > 1:  # what waits for them is beside the command
+            own = self.ray.get_runtime_context().get_node_id()
+            return self._start_at(own, 0, run_team, self.resources, work, *arguments)
         needs = {"num_cpus": self.resources.num_cpus, "num_gpus": self.resources.num_gpus}
         return self._start(needs, work, *arguments)
 
@@ -66,6 +66,15 @@ class RayCluster:
             "resources": {self.resources.target: TOUCH},
         }
         return self._start(needs, work, *arguments)
+
+    def _start_at(
+        self, node_id: str, max_retries: int, work: Callable[..., Any], *arguments: Any
+    ) -> Reference:
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        place = NodeAffinitySchedulingStrategy(node_id, soft=False)
+        options = {"num_cpus": 0, "max_retries": max_retries, "scheduling_strategy": place}
+        return self.ray.remote(**options)(work).remote(*arguments)
 
     def _start(
         self, needs: Mapping[str, Any], work: Callable[..., Any], *arguments: Any
@@ -99,13 +108,14 @@ def describe_death(error: Exception) -> str:
 
 def find_trainers(nodes: Sequence[Node], resources: ClusterResources) -> list[Node]:
     """Return the nodes that are large enough for a training. Raises RecipeError if none is."""
-    cpus, gpus = resources.num_cpus, resources.num_gpus
+    processes = resources.processes
+    cpus, gpus = processes * resources.num_cpus, processes * resources.num_gpus
     found = [node for node in nodes if node.cpus >= cpus and node.gpus >= gpus]
     if not found:
         sizes = ", ".join(f"{node.host} ({node.cpus} CPUs, {node.gpus} GPUs)" for node in nodes)
         raise RecipeError(
-            f"search.resources asks for {cpus} CPUs and {gpus} GPUs on one node, and the cluster "
-            f"has {sizes or 'no node'}; ask for less, or add a node"
+            f"search.resources asks for {cpus} CPUs and {gpus} GPUs on one node (processes = "
+            f"{processes}), and the cluster has {sizes or 'no node'}; ask for less, or add a node"
         )
     return found
 

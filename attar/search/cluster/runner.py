@@ -105,12 +105,21 @@ class ClusterRunner:
         try:
             delivery = self.cluster.wait(reference)
         except StageError as error:
-            log = read_log_end(self.store.remote, self.order.get_log_path(job))
+            log = self.read_logs(job)
             told = f"; the end of its log:\n{log}" if log else "; it left no log"
             raise StageError(f"{error}{told}") from error
         for record in delivery.records:
             show(self.place(record))
         return check_delivery(delivery)
+
+    def read_logs(self, job: str) -> str:
+        """Return the ends of the logs of a job's processes; empty if they left none."""
+        ranks = range(self.order.space.resources.processes)
+        paths = [self.order.get_log_path(job, rank) for rank in ranks]
+        ends = [read_log_end(self.store.remote, path) for path in paths]
+        if len(ends) == 1:
+            return ends[0]
+        return "\n".join(f"process {rank}:\n{end}" for rank, end in enumerate(ends) if end)
 
     def place(self, record: Record) -> Record:
         """Return a record of another machine with the place of its artifact here."""

@@ -54,7 +54,7 @@ def test_every_combination_of_the_values_is_one_assignment() -> None:
         ({WIDTH: [6], "parallel": 0}, "search.parallel"),
         ({WIDTH: [6], "resources": {"num_cpus": 0}}, "search.resources.num_cpus"),
         ({WIDTH: [6], "resources": {"cpus": 1}}, "search.resources.cpus"),
-        ({WIDTH: [6], "resources": {"num_gpus": 4}}, "search.resources.num_gpus: a student is trained by one process"),
+        ({WIDTH: [6], "resources": {"num_gpus": 4}}, r"search.resources.num_gpus: a process uses one GPU.* processes = 4"),
     ],
 )
 def test_a_mistake_in_the_section_is_named(section: dict[str, Any], named: str) -> None:

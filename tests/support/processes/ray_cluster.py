@@ -1,6 +1,6 @@
 """A Ray cluster of two nodes on this machine, in a process of its own; each node has its own cache.
 
-``python -m tests.support.processes.ray_cluster FOLDER`` writes the address to FOLDER/address and stops the cluster when its
+``python -m tests.support.processes.ray_cluster FOLDER CPUS`` writes the address to FOLDER/address and stops the cluster when its
 standard input ends. Ray puts the machine's own address in the place of 127.0.0.1, so the nodes do not listen on the loopback.
 """
 
@@ -19,7 +19,8 @@ from pathlib import Path
 MEMORY = 80 * 2**20
 """Bytes of the object store of a node: Ray's default is a third of the machine's memory."""
 STARTS = 3
-"""Raylets give up if their helpers do not start in half a minute, which happens on a busy machine."""
+PATIENCE = "240"
+"""Seconds until raylets give up if their helpers do not start. Ray's half a minute is not enough on a busy machine."""
 TARGET = "box"
 
 
@@ -58,8 +59,8 @@ class LocalCluster:
 
 
 @contextlib.contextmanager
-def open_local_cluster(folder: Path) -> Iterator[LocalCluster]:
-    command = [sys.executable, "-m", "tests.support.processes.ray_cluster", str(folder)]
+def open_local_cluster(folder: Path, cpus: int = 1) -> Iterator[LocalCluster]:
+    command = [sys.executable, "-m", "tests.support.processes.ray_cluster", str(folder), str(cpus)]
     environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
     log = folder / "cluster.log"
     with log.open("wb") as output:
@@ -74,8 +75,8 @@ def open_local_cluster(folder: Path) -> Iterator[LocalCluster]:
         assert process.returncode == 0
 
 
-def main(folder: Path) -> None:
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+def main(folder: Path, cpus: int) -> None:
+    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_agent_register_timeout_ms": f"{PATIENCE}000"}
     from ray.cluster_utils import Cluster
 
     for attempt in range(STARTS):
@@ -84,7 +85,12 @@ def main(folder: Path) -> None:
             for name, resources in (("first", {TARGET: 1}), ("second", {})):
                 os.environ["XDG_CACHE_HOME"] = f"{folder}/{name}"
                 cluster.add_node(
-                    num_cpus=1, resources=resources, object_store_memory=MEMORY, include_log_monitor=False, no_monitor=True
+                    num_cpus=cpus,
+                    resources=resources,
+                    object_store_memory=MEMORY,
+                    include_log_monitor=False,
+                    no_monitor=True,
+                    include_dashboard=False,
                 )
             break
         except Exception:  # Ray raises a bare Exception
@@ -99,4 +105,4 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), int(sys.argv[2]))

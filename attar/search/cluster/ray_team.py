@@ -1,0 +1,178 @@
+"""Teams: one training by several processes of a node.
+
+A placement group of Ray reserves the place of all of them at once, and each is told what
+``torchrun`` would tell it.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+from attar.pipeline.core.errors import StageError
+from attar.pipeline.recipe.search_space import ClusterResources
+from attar.pipeline.shared.remote_files import RemoteFiles
+from attar.pipeline.team import TeamError
+from attar.search.cluster.logs import keep_log
+from attar.search.cluster.orders import Delivery, Order
+
+HOST = "127.0.0.1"
+"""Where the processes of a team meet: they are on one node."""
+FOLLOW = 30.0
+"""Seconds in which all processes of a team end when one of them has."""
+Work = Callable[..., Delivery[Any]]
+Start = Callable[..., Any]
+"""Starts a function in a process of its own, and returns Ray's reference to its value."""
+
+
+@dataclass(frozen=True)
+class Seat:
+    """The place of a process in its team."""
+
+    rank: int
+    world: int
+    port: int
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """What ``torchrun`` tells a process. Ray shows it its own GPUs alone."""
+        return {
+            "RANK": str(self.rank),
+            "LOCAL_RANK": "0",
+            "WORLD_SIZE": str(self.world),
+            "MASTER_ADDR": HOST,
+            "MASTER_PORT": str(self.port),
+        }
+
+
+def run_team(
+    resources: ClusterResources, work: Work, order: Order, job: str, *arguments: Any
+) -> Delivery[Any]:
+    """Do a job in a team of processes, and return what the first of them returns.
+
+    The team begins again if one of them dies. Raises Ray's error when it has died too often.
+    """
+    import ray
+
+    left = resources.max_retries
+    while True:
+        try:
+            return run_members(resources, work, order, job, *arguments)
+        except ray.exceptions.RayError as error:
+            if left == 0 or not is_death(error):
+                raise
+            left -= 1
+
+
+def run_members(
+    resources: ClusterResources, work: Work, order: Order, job: str, *arguments: Any
+) -> Delivery[Any]:
+    """Start a team, and end all of it with the first that ends."""
+    import ray
+
+    world = resources.processes
+    with reserve_places(resources) as start:
+        port = ray.get(start(find_port))
+        members = [
+            start(run_member, Seat(rank, world, port), work, order, job, *arguments)
+            for rank in range(world)
+        ]
+        ray.wait(members)
+        ended, _ = ray.wait(members, num_returns=world, timeout=FOLLOW)
+        ranks = [rank for rank, member in enumerate(members) if member in ended]
+        return judge_ends({rank: get_end(members[rank]) for rank in ranks})
+
+
+@contextmanager
+def reserve_places(resources: ClusterResources) -> Iterator[Start]:
+    """Yield what starts a process of the team, when one node has room for all of them.
+
+    Processes that are left are ended with their places. (A task that ``ray.cancel`` ends by force
+    while it returns brings down the process that started it: seen with Ray 2.)
+    """
+    import ray
+    from ray.util.placement_group import placement_group, remove_placement_group
+    from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+    needs = {"CPU": resources.num_cpus, "GPU": resources.num_gpus}
+    bundle = {name: amount for name, amount in needs.items() if amount}
+    group = placement_group([bundle] * resources.processes, strategy="STRICT_PACK")
+    options = {
+        "num_cpus": resources.num_cpus,
+        "num_gpus": resources.num_gpus,
+        "max_retries": 0,
+        "max_calls": 1,
+        "scheduling_strategy": PlacementGroupSchedulingStrategy(group),
+    }
+    try:
+        ray.get(group.ready())
+        yield lambda work, *arguments: ray.remote(**options)(work).remote(*arguments)
+    finally:
+        remove_placement_group(group)
+
+
+def find_port() -> int:
+    """Return a port of this node that is free."""
+    with socket.create_server((HOST, 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
+
+
+def run_member(
+    seat: Seat, work: Work, order: Order, job: str, *arguments: Any
+) -> Delivery[Any] | None:
+    """Do a job as one process of a team: the first does it, and the others join its trainings."""
+    from attar.stages.learning.processes import join_process_group
+
+    os.environ |= seat.variables
+    if seat.rank == 0:
+        with join_process_group():
+            return work(order, job, *arguments)
+    log = order.get_log_path(job, seat.rank)
+    # The first process tells what ended another one.
+    with suppress(TeamError), keep_log(RemoteFiles(order.url), log), join_process_group() as member:
+        member.follow_leader()
+    return None
+
+
+def get_end(member: Any) -> Delivery[Any] | Exception | None:
+    """Return what a process that has ended returned or raised."""
+    import ray
+
+    try:
+        end: Delivery[Any] | None = ray.get(member)
+    except ray.exceptions.RayError as error:
+        failure: Exception = error
+        return failure
+    return end
+
+
+def is_death(end: object) -> bool:
+    """Whether a process died, rather than raised an error."""
+    from ray.exceptions import RayError, RayTaskError
+
+    return isinstance(end, RayError) and not isinstance(end, RayTaskError)
+
+
+def judge_ends(ends: Mapping[int, Delivery[Any] | Exception | None]) -> Delivery[Any]:
+    """Return the delivery of the first process, by how each process ended.
+
+    A process that died is what the errors of the others come from. Raises Ray's error for it, and
+    StageError for a first process that goes on without the others.
+    """
+    first = ends.get(0)
+    if isinstance(first, Delivery) and first.error is None:
+        return first
+    errors = [end for end in ends.values() if isinstance(end, Exception)]
+    deaths = [error for error in errors if is_death(error)]
+    if deaths:
+        raise deaths[0]
+    if isinstance(first, Delivery):
+        return first
+    if errors:
+        raise errors[0]
+    raise StageError(f"process 0 goes on {FOLLOW:g} s after the others of its team have ended")
