@@ -2,31 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from attar.proof.report import formatting
 from attar.proof.report.figures import speed, style
-from attar.proof.report.figures.front import Point, draw_dot, draw_front, write_name
+from attar.proof.report.figures.front import Point, draw_dot, draw_front, place_point
 from attar.proof.report.figures.style import Panel
 from attar.search.result import SearchResult, VariantResult
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.transforms import Transform
+
+TITLE, LINE = 190.0, 9.0
+"""Width and height of the settings of a variant, in points."""
 
 
 def draw_panel(result: SearchResult) -> Panel | None:
-    """Draw the trained variants; None if fewer than two were."""
+    """Draw the variants; None if fewer than two were trained."""
     shown = list_points(result)
     if len(shown) < 2:
         return None
     title = f"{result.score_name[:1].upper()}{result.score_name[1:]} and latency of the variants"
     with style.house():
-        figure, axes = style.panel(300, left=56, right=24, top=18, bottom=38)
+        figure, axes = style.panel(380, left=60, right=28, top=26, bottom=40, width=style.WIDE)
         log = draw_front(axes, shown)
-        axes.margins(0.12)
+        axes.margins(0.08)
         for each in shown:
-            draw_variant(axes, each, result.get_winner())
+            draw_dot(axes, each, each.name == result.winner)
+        draw_untrained(axes, result)
         draw_promises(axes, result)
+        axes.autoscale_view()  # before asking where the dots are
+        write_titles(axes, shown, result)
         speed.set_ticks(axes, formatting.format_microseconds, log)
         axes.yaxis.set_major_formatter(lambda value, _: formatting.format_score(value))
         drawn = style.svg(figure, f"{result.recipe}: {title}")
@@ -46,11 +54,11 @@ def choose_ink(each: VariantResult) -> str:
     return style.STUDENT if each.status == "kept" else style.FAIL
 
 
-def draw_variant(axes: Axes, point: Point, winner: VariantResult | None) -> None:
-    wins = winner is not None and point.name == winner.name
-    draw_dot(axes, point, wins)
-    name = winner.title if winner and wins else point.name
-    write_name(axes, name, (point.latency, point.value), wins)
+def draw_untrained(axes: Axes, result: SearchResult) -> None:
+    """Mark the times of the variants that have no score, at the bottom."""
+    times = [each.p50 for each in result.variants if each.score is None and each.p50 is not None]
+    bottom = axes.get_xaxis_transform()
+    axes.plot(times, [0.0] * len(times), "|", color=style.MUTED, markersize=14, transform=bottom)
 
 
 def draw_promises(axes: Axes, result: SearchResult) -> None:
@@ -58,15 +66,64 @@ def draw_promises(axes: Axes, result: SearchResult) -> None:
     drop, teacher = result.promises.get("score_drop"), result.teacher_score
     if drop is not None and teacher is not None:
         axes.axhline(teacher - drop, color=style.FAIL, linewidth=1.0, linestyle="--")
+        place = (0.0, teacher - drop)
+        write_promise(axes, result.score_name, place, axes.get_yaxis_transform(), "left")
     times = result.promises.get("speedup")
     if times is not None and result.reference_p50 is not None:
-        axes.axvline(result.reference_p50 / times, color=style.FAIL, linewidth=1.0, linestyle="--")
+        latency = result.reference_p50 / times
+        axes.axvline(latency, color=style.FAIL, linewidth=1.0, linestyle="--")
+        write_promise(axes, "speed", (latency, 1.0), axes.get_xaxis_transform(), "center")
+
+
+def write_promise(
+    axes: Axes, name: str, place: tuple[float, float], transform: Transform, align: str
+) -> None:
+    """Write what a line promises, above ``place``."""
+    axes.annotate(
+        f"promised {name}",
+        place,
+        (0, 4),
+        xycoords=transform,
+        textcoords="offset points",
+        ha=align,
+        color=style.FAIL,
+        size=style.SMALL,
+    )
+
+
+def write_titles(axes: Axes, shown: list[Point], result: SearchResult) -> None:
+    """Write the settings beside each dot that has room for them."""
+    titles = {each.name: each.title for each in result.variants}
+    for point in thin_out(shown, result.winner, lambda each: place_point(axes, each)):
+        wins = point.name == result.winner
+        axes.annotate(
+            titles[point.name],
+            (point.latency, point.value),
+            (9, -3.5),
+            textcoords="offset points",
+            color=style.INK if wins else style.MUTED,
+            size=style.SMALL,
+            weight="bold" if wins else "normal",
+        )
+
+
+def thin_out(
+    shown: list[Point], winner: str | None, place: Callable[[Point], tuple[float, float]]
+) -> list[Point]:
+    """Return the points whose titles do not run into each other, the winner first."""
+    kept: list[Point] = []
+    for point in sorted(shown, key=lambda each: (each.name != winner, not each.kept)):
+        x, y = place(point)
+        near = [(abs(x - left), abs(y - low)) for left, low in map(place, kept)]
+        if all(across > TITLE or up > LINE for across, up in near):
+            kept.append(point)
+    return kept
 
 
 def write_caption(result: SearchResult, log: bool) -> str:
     axis = " The axis is logarithmic." if log else ""
     return (
         "Median time of a call, and the score on the validation split. Filled dots keep "
-        "all promises, hollow ones break one; the dashed lines are the promised speed and score. "
-        f"The line joins those that no other beats.{axis}"
+        "all promises, hollow ones break one. The line joins those that no other beats. Strokes at "
+        f"the bottom are the times of variants that were not trained to the end.{axis}"
     )

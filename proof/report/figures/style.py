@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 WIDTH = 372
 """Width of a panel in CSS pixels: three stand side by side on a desk, one fills a telephone."""
+WIDE = 960
+"""Width of a panel that has a row of its own."""
 ROW = 27
 """Height of a row of a panel that has rows."""
 SIZE = 11.5
@@ -91,14 +93,19 @@ def house() -> AbstractContextManager[None]:
 
 
 def panel(
-    height: float, left: float, right: float = RIGHT, top: float = TOP, bottom: float = BOTTOM
+    height: float,
+    left: float,
+    right: float = RIGHT,
+    top: float = TOP,
+    bottom: float = BOTTOM,
+    width: float = WIDTH,
 ) -> tuple[Figure, Axes]:
     """One pair of axes in a panel, margins in pixels."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(WIDTH / 72, height / 72))
-    x, y = left / WIDTH, bottom / height
-    return figure, figure.add_axes((x, y, 1 - x - right / WIDTH, 1 - y - top / height))
+    figure = Figure(figsize=(width / 72, height / 72))
+    x, y = left / width, bottom / height
+    return figure, figure.add_axes((x, y, 1 - x - right / width, 1 - y - top / height))
 
 
 def rows_panel(labels: Sequence[str], right: float = RIGHT, top: float = 8) -> tuple[Figure, Axes]:
