@@ -16,7 +16,7 @@ READY := $(VENV)/.ready
 READY_DEV := $(VENV)/.ready-dev
 
 .NOTPARALLEL:
-.PHONY: help demo setup check format docs messages test test-all test-nightly coverage gpu bench run plan fetch report clean $(STAGES)
+.PHONY: help demo search setup check format docs messages test test-all test-nightly coverage gpu bench run plan fetch report clean $(STAGES)
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z$$][^:]*:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -26,15 +26,19 @@ demo: $(READY)  ## the main job: Fashion-MNIST from a teacher to a bundle
 	@$(BIN)/attar fetch demo
 	@$(BIN)/attar run demo $(ARGS)
 
+search: $(READY)  ## the fastest student among the variants of RECIPE that keeps its promises
+	@$(BIN)/attar fetch $(RECIPE)
+	@$(BIN)/attar search $(RECIPE) $(ARGS)
+
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) --editable '.[train,examples]'
+	$(PIP) --editable '.[train,examples,search]'
 	@touch $@
 
 setup: $(READY_DEV)  ## what developing needs, in .venv
 
 $(READY_DEV): $(READY)
-	$(PIP) --editable '.[train,examples,dev]'
+	$(PIP) --editable '.[train,examples,search,dev]'
 	@touch $@
 
 # The theme warns of MkDocs 2, which constraints.txt keeps away.

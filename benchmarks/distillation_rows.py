@@ -95,6 +95,10 @@ def rows(field: TeacherStudent) -> dict[str, Choice]:
             "losses": [{"kind": "dkd", "alpha": 1.0, "beta": 8.0, "temperature": 4.0}],
         },
         "DIST": {"lambda_kd": EVEN, "losses": [DIST | {"temperature": 4.0}]},
+        "DIST + 16 logit_pearson": {
+            "lambda_kd": EVEN,
+            "losses": [DIST | {"temperature": 4.0}, PEARSON | {"weight": 16.0}],
+        },
         # At the share and the temperature of the rows of KD.
         "DKD at 0.9, T = 2": {"losses": [{"kind": "dkd", "temperature": 2.0}]},
         "DIST at 0.9, T = 1": {"losses": [DIST]},
