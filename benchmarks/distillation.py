@@ -19,27 +19,16 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import json
 import platform
 import statistics
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
-from filelock import FileLock, Timeout
 from scipy.stats import t as student_t
 
-from attar.models import views
-from attar.models.task import Arrays, load_task
-from attar.proof.estimates.metrics import compare_outputs
 from attar.stages.artifacts import Answers, Weights
-from attar.stages.distill.stage import Control, Distill
-from attar.stages.label.stage import Label
-from attar.stages.teach.stage import Teach
 from benchmarks.distillation_figure import draw
 from benchmarks.distillation_rows import (
     CONTROL,
@@ -47,140 +36,16 @@ from benchmarks.distillation_rows import (
     FRESH,
     MATCHED,
     SMOOTHED,
-    Choice,
     ControlRow,
     Part,
-    TeacherStudent,
     all_rows,
     rows,
     select_part,
 )
+from benchmarks.distillation_workbench import Columns, Workbench
 
-RESIDUAL = "attar.models.networks.residual:residual"
 LEAST = 0.985
 """The CORR on validation that a row needs to be chosen."""
-
-Columns = dict[str, list[float]]
-
-
-@dataclass(frozen=True)
-class Workbench:
-    name: str
-    field: TeacherStudent
-    work: Path
-    device: str
-
-    def made(self, name: str, stage: Any, **inputs: Any) -> tuple[Path, dict[str, Any]]:
-        """A stage's folder and facts, from ``work`` where it was made before; waits where another
-        process is making it.
-
-        Raises SystemExit where it was made with other settings.
-        """
-        settings = json.loads(stage.model_dump_json())
-        out, note = self.work / name / "out", self.work / name / "facts.json"
-        out.mkdir(parents=True, exist_ok=True)
-        with self.lock(name):
-            if not note.exists():
-                started = time.process_time()
-                facts = dict(stage.run(out, **inputs))
-                seconds = (time.process_time() - started) / len(facts.get("history") or [1])
-                facts |= {"seconds_an_epoch": round(seconds, 3), "settings": settings}
-                note.write_text(json.dumps(facts))
-        found = json.loads(note.read_text())
-        if found.get("settings") != settings:
-            raise SystemExit(
-                f"{self.work / name} was trained with other settings than this table has: delete it"
-            )
-        return out, found
-
-    def lock(self, name: str) -> FileLock:
-        self.work.mkdir(parents=True, exist_ok=True)
-        return FileLock(self.work / f"{name.replace('/', '-')}.lock")
-
-    def busy(self, name: str) -> bool:
-        """Whether another process is making it."""
-        try:
-            with self.lock(name).acquire(timeout=0):
-                return False
-        except Timeout:
-            return True
-
-    def settings(self, part: Mapping[str, Any]) -> dict[str, Any]:
-        return {"task": self.field.task, "network": RESIDUAL, "device": self.device, **part}
-
-    def teacher(
-        self, name: str = "", smoothing: float = 0.0, asked: str = "", **labelling: Any
-    ) -> tuple[Weights, Answers]:
-        stage = Teach(**self.settings(self.field.teacher), label_smoothing=smoothing)
-        root, facts = self.made(f"{name}teacher", stage)
-        teacher = Weights("", "", root, facts)
-        labels = Label(task=self.field.task, device=self.device, **{"views": 4, **labelling})
-        root, facts = self.made(f"{name}{asked}answers", labels, teacher=teacher)
-        return teacher, Answers("", "", root, facts)
-
-    def teacher_of(self, row: str) -> tuple[Weights, Answers]:
-        if row == MATCHED:
-            views = self.field.student["epochs"]
-            return self.teacher(asked=f"{self.length}mixed-", views=views, mix=("mixup", "cutmix"))
-        return self.teacher("smoothed-", 0.1) if row == SMOOTHED else self.teacher()
-
-    def students(
-        self, name: str, chosen: Choice, seeds: Sequence[int], taught: tuple[Weights, Answers]
-    ) -> list[Weights]:
-        return [self.student(name, chosen, seed, taught) for seed in seeds]
-
-    def student(
-        self, name: str, chosen: Choice, seed: int, taught: tuple[Weights, Answers]
-    ) -> Weights:
-        settings = self.settings(self.field.student) | {"seed": seed}
-        place = self.place(name, seed)
-        if isinstance(chosen, ControlRow):
-            root, facts = self.made(place, Control(**settings, enabled=True, **chosen.settings))
-        else:
-            root, facts = self.made(
-                place, Distill(**settings, **chosen), teacher=taught[0], answers=taught[1]
-            )
-        return Weights("", "", root, facts)
-
-    def place(self, name: str, seed: int) -> str:
-        """The folder of a student, below ``work``."""
-        return f"{self.length}{name.replace(' ', '-').replace(',', '')}/{seed}"
-
-    @property
-    def length(self) -> str:
-        """What the folders of students begin with that are trained longer, or shorter, than the
-        task's own."""
-        epochs = self.field.student["epochs"]
-        return "" if epochs == FIELDS[self.name].student["epochs"] else f"{epochs}-epochs-"
-
-    def measured(self, student: Weights, answers: Answers) -> dict[str, float]:
-        """On the test split, against the teacher's stored answers."""
-        task = load_task(self.field.task)
-        seen = list(views.iterate_clean(task, task.split("test")))
-        with student.open() as predict:
-            parts = [predict(each.inputs) for each in seen]
-        outputs: Arrays = {
-            name: np.concatenate([part[name] for part in parts]) for name in task.outputs
-        }
-        targets = {
-            name: np.concatenate([each.targets[name] for each in seen]) for name in seen[0].targets
-        }
-        found = compare_outputs(
-            "logits", answers.read_split("test")["logits"], outputs["logits"]
-        ).numbers
-        told = {"CORR": found["correlation"], "KDL": found["kdl"], "agreement": found["agreement"]}
-        score = task.aggregate(task.score(outputs, targets))
-        return {"accuracy": score, **{name: float(value or 0) for name, value in told.items()}}
-
-    def tested(self, students: Sequence[Weights], answers: Answers) -> Columns:
-        found = [self.measured(student, answers) for student in students]
-        return {metric: [each[metric] for each in found] for metric in found[0]}
-
-    def oacc(self, answers: Answers) -> float:
-        task = load_task(self.field.task)
-        targets = [seen.targets for seen in views.iterate_clean(task, task.split("test"))]
-        joined = {name: np.concatenate([each[name] for each in targets]) for name in targets[0]}
-        return task.aggregate(task.score(dict(answers.read_split("test")), joined))
 
 
 def train(bench: Workbench, part: Part) -> None:

@@ -30,8 +30,8 @@ from attar.pipeline.core.progress import listen_to_epochs
 from attar.proof.estimates.metrics import compare_outputs
 from attar.stages.artifacts import Answers, Weights
 from attar.stages.distill.stage import Distill
-from benchmarks.distillation import Workbench
 from benchmarks.distillation_rows import FIELDS
+from benchmarks.distillation_workbench import Workbench
 from benchmarks.peers.environments import Environment, ours, python, surroundings, versions
 
 TORCHDISTILL = Environment(

@@ -11,8 +11,8 @@ import torch
 from attar.stages.distill.loss_settings import Dist, Dkd
 from attar.stages.distill.stage import Control, Distill
 from attar.stages.learning.losses import dist, dkd
-from benchmarks.distillation import Workbench
 from benchmarks.distillation_rows import CONTROL, FIELDS, ControlRow, rows, select_part
+from benchmarks.distillation_workbench import Workbench
 
 FIELD = FIELDS["digits"]
 
