@@ -92,8 +92,8 @@ class StudentStart:
         return f"{self.start}, {case.count_epochs(self.share)} of {case.epochs} epochs"
 
 
-def list_rows() -> list[StudentStart]:
-    return [StudentStart(start, share) for share, start in itertools.product(SHARES, STARTS)]
+def list_rows(shares: Sequence[float] = SHARES) -> list[StudentStart]:
+    return [StudentStart(start, share) for share, start in itertools.product(shares, STARTS)]
 
 
 def make_seeds(
@@ -134,9 +134,12 @@ def main() -> None:
     parser.add_argument("--store", type=Path, required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--rates", type=float, nargs="+", help="learning rates, of each start")
+    parser.add_argument(
+        "--shares", type=float, nargs="+", default=SHARES, help="of the epochs of the recipe"
+    )
     arguments = parser.parse_args()
     case, lines = CASES[arguments.case], []
-    for row in list_rows():
+    for row in list_rows(arguments.shares):
         made = {
             rate: make_seeds(case, arguments.store, row, rate, arguments.seeds)
             for rate in arguments.rates or case.rates
