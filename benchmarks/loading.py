@@ -144,6 +144,7 @@ class Epochs:
 def time_epochs(training: Training) -> Epochs:
     spans, waited = [PhaseCost(), PhaseCost()], [0.0, 0.0]
     requests = training.plan.iterate_requests(1, 0)
+    training.workers = 1
     training.saved = time.monotonic()  # a checkpoint a minute, as in every training
     with (
         tempfile.TemporaryDirectory() as folder,

@@ -13,7 +13,7 @@ in length are batched by length, for which every process reads all of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from math import gcd
@@ -212,7 +212,7 @@ class Epoch:
         """The share of the samples that is held to form batches from."""
         return Share() if self.has_lengths else self.share
 
-    def iterate_batches(self, chunks: Iterator[ViewBatch]) -> Iterator[ViewBatch]:
+    def iterate_batches(self, chunks: Iterator[ViewBatch]) -> Generator[ViewBatch]:
         """Yield this share of each batch after ``skip``. ``chunks`` are those of `list_chunks`."""
         order = np.random.default_rng(self.seed)
         self.plan_pools(order)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -159,6 +160,19 @@ def explain_death(reader: ChunkReader, message: str) -> str:
         "for its memory (or /dev/shm is full: Bus error), set fewer workers; workers = 0 prepares "
         "the samples in the stage's own process"
     )
+
+
+def form_ahead(batches: Iterator[ViewBatch]) -> Generator[ViewBatch]:
+    """Yield the batches. A thread forms the next one while a step computes.
+
+    That is copying, which lets go of the interpreter. An error of the thread is raised where its
+    batch is asked for; closing the generator waits for the thread.
+    """
+    with ThreadPoolExecutor(1, "attar-batches") as thread:
+        coming = thread.submit(next, batches, None)
+        while (batch := coming.result()) is not None:
+            coming = thread.submit(next, batches, None)
+            yield batch
 
 
 @dataclass

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
-from contextlib import nullcontext
+from collections.abc import Generator, Iterator
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -38,7 +38,7 @@ from attar.stages.learning.optimizer import create_average, create_optimizer
 from attar.stages.learning.schedule import compute_rate
 from attar.stages.learning.settings import TrainingSettings
 from attar.stages.learning.validation import Validation
-from attar.stages.loading import BatchClock, open_loader
+from attar.stages.loading import BatchClock, form_ahead, open_loader
 
 CHECKPOINT_SECONDS = 60.0
 """Time between checkpoints within an epoch. Each epoch ends with one, too."""
@@ -66,6 +66,8 @@ class Training:
     best_weights: dict[str, Tensor] = field(default_factory=dict)
     steps_done: int = 0
     """Finished steps of the current epoch."""
+    workers: int = 0
+    """Processes that prepare the samples beside this one."""
 
     def __post_init__(self) -> None:
         self.accelerator = self.compute.accelerator
@@ -84,6 +86,7 @@ class Training:
         self.device_steps = DeviceSteps(source.split_steps()[1], self.accelerator.device)
         self.plan = BatchPlan(source, self.views, self.settings, self.compute.share)
         self.steps_per_epoch = max(1, len(source) // self.settings.batch)
+        self.steps = self.settings.epochs * self.steps_per_epoch
         self.clock = BatchClock()
         self.losses = LossWatch(self.accelerator.device, self.compute.team)
 
@@ -97,11 +100,11 @@ class Training:
         self.saved = time.monotonic()
         for entry in self.history:
             report_epoch(self.network_name, entry)
-        first, workers = len(self.history) + 1, self.plan.choose_workers()
-        requests = self.plan.iterate_requests(first, self.steps_done)
+        self.workers = self.plan.choose_workers()
+        requests = self.plan.iterate_requests(len(self.history) + 1, self.steps_done)
         source, watches = self.plan.source, watch_source(self.plan.source)
         compilation = compiling(self.network_name) if self.settings.compile else nullcontext()
-        loader = open_loader(source, requests, workers, self.plan.ahead)
+        loader = open_loader(source, requests, self.workers, self.plan.ahead)
         with compilation, loader as chunks:
             while len(self.history) < self.settings.epochs and not self.has_stopped_improving():
                 self.train_epoch(len(self.history) + 1, chunks, file)
@@ -111,7 +114,7 @@ class Training:
                 self.save_checkpoint(file)
                 report_epoch(self.network_name, self.history[-1])
         observe("waiting", round(self.clock.share, 4))
-        observe("workers", workers)
+        observe("workers", self.workers)
         self.module.load_state_dict(self.best_weights)
 
     def read_place(self) -> list[int]:
@@ -130,19 +133,23 @@ class Training:
     def train_epoch(self, epoch: int, chunks: Iterator[ViewBatch], file: Path) -> None:
         """Train on one view, or on the steps of it that are left."""
         self.module.train()
-        done = (epoch - 1) * self.steps_per_epoch
-        total = self.settings.epochs * self.steps_per_epoch
-        view = self.views.choose_view(epoch - 1)
+        done, view = (epoch - 1) * self.steps_per_epoch, self.views.choose_view(epoch - 1)
+        with closing(self.form_batches(epoch, chunks)) as batches:
+            for step, batch in enumerate(self.clock.watch(batches), self.steps_done):
+                self.set_rate(self.objective.set_progress((done + step) / self.steps))
+                self.train_step(batch, view, epoch, step)
+                self.steps_done = step + 1
+                if self.losses.is_due() or self.steps_done == self.steps_per_epoch:
+                    note = self.describe_progress(epoch)
+                    report_progress(self.network_name, done + step + 1, self.steps, note)
+                    if time.monotonic() - self.saved > CHECKPOINT_SECONDS:
+                        self.save_checkpoint(file)
+
+    def form_batches(self, epoch: int, chunks: Iterator[ViewBatch]) -> Generator[ViewBatch]:
+        """Return the batches of an epoch that are left. What this process prepares itself is
+        prepared when it is asked for: a task's code may draw from the step's random numbers."""
         batches = self.plan.plan_epoch(epoch, self.steps_done).iterate_batches(chunks)
-        for step, batch in enumerate(self.clock.watch(batches), self.steps_done):
-            self.set_rate(self.objective.set_progress((done + step) / total))
-            self.train_step(batch, view, epoch, step)
-            self.steps_done = step + 1
-            if self.losses.is_due() or self.steps_done == self.steps_per_epoch:
-                note = self.describe_progress(epoch)
-                report_progress(self.network_name, done + step + 1, total, note)
-                if time.monotonic() - self.saved > CHECKPOINT_SECONDS:
-                    self.save_checkpoint(file)
+        return form_ahead(batches) if self.workers else batches
 
     def set_rate(self, progress: float) -> None:
         share = compute_rate(self.settings.schedule, self.settings.warmup, progress)

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -27,7 +28,7 @@ from attar.pipeline.core.errors import StageError
 from attar.pipeline.core.observation import collect_observations
 from attar.pipeline.core.progress import listen_to_progress
 from attar.stages.learning import training
-from attar.stages.loading import BatchClock, ChunkRequest, open_loader
+from attar.stages.loading import BatchClock, ChunkRequest, form_ahead, open_loader
 from attar.stages.teach.stage import Teach
 from tests.support.stages.training import InterruptError, interrupt_at, make_out
 from tests.support.tasks.noisy import TASK, numbered
@@ -190,6 +191,33 @@ def test_waiting_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     clock, batch = BatchClock(), ViewBatch(np.arange(1), {}, {})
     assert list(clock.watch(iter([batch, batch]))) == [batch, batch]
     assert clock.share == 0.5
+
+
+def form(count: int, formed: list[str]) -> Iterator[ViewBatch]:
+    """Yield so many batches, and then fail."""
+    for number in range(count):
+        formed.append(threading.current_thread().name)
+        yield ViewBatch(np.array([number]), {}, {})
+    raise StageError("sample 7 is broken")
+
+
+def test_the_next_batch_is_formed_beside_the_step_and_an_error_comes_in_its_place() -> None:
+    formed: list[str] = []
+    ahead = form_ahead(form(3, formed))
+    seen = [int(next(ahead).indices[0]) for _ in range(3)]
+    assert seen == [0, 1, 2]
+    with pytest.raises(StageError, match="sample 7"):
+        next(ahead)
+    assert all(name.startswith("attar-batches") for name in formed)
+
+
+def test_a_training_that_ends_between_two_batches_leaves_no_thread() -> None:
+    formed: list[str] = []
+    ahead = form_ahead(form(9, formed))
+    next(ahead)
+    ahead.close()
+    assert 1 <= len(formed) <= 2
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("attar-batches")]
 
 
 def test_workers_beyond_the_cores_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
