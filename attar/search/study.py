@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from attar.search.runner import Runner, TrialEnd
 
 ASKS = 20
-"""Suggestions of the sampler that may be known already, before the middle of the rest is taken."""
+"""Suggestions of the sampler that may be known already, before one of the rest is taken."""
 SHORTFALL = "shortfall"
 """The constraint of a trial: how far its worst promise is broken."""
 STOPPED = (
@@ -165,18 +165,24 @@ class VariantStudy:
         return batch
 
     def ask(self, left: Sequence[VariantSpeeds]) -> AskedVariant:
-        """Return the next variant to train: the sampler's choice, first the middle by speed."""
+        """Return the next variant to train: the sampler's choice, unless it is the first."""
         known = {encode(self.search.space, s.variant): s for s in left}
-        middle = encode(self.search.space, left[len(left) // 2].variant)
+        first = encode(self.search.space, self.choose_first(left).variant)
         for attempt in range(ASKS + 1):
             if not self.students or attempt == ASKS:
-                self.study.enqueue_trial(dict(middle))
+                self.study.enqueue_trial(dict(first))
             trial = self.study.ask(self.distributions)
             speeds = known.get(tuple(sorted(trial.params.items())))
             if speeds is not None:
                 return AskedVariant(speeds, trial)
             self.study.tell(trial, state=TrialState.FAIL)
         raise AssertionError("an enqueued trial is always one that is left")
+
+    def choose_first(self, left: Sequence[VariantSpeeds]) -> VariantSpeeds:
+        """Return the recipe's own student, which somebody chose for these promises: once it keeps
+        them, nothing slower is trained. If it is not among the variants, the middle by speed."""
+        own = [each for each in left if self.search.has_own_values(each.variant)]
+        return own[0] if own else left[len(left) // 2]
 
     def plan(self, speeds: VariantSpeeds) -> TrialPlan:
         variant = speeds.variant

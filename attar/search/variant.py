@@ -181,6 +181,19 @@ class RecipeSearch:
         except RecipeError as error:
             raise self.explain_contradiction(variant, error) from error
 
+    def has_own_values(self, variant: Variant) -> bool:
+        """Whether a variant has the values that the recipe gives to its dimensions; of a dimension
+        to which it gives none, every value will do."""
+        given = {name: self.own_values.get(name, value) for name, value in variant.settings.items()}
+        return bool(self.own_values) and given == variant.settings
+
+    @cached_property
+    def own_values(self) -> Mapping[str, Any]:
+        """What the recipe itself gives to the dimensions, as far as it does."""
+        tables = read_recipe(find_recipe(self.recipe), self.overrides)
+        found = {name: find_setting(tables, name) for name in self.space.dimensions}
+        return {name: value for name, value in found.items() if value is not None}
+
     def check_promises(self) -> None:
         """Raises RecipeError if no promise is about the answers."""
         if not any(getattr(self.limits, name) is not None for name in QUALITY):
@@ -241,6 +254,14 @@ class RecipeSearch:
         named = guilty or tuple(variant.settings.items())
         words = " and ".join(f"search.{name} = {value!r}" for name, value in named)
         return RecipeError(f"{words} cannot go together: {error}; leave one of these values out")
+
+
+def find_setting(tables: Mapping[str, Any], name: str) -> Any:
+    """Return the value of a setting by its full name; None if the recipe does not give it."""
+    value: Any = tables
+    for part in name.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
 
 
 def format_inline(value: Any) -> str:

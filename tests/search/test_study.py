@@ -62,3 +62,20 @@ def test_an_objective_that_the_task_does_not_have_is_named() -> None:
     study = VariantStudy(RecipeSearch("recipe.toml", Store(Path("store")), space, "cpu"), [], epochs=9)
     with pytest.raises(RecipeError, match="agreement"):
         study.compute_value(VariantResult("v1", "one", {}, "kept", ""))
+
+
+@pytest.mark.parametrize(
+    ("dimensions", "overrides", "own"),
+    [
+        ({"student.options.width": (8, 12), "targets.cpu.precision": ("fp32", "int8")}, (), ["width 12, precision int8"]),
+        ({"student.options.width": (8, 12)}, ("student.options.width=8",), ["width 8"]),
+        ({"student.options.width": (12, 16), "student.options.blocks": (1, 2)}, (), ["width 12, blocks 1", "width 12, blocks 2"]),
+        ({"student.options.width": (8, 16)}, (), []),
+        ({"student.options.blocks": (1, 2)}, (), []),  # the recipe leaves it to the network
+    ],
+)
+def test_the_recipe_s_own_student_is_known_among_the_variants(
+    dimensions: dict[str, tuple[object, ...]], overrides: tuple[str, ...], own: list[str]
+) -> None:
+    search = RecipeSearch("demo", Store(Path("store")), SearchSpace(dimensions=dimensions), "cpu", overrides)
+    assert [each.title for each in search.variants if search.has_own_values(each)] == own
