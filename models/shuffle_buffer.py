@@ -47,9 +47,8 @@ class ShuffleBuffer:
 
     def copy_rows(self, rows: Integers, arrays: Sequence[Array], pad: int = 0) -> Array:
         """Return rows of arrays, one of each batch."""
-        numbers, places = self.part_numbers[rows], self.places[rows]
-        copied = allocate_padded(arrays, len(rows), pad)
-        for number in np.unique(numbers):
-            own, array = numbers == number, arrays[number]
-            copied[(own, *select_corner(array))] = array[places[own]]
+        copied, corners = allocate_padded(arrays, len(rows), pad), list(map(select_corner, arrays))
+        sources = zip(self.part_numbers[rows].tolist(), self.places[rows].tolist(), strict=True)
+        for row, (number, place) in enumerate(sources):
+            copied[(row, *corners[number])] = arrays[number][place]
         return copied
