@@ -54,7 +54,7 @@ def allocate_padded(arrays: Sequence[Array], count: int, pad: int) -> Array:
     unless all are as long."""
     shapes = [array.shape[1:] for array in arrays]
     longest = np.max(shapes, axis=0).astype(int).tolist()
-    joined = np.empty((count, *longest), arrays[0].dtype)
+    joined = np.empty((count, *longest), np.result_type(*arrays))
     if len(set(shapes)) > 1:
         joined.fill(pad)
     return joined

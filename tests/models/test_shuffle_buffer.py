@@ -38,6 +38,14 @@ def test_it_gives_the_samples_of_the_joined_batches(shapes: list[tuple[int, int,
     np.testing.assert_array_equal(found.targets["label"], expected.targets["label"], strict=True)
 
 
+def test_values_keep_what_they_are_whatever_the_first_batch_has() -> None:
+    whole = ViewBatch(np.array([0]), {"x": np.array([["a"]])}, {"y": np.array([1])})
+    other = ViewBatch(np.array([1]), {"x": np.array([["abc"]])}, {"y": np.array([0.7])})
+    for taken in (ShuffleBuffer([whole, other], {"x": 0}).take(np.array([1])), join_batches([whole, other], {"x": 0})):
+        assert taken.inputs["x"][-1].tolist() == ["abc"]
+        assert taken.targets["y"][-1] == 0.7
+
+
 def test_targets_of_different_shapes_are_refused() -> None:
     parts = [ViewBatch(np.array([0]), {"x": np.zeros((1, 1))}, {"y": np.zeros((1, n))}) for n in (2, 3)]
     with pytest.raises(StageError, match=r"'y' .*\(2,\), \(3,\)"):

@@ -11,7 +11,7 @@ from typing import TypeVar
 from attar.pipeline.core.errors import AttarError, StageError, StoreError
 from attar.pipeline.run import Record
 from attar.pipeline.shared.remote_files import RemoteFiles
-from attar.pipeline.team import TeamError
+from attar.pipeline.team import Team, TeamError
 from attar.search.cluster.logs import keep_log, write_line
 from attar.search.cluster.orders import Delivery, FoundRecipe, Order, deliver_error, strip_record
 from attar.search.runner import walk_winner
@@ -43,6 +43,17 @@ def run_job(order: Order, job: str, work: Callable[[RecipeSearch, Show], T]) -> 
         return deliver_error(records, StageError(str(error)))
     except AttarError as error:
         return deliver_error(records, error)
+
+
+def follow_leader(order: Order, job: str, member: Team) -> Delivery[None]:
+    """Join the first process of a team in the trainings of its job."""
+    files, path = RemoteFiles(order.url), order.get_log_path(job, member.rank)
+    try:
+        with keep_log(files, path), redirect_stdout(sys.stderr):
+            member.follow_leader()
+    except TeamError as error:
+        return deliver_error((), StageError(str(error)))
+    return Delivery(())
 
 
 def check_node(order: Order) -> Delivery[None]:

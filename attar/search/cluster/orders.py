@@ -55,6 +55,10 @@ class Order:
         each process has one."""
         return f"{TOLD}/{self.token}-{job}{f'-{rank}' if rank else ''}.log"
 
+    def get_team_name(self, job: str) -> str:
+        """Return the name under which Ray keeps the places of the processes that do a job."""
+        return f"{self.token}-{job}"
+
     @property
     def probe_path(self) -> str:
         """The file in the store by which a node shows that it sees the same store."""

@@ -53,7 +53,8 @@ class RayCluster:
     def start_training(self, work: Callable[..., Any], *arguments: Any) -> Reference:
         if self.resources.processes > 1:  # what waits for them is beside the command
             own = self.ray.get_runtime_context().get_node_id()
-            return self._start_at(own, 0, run_team, self.resources, work, *arguments)
+            given = (self.resources, work, *arguments)
+            return self._start_at(own, self.resources.max_retries, run_team, *given)
         needs = {"num_cpus": self.resources.num_cpus, "num_gpus": self.resources.num_gpus}
         return self._start(needs, work, *arguments)
 

@@ -9,15 +9,13 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from attar.pipeline.core.errors import StageError
 from attar.pipeline.recipe.search_space import ClusterResources
-from attar.pipeline.shared.remote_files import RemoteFiles
-from attar.pipeline.team import TeamError
-from attar.search.cluster.logs import keep_log
+from attar.search.cluster.jobs import follow_leader
 from attar.search.cluster.orders import Delivery, Order
 
 HOST = "127.0.0.1"
@@ -44,6 +42,7 @@ class Seat:
             "RANK": str(self.rank),
             "LOCAL_RANK": "0",
             "WORLD_SIZE": str(self.world),
+            "LOCAL_WORLD_SIZE": str(self.world),
             "MASTER_ADDR": HOST,
             "MASTER_PORT": str(self.port),
         }
@@ -75,24 +74,26 @@ def run_members(
     import ray
 
     world = resources.processes
-    with reserve_places(resources) as start:
+    with reserve_places(resources, order.get_team_name(job)) as start:
         port = ray.get(start(find_port))
         members = [
             start(run_member, Seat(rank, world, port), work, order, job, *arguments)
             for rank in range(world)
         ]
-        ray.wait(members)
-        ended, _ = ray.wait(members, num_returns=world, timeout=FOLLOW)
+        ended, _ = ray.wait(members)
+        if not (members[0] in ended and is_success(get_end(members[0]))):
+            ended, _ = ray.wait(members, num_returns=world, timeout=FOLLOW)
         ranks = [rank for rank, member in enumerate(members) if member in ended]
         return judge_ends({rank: get_end(members[rank]) for rank in ranks})
 
 
 @contextmanager
-def reserve_places(resources: ClusterResources) -> Iterator[Start]:
+def reserve_places(resources: ClusterResources, name: str) -> Iterator[Start]:
     """Yield what starts a process of the team, when one node has room for all of them.
 
-    Processes that are left are ended with their places. (A task that ``ray.cancel`` ends by force
-    while it returns brings down the process that started it: seen with Ray 2.)
+    Places of this name are given up first: who held them has died. Processes that are left are
+    ended with their places. (A task that ``ray.cancel`` ends by force while it returns brings down
+    the process that started it: seen with Ray 2.)
     """
     import ray
     from ray.util.placement_group import placement_group, remove_placement_group
@@ -100,7 +101,8 @@ def reserve_places(resources: ClusterResources) -> Iterator[Start]:
 
     needs = {"CPU": resources.num_cpus, "GPU": resources.num_gpus}
     bundle = {name: amount for name, amount in needs.items() if amount}
-    group = placement_group([bundle] * resources.processes, strategy="STRICT_PACK")
+    release_places(name)
+    group = placement_group([bundle] * resources.processes, strategy="STRICT_PACK", name=name)
     options = {
         "num_cpus": resources.num_cpus,
         "num_gpus": resources.num_gpus,
@@ -115,6 +117,17 @@ def reserve_places(resources: ClusterResources) -> Iterator[Start]:
         remove_placement_group(group)
 
 
+def release_places(name: str) -> None:
+    """Give up the places of a team, if Ray still keeps them."""
+    from ray.util.placement_group import get_placement_group, remove_placement_group
+
+    try:
+        group = get_placement_group(name)
+    except ValueError:  # there are none of this name
+        return
+    remove_placement_group(group)
+
+
 def find_port() -> int:
     """Return a port of this node that is free."""
     with socket.create_server((HOST, 0)) as server:
@@ -122,29 +135,23 @@ def find_port() -> int:
         return port
 
 
-def run_member(
-    seat: Seat, work: Work, order: Order, job: str, *arguments: Any
-) -> Delivery[Any] | None:
+def run_member(seat: Seat, work: Work, order: Order, job: str, *arguments: Any) -> Delivery[Any]:
     """Do a job as one process of a team: the first does it, and the others join its trainings."""
     from attar.stages.learning.processes import join_process_group
 
     os.environ |= seat.variables
-    if seat.rank == 0:
-        with join_process_group():
+    with join_process_group() as member:
+        if member.leads:
             return work(order, job, *arguments)
-    log = order.get_log_path(job, seat.rank)
-    # The first process tells what ended another one.
-    with suppress(TeamError), keep_log(RemoteFiles(order.url), log), join_process_group() as member:
-        member.follow_leader()
-    return None
+        return follow_leader(order, job, member)
 
 
-def get_end(member: Any) -> Delivery[Any] | Exception | None:
+def get_end(member: Any) -> Delivery[Any] | Exception:
     """Return what a process that has ended returned or raised."""
     import ray
 
     try:
-        end: Delivery[Any] | None = ray.get(member)
+        end: Delivery[Any] = ray.get(member)
     except ray.exceptions.RayError as error:
         failure: Exception = error
         return failure
@@ -158,14 +165,18 @@ def is_death(end: object) -> bool:
     return isinstance(end, RayError) and not isinstance(end, RayTaskError)
 
 
-def judge_ends(ends: Mapping[int, Delivery[Any] | Exception | None]) -> Delivery[Any]:
+def is_success(end: object) -> bool:
+    return isinstance(end, Delivery) and end.error is None
+
+
+def judge_ends(ends: Mapping[int, Delivery[Any] | Exception]) -> Delivery[Any]:
     """Return the delivery of the first process, by how each process ended.
 
     A process that died is what the errors of the others come from. Raises Ray's error for it, and
     StageError for a first process that goes on without the others.
     """
     first = ends.get(0)
-    if isinstance(first, Delivery) and first.error is None:
+    if isinstance(first, Delivery) and is_success(first):
         return first
     errors = [end for end in ends.values() if isinstance(end, Exception)]
     deaths = [error for error in errors if is_death(error)]
@@ -175,4 +186,7 @@ def judge_ends(ends: Mapping[int, Delivery[Any] | Exception | None]) -> Delivery
         return first
     if errors:
         raise errors[0]
+    for end in ends.values():
+        if isinstance(end, Delivery) and end.error is not None:
+            return end
     raise StageError(f"process 0 goes on {FOLLOW:g} s after the others of its team have ended")

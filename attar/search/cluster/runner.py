@@ -20,6 +20,7 @@ from attar.search.cluster import jobs
 from attar.search.cluster.logs import read_log_end
 from attar.search.cluster.orders import FoundRecipe, Order, check_delivery
 from attar.search.cluster.ray_cluster import RayCluster, Reference, import_ray, join_cluster
+from attar.search.cluster.ray_team import release_places
 from attar.search.cluster.shipping import ship_recipe
 from attar.search.runner import TrialEnd
 from attar.search.speeds import Show, Timing
@@ -65,7 +66,8 @@ class ClusterRunner:
             for plan in plans
         ]
         trained = [
-            self.end(plan, reference, show) for plan, reference in zip(plans, started, strict=True)
+            self.end(plan, plan.variant.name, reference, show)
+            for plan, reference in zip(plans, started, strict=True)
         ]
         measured = [
             self.start_measuring(plan, training)
@@ -82,19 +84,19 @@ class ClusterRunner:
             return training
         if training.stopped:
             return TrialOutcome(training.scores)
-        name = plan.variant.name
-        return self.cluster.start_timing(jobs.do_measuring, self.order, name, plan, training)
+        job = name_measuring(plan)
+        return self.cluster.start_timing(jobs.do_measuring, self.order, job, plan, training)
 
     def end_measuring(self, plan: TrialPlan, step: Reference | TrialEnd, show: Show) -> TrialEnd:
         if isinstance(step, TrialOutcome | StageError):
             return step
-        end: TrialEnd = self.end(plan, step, show)
+        end: TrialEnd = self.end(plan, name_measuring(plan), step, show)
         return end
 
-    def end(self, plan: TrialPlan, reference: Reference, show: Show) -> Any:
+    def end(self, plan: TrialPlan, job: str, reference: Reference, show: Show) -> Any:
         """Return what a job of a trial found, or its failure."""
         try:
-            return self.finish(plan.variant.name, reference, show)
+            return self.finish(job, reference, show)
         except StageError as error:
             named = str(error).startswith(plan.variant.title)
             return error if named else StageError(f"{plan.variant.title}: {error}")
@@ -105,6 +107,7 @@ class ClusterRunner:
         try:
             delivery = self.cluster.wait(reference)
         except StageError as error:
+            release_places(self.order.get_team_name(job))
             log = self.read_logs(job)
             told = f"; the end of its log:\n{log}" if log else "; it left no log"
             raise StageError(f"{error}{told}") from error
@@ -115,11 +118,12 @@ class ClusterRunner:
     def read_logs(self, job: str) -> str:
         """Return the ends of the logs of a job's processes; empty if they left none."""
         ranks = range(self.order.space.resources.processes)
-        paths = [self.order.get_log_path(job, rank) for rank in ranks]
-        ends = [read_log_end(self.store.remote, path) for path in paths]
-        if len(ends) == 1:
-            return ends[0]
-        return "\n".join(f"process {rank}:\n{end}" for rank, end in enumerate(ends) if end)
+        paths = {rank: self.order.get_log_path(job, rank) for rank in ranks}
+        ends = {rank: read_log_end(self.store.remote, path) for rank, path in paths.items()}
+        found = {rank: end for rank, end in ends.items() if end}
+        if set(found) == {0}:
+            return found[0]
+        return "\n".join(f"process {rank}:\n{end}" for rank, end in found.items())
 
     def place(self, record: Record) -> Record:
         """Return a record of another machine with the place of its artifact here."""
@@ -139,6 +143,11 @@ class ClusterRunner:
             if each.name.startswith(self.order.token)
         ]
         self.store.remote.delete(own)
+
+
+def name_measuring(plan: TrialPlan) -> str:
+    """Return the name of the job that measures a variant after the one that trained it."""
+    return f"{plan.variant.name}-engines"
 
 
 @contextmanager

@@ -15,16 +15,18 @@ from attar.search.cluster.ray_team import Seat, find_port, judge_ends
 
 DONE: Delivery[None] = Delivery(())
 FAILED: Delivery[None] = Delivery((), error="process 0: Connection closed by peer")
+ENDED: Delivery[None] = Delivery(())
 DEAD = WorkerCrashedError()
 RAISED = RayTaskError("run_member", "ValueError: lost", ValueError("lost"))
 
 
 def test_the_first_process_s_result_counts_whatever_its_end_did_to_the_others() -> None:
     """A training that is stopped early leaves the others in the middle of an exchange."""
-    assert judge_ends({0: DONE, 1: None}) is DONE
+    assert judge_ends({0: DONE}) is DONE
+    assert judge_ends({0: DONE, 1: ENDED}) is DONE
     assert judge_ends({0: DONE, 1: RAISED}) is DONE
     assert judge_ends({0: DONE, 1: DEAD}) is DONE
-    assert judge_ends({0: FAILED, 1: None}) is FAILED
+    assert judge_ends({0: FAILED, 1: ENDED}) is FAILED
     assert judge_ends({0: FAILED, 1: RAISED}) is FAILED
 
 
@@ -32,17 +34,25 @@ def test_a_process_that_died_is_told_and_not_what_that_did_to_the_others() -> No
     for ends in ({0: FAILED, 1: DEAD}, {0: RAISED, 1: DEAD}, {0: DEAD, 1: RAISED}, {1: DEAD}):
         with pytest.raises(WorkerCrashedError):
             judge_ends(ends)
-    for ends in ({0: RAISED, 1: None}, {1: RAISED}):
+    for ends in ({0: RAISED, 1: ENDED}, {1: RAISED}):
         with pytest.raises(RayTaskError, match="lost"):
             judge_ends(ends)
     with pytest.raises(StageError, match="process 0 goes on"):
-        judge_ends({1: None})
+        judge_ends({1: ENDED})
+
+
+def test_what_another_process_says_of_its_end_is_told_if_the_first_has_not_ended() -> None:
+    broken: Delivery[None] = Delivery((), error="process 1: sample 7 is broken")
+    assert judge_ends({1: broken}) is broken
+    assert judge_ends({0: FAILED, 1: broken}) is FAILED, "it has asked the others for the cause"
 
 
 def test_a_seat_is_what_torchrun_tells() -> None:
     seat = Seat(rank=1, world=2, port=find_port())
+    told = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
+    assert set(seat.variables) == told
     assert seat.variables["RANK"] == "1"
-    assert seat.variables["WORLD_SIZE"] == "2"
+    assert seat.variables["WORLD_SIZE"] == seat.variables["LOCAL_WORLD_SIZE"] == "2"
     assert int(seat.variables["MASTER_PORT"]) > 1023
 
 
