@@ -10,6 +10,7 @@ the GPU would learn by itself is assumed, and ``make gpu`` measures it.
 from __future__ import annotations
 
 import argparse
+import math
 import platform
 import time
 from collections.abc import Callable
@@ -66,10 +67,10 @@ class HostCosts:
         host = max(BATCH * self.prepare / workers, BATCH * self.join + self.step)
         return own / max(own, host)
 
-    def count_workers(self, rate: float) -> float:
+    def count_workers(self, rate: float) -> int:
         """Return the number of workers from which on such a GPU is busy for ``GOAL``, if the
         training's process is not slower."""
-        return GOAL * rate * self.prepare
+        return math.ceil(GOAL * rate * self.prepare)
 
 
 class Tiny(_gpu_task.DrawnPictures):
@@ -144,7 +145,7 @@ def report(costs: HostCosts) -> None:
     print("| --- " * (len(WORKERS) + 2) + "|")
     for rate in RATES:
         shares = " | ".join(f"{costs.estimate_busy(rate, count):.0%}" for count in WORKERS)
-        print(f"| {rate:,} | {shares} | {costs.count_workers(rate):.0f} |")
+        print(f"| {rate:,} | {shares} | {costs.count_workers(rate)} |")
 
 
 def main() -> None:

@@ -6,9 +6,10 @@ import os
 import re
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from queue import SimpleQueue
+from threading import Thread
 from typing import Any, Protocol
 
 import numpy as np
@@ -25,6 +26,8 @@ from attar.pipeline.keys.machine import count_cores
 
 MOST_WORKERS = 8
 """Workers of a process that are started by default."""
+CLOSING = 1.0
+"""Seconds that the end of an epoch waits for the thread that forms batches."""
 WORTH_WORKERS = 20.0
 """Seconds of preparing in a whole stage from which on workers are started by default. Starting
 them takes a fraction of a second."""
@@ -166,13 +169,37 @@ def form_ahead(batches: Iterator[ViewBatch]) -> Generator[ViewBatch]:
     """Yield the batches. A thread forms the next one while a step computes.
 
     That is copying, which lets go of the interpreter. An error of the thread is raised where its
-    batch is asked for; closing the generator waits for the thread.
+    batch is asked for. Closing the generator waits a second for the thread, which may wait for a
+    worker that has died.
     """
-    with ThreadPoolExecutor(1, "attar-batches") as thread:
-        coming = thread.submit(next, batches, None)
-        while (batch := coming.result()) is not None:
-            coming = thread.submit(next, batches, None)
+    asked, formed = SimpleQueue[bool](), SimpleQueue[ViewBatch | BaseException | None]()
+    arguments = (batches, asked, formed)
+    thread = Thread(target=form_batches, args=arguments, name="attar-batches", daemon=True)
+    thread.start()
+    asked.put(True)
+    try:
+        while (batch := formed.get()) is not None:
+            if isinstance(batch, BaseException):
+                raise batch
+            asked.put(True)
             yield batch
+    finally:
+        asked.put(False)
+        thread.join(CLOSING)
+
+
+def form_batches(
+    batches: Iterator[ViewBatch],
+    asked: SimpleQueue[bool],
+    formed: SimpleQueue[ViewBatch | BaseException | None],
+) -> None:
+    """Give a batch, None after the last one, or the error that it ended in, for each that is asked
+    for."""
+    while asked.get():
+        try:
+            formed.put(next(batches, None))
+        except BaseException as error:  # noqa: BLE001  # the training raises it, whatever it is
+            formed.put(error)
 
 
 @dataclass

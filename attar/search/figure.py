@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from attar.proof.report import formatting
 from attar.proof.report.figures import speed, style
-from attar.proof.report.figures.front import Point, draw_dot, draw_front, place_point
+from attar.proof.report.figures.front import LETTER, Point, draw_dot, draw_front, place_point
 from attar.proof.report.figures.style import Panel
 from attar.search.result import SearchResult, VariantResult
 
@@ -15,8 +14,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.transforms import Transform
 
-TITLE, LINE = 190.0, 9.0
-"""Width and height of the settings of a variant, in points."""
+LINE, SPACE = 9.0, 9.0
+"""The height of a title, and its distance from its dot, in points."""
+Interval = tuple[float, float]
 
 
 def draw_panel(result: SearchResult) -> Panel | None:
@@ -92,32 +92,34 @@ def write_promise(
 
 
 def write_titles(axes: Axes, shown: list[Point], result: SearchResult) -> None:
-    """Write the settings beside each dot that has room for them."""
+    """Write the settings beside each dot that has room for them, towards the middle."""
     titles = {each.name: each.title for each in result.variants}
-    for point in thin_out(shown, result.winner, lambda each: place_point(axes, each)):
-        wins = point.name == result.winner
-        axes.annotate(
-            titles[point.name],
-            (point.latency, point.value),
-            (9, -3.5),
-            textcoords="offset points",
-            color=style.INK if wins else style.MUTED,
-            size=style.SMALL,
-            weight="bold" if wins else "normal",
-        )
+    middle = style.WIDE * 72 / (2 * axes.figure.dpi)
+    taken: list[tuple[Interval, float]] = []
+    for point in sorted(shown, key=lambda each: (each.name != result.winner, not each.kept)):
+        x, y = place_point(axes, point)
+        title, is_left = titles[point.name], x < middle
+        ends = sorted([x, x + (1 if is_left else -1) * (SPACE + LETTER * len(title))])
+        if all(abs(y - low) > LINE or not overlap((ends[0], ends[1]), own) for own, low in taken):
+            taken.append(((ends[0], ends[1]), y))
+            write_title(axes, point, title, is_left, point.name == result.winner)
 
 
-def thin_out(
-    shown: list[Point], winner: str | None, place: Callable[[Point], tuple[float, float]]
-) -> list[Point]:
-    """Return the points whose titles do not run into each other, the winner first."""
-    kept: list[Point] = []
-    for point in sorted(shown, key=lambda each: (each.name != winner, not each.kept)):
-        x, y = place(point)
-        near = [(abs(x - left), abs(y - low)) for left, low in map(place, kept)]
-        if all(across > TITLE or up > LINE for across, up in near):
-            kept.append(point)
-    return kept
+def overlap(one: Interval, other: Interval) -> bool:
+    return one[0] < other[1] and other[0] < one[1]
+
+
+def write_title(axes: Axes, point: Point, title: str, is_left: bool, wins: bool) -> None:
+    axes.annotate(
+        title,
+        (point.latency, point.value),
+        (SPACE if is_left else -SPACE, -3.5),
+        textcoords="offset points",
+        ha="left" if is_left else "right",
+        color=style.INK if wins else style.MUTED,
+        size=style.SMALL,
+        weight="bold" if wins else "normal",
+    )
 
 
 def write_caption(result: SearchResult, log: bool) -> str:

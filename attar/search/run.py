@@ -53,9 +53,9 @@ def describe_savings(variants: Sequence[VariantResult], epochs_each: int) -> str
     epochs = count_epochs(variants)
     whole = {each.student: each.get_epochs(epochs_each) for each in map(restore, variants)}
     return (
-        f"By their times alone, {counts['too slow']} of {len(variants)} variants are slower than "
-        f"promised, and {counts['cannot win']} could not win against one that keeps all promises: "
-        f"none of them was trained. {counts['stopped']} were stopped early. Trained were "
+        f"Of {len(variants)} variants, {counts['too slow']} are slower than promised and "
+        f"{counts['cannot win']} could not beat one that keeps all promises: no student was "
+        f"trained for them. {counts['stopped']} were stopped early. Trained were "
         f"{sum(epochs.values())} of the {sum(whole.values())} epochs of all students."
     )
 

@@ -27,7 +27,9 @@ from attar.stages.slots import SLOTS
 
 QUALITY = ("score", "score_drop", "correlation", "agreement", "kdl", "cosine")
 """Promises about the answers. Without one, the smallest network would win whatever it answers."""
-SEARCHED = ("student", "onnx", "calibration", "targets")
+STAGES = ("student", "onnx", "calibration")
+"""Sections that are the settings of one stage."""
+SEARCHED = (*STAGES, "targets")
 """Sections whose settings may be dimensions: what comes after the stored answers."""
 OF_STUDENT, EPOCHS = "student.", "student.epochs"
 TRIAL_SECONDS = 1.0
@@ -182,17 +184,21 @@ class RecipeSearch:
             raise self.explain_contradiction(variant, error) from error
 
     def has_own_values(self, variant: Variant) -> bool:
-        """Whether a variant has the values that the recipe gives to its dimensions; of a dimension
-        to which it gives none, every value will do."""
+        """Whether a variant has the values that the recipe or the stage gives to its dimensions;
+        where both leave it to the network, every value will do."""
         given = {name: self.own_values.get(name, value) for name, value in variant.settings.items()}
         return bool(self.own_values) and given == variant.settings
 
     @cached_property
     def own_values(self) -> Mapping[str, Any]:
-        """What the recipe itself gives to the dimensions, as far as it does."""
-        tables = read_recipe(find_recipe(self.recipe), self.overrides)
-        found = {name: find_setting(tables, name) for name in self.space.dimensions}
-        return {name: value for name, value in found.items() if value is not None}
+        """What the recipe or the stage gives to the dimensions, as far as they do."""
+        slots = self.open([]).recipe.pipeline.slots
+        stages = {name: slots[name].stage.model_dump() for name in STAGES if name in slots}
+        given: dict[str, Any] = {}
+        for tables in (stages, read_recipe(find_recipe(self.recipe), self.overrides)):
+            found = {name: find_setting(tables, name) for name in self.space.dimensions}
+            given |= {name: value for name, value in found.items() if value is not None}
+        return given
 
     def check_promises(self) -> None:
         """Raises RecipeError if no promise is about the answers."""

@@ -36,6 +36,14 @@ def test_the_winner_and_what_is_promised_are_named_and_a_title_without_room_is_l
     assert "title v3" in list_texts(replace(RESULT, winner="v3"))
 
 
+def test_titles_are_written_towards_the_middle() -> None:
+    wide = tuple(replace(each, title="learning_rate 0.003, width 12, blocks 1, precision int8") for each in VARIANTS[:2])
+    panel = draw_panel(replace(RESULT, variants=wide, promises={}))
+    assert panel is not None
+    anchors = re.findall(r"text-anchor: (start|end)[^>]*>learning_rate", panel.svg)
+    assert sorted(anchors) == ["end", "start"]
+
+
 def test_a_variant_without_a_score_has_a_stroke_at_the_bottom() -> None:
     strokes = [draw_panel(replace(RESULT, variants=VARIANTS[:count])) for count in (3, 5)]
     counts = [panel.svg.count("<use ") for panel in strokes if panel is not None]

@@ -72,6 +72,8 @@ def test_an_objective_that_the_task_does_not_have_is_named() -> None:
         ({"student.options.width": (12, 16), "student.options.blocks": (1, 2)}, (), ["width 12, blocks 1", "width 12, blocks 2"]),
         ({"student.options.width": (8, 16)}, (), []),
         ({"student.options.blocks": (1, 2)}, (), []),  # the recipe leaves it to the network
+        ({"student.batch": (64, 128), "student.epochs": (3, 6)}, (), ["batch 128, epochs 6"]),  # the stage's own batch
+        ({"student.inherit": (True, False)}, (), ["inherit False"]),
     ],
 )
 def test_the_recipe_s_own_student_is_known_among_the_variants(

@@ -42,7 +42,8 @@ def read(source: Source, workers: int) -> Iterator[tuple[list[int], bytes, list[
     epoch = Epoch(source, 96, 5)
     requests = [ChunkRequest(2, number) for number in epoch.list_chunks()]
     with open_loader(source, requests, workers) as chunks:
-        for part in epoch.iterate_batches(chunks):
+        batches = epoch.iterate_batches(chunks)
+        for part in form_ahead(batches) if workers else batches:
             yield part.indices.tolist(), part.inputs["x"].tobytes(), part.targets["label"].tolist()
 
 
