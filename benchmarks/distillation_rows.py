@@ -99,6 +99,10 @@ def rows(field: TeacherStudent) -> dict[str, Choice]:
             "lambda_kd": EVEN,
             "losses": [DIST | {"temperature": 4.0}, PEARSON | {"weight": 16.0}],
         },
+        "DIST + 64 logit_pearson": {
+            "lambda_kd": EVEN,
+            "losses": [DIST | {"temperature": 4.0}, PEARSON | {"weight": 64.0}],
+        },
         # At the share and the temperature of the rows of KD.
         "DKD at 0.9, T = 2": {"losses": [{"kind": "dkd", "temperature": 2.0}]},
         "DIST at 0.9, T = 1": {"losses": [DIST]},
