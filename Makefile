@@ -1,4 +1,4 @@
-# Two commands for a newcomer: `make demo` and `make test`. `make help` lists the rest.
+# Three commands for a newcomer: `make demo`, `make search` and `make test`. `make help` lists the rest.
 # Settings: RECIPE (a path, or a shipped recipe's name), ARGS (passed on to attar), PYTHON, VENV, PIP_ARGS (passed on to pip), MINUTES (of make gpu).
 
 PYTHON ?= python3

@@ -17,7 +17,7 @@ from attar.pipeline.core.errors import MissingDependencyError, RecipeError, Stag
 from attar.pipeline.recipe.search_space import ClusterResources
 from attar.search.cluster.head import HeadWatch
 from attar.search.cluster.orders import Node
-from attar.search.cluster.ray_team import run_team
+from attar.search.cluster.ray_team import release_places, run_team
 
 ANSWER = 10.0
 """Seconds within which a cluster accepts a connection."""
@@ -57,6 +57,11 @@ class RayCluster:
             return self._start_at(own, self.resources.max_retries, run_team, *given)
         needs = {"num_cpus": self.resources.num_cpus, "num_gpus": self.resources.num_gpus}
         return self._start(needs, work, *arguments)
+
+    def release_team(self, name: str) -> None:
+        """Give up the places of a team whose job has died."""
+        if self.resources.processes > 1:
+            release_places(name)
 
     def start_timing(self, work: Callable[..., Any], *arguments: Any) -> Reference:
         """Start a job that has a node of the target's kind to itself."""

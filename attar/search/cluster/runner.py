@@ -20,7 +20,6 @@ from attar.search.cluster import jobs
 from attar.search.cluster.logs import read_log_end
 from attar.search.cluster.orders import FoundRecipe, Order, check_delivery
 from attar.search.cluster.ray_cluster import RayCluster, Reference, import_ray, join_cluster
-from attar.search.cluster.ray_team import release_places
 from attar.search.cluster.shipping import ship_recipe
 from attar.search.runner import TrialEnd
 from attar.search.speeds import Show, Timing
@@ -107,7 +106,7 @@ class ClusterRunner:
         try:
             delivery = self.cluster.wait(reference)
         except StageError as error:
-            release_places(self.order.get_team_name(job))
+            self.cluster.release_team(self.order.get_team_name(job))
             log = self.read_logs(job)
             told = f"; the end of its log:\n{log}" if log else "; it left no log"
             raise StageError(f"{error}{told}") from error

@@ -33,12 +33,16 @@ class StandIn:
 
     ends: dict[tuple[Callable[..., Any], str], Any]
     started: list[str] = field(default_factory=list)
+    released: list[str] = field(default_factory=list)
 
     def start(self, work: Callable[..., Any], order: Order, job: str, *_: Any) -> Any:
         self.started.append(f"{work.__name__} {job}")
         return self.ends[work, job]
 
     start_training = start_timing = start
+
+    def release_team(self, name: str) -> None:
+        self.released.append(name)
 
     def wait(self, end: Any) -> Any:
         if isinstance(end, Exception):
@@ -59,7 +63,7 @@ def test_trials_end_in_the_order_of_the_plans_and_what_was_stopped_is_not_measur
             (jobs.do_training, "v1"): Delivery((), whole),
             (jobs.do_training, "v2"): Delivery((), stopped),
             (jobs.do_training, "v3"): StageError("WorkerCrashedError: gone"),
-            (jobs.do_measuring, "v1"): Delivery((), OUTCOME),
+            (jobs.do_measuring, "v1-engines"): Delivery((), OUTCOME),
         }
     )
     runner = create_runner(tmp_path, cluster)
@@ -69,7 +73,8 @@ def test_trials_end_in_the_order_of_the_plans_and_what_was_stopped_is_not_measur
     assert (first, second) == (OUTCOME, TrialOutcome({1: 0.2}))
     assert isinstance(third, StageError)
     assert str(third) == "width 3: WorkerCrashedError: gone; the end of its log:\nepoch 1\nout of memory"
-    assert cluster.started == ["do_training v1", "do_training v2", "do_training v3", "do_measuring v1"]
+    assert cluster.started == ["do_training v1", "do_training v2", "do_training v3", "do_measuring v1-engines"]
+    assert cluster.released == ["token-v3"]
     runner.clean_up()
     assert runner.store.remote.list("cluster") == []
 

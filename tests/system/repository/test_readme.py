@@ -59,9 +59,9 @@ def test_lines_that_are_not_run_are_still_written() -> None:
     assert set(ELSEWHERE) <= set(lines())
 
 
-def test_it_opens_with_the_two_commands() -> None:
+def test_it_opens_with_its_three_commands() -> None:
     first = blocks("sh")[0]
-    assert [line.split("#")[0].strip() for line in first.splitlines()] == ["make demo", "make test"]
+    assert [line.split("#")[0].strip() for line in first.splitlines()] == ["make demo", "make search", "make test"]
 
 
 def test_every_command_is_in_its_table() -> None:
