@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from pathlib import Path
 
@@ -18,10 +19,11 @@ def put_first_on_path(home: Path) -> None:
     """
     _homes.add(home)
     sys.path[:] = [str(home), *(entry for entry in sys.path if Path(entry) not in _homes)]
+    inside_homes = tuple(f"{each}{os.sep}" for each in _homes)
     for name, module in list(sys.modules.items()):
         file = getattr(module, "__file__", None) or ""
         is_installed = not file or "site-packages" in file
-        inside = not is_installed and any(Path(file).is_relative_to(home) for home in _homes)
+        inside = not is_installed and file.startswith(inside_homes)
         if inside and name != "__main__" and name.partition(".")[0] != "attar":
             del sys.modules[name]
     importlib.invalidate_caches()

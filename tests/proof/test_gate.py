@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 from attar.proof.estimates.bounds import ConfidenceBounds
@@ -53,12 +53,15 @@ def test_what_would_decide_by_hand() -> None:
     assert format_missing_evidence(Gate(speedup, 3, required=True)) == "about 800 rounds"
 
 
-@given(NUMBERS, NUMBERS, NUMBERS, NUMBERS, st.integers(2, 10_000))
-def test_so_many_samples_do_decide(measured: float, below: float, above: float, limit: float, samples: int) -> None:
-    needed = drop(measured, measured - abs(below), measured + abs(above), limit, samples).deciding_sample_size
-    assume(abs(measured - limit) > 1e-3 and needed is not None)
-    factor = (samples / (needed or 1)) ** 0.5
-    narrower = drop(measured, measured - abs(below) * factor, measured + abs(above) * factor, limit)
+@given(NUMBERS, st.floats(0.002, 1), st.booleans(), st.floats(1.01, 9), st.floats(0, 1), st.integers(2, 10_000))
+def test_so_many_samples_do_decide(measured: float, apart: float, inside: bool, times: float, other: float, samples: int) -> None:
+    """The bound on the limit's side is ``times`` as far away as the limit, so the gate is undecided."""
+    limit = measured + apart if inside else measured - apart
+    below, above = (other, times * apart) if inside else (times * apart, other)
+    needed = drop(measured, measured - below, measured + above, limit, samples).deciding_sample_size
+    assert needed is not None
+    factor = (samples / needed) ** 0.5
+    narrower = drop(measured, measured - below * factor, measured + above * factor, limit)
     assert factor <= 1
     margins = [round(narrower.margin_of(bound), 6) for bound in narrower.comparison.bounds or ()]
     assert narrower.verdict in ("passed", "failed") or 0 in margins
