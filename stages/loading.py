@@ -174,7 +174,7 @@ def form_ahead(batches: Iterator[ViewBatch]) -> Generator[ViewBatch]:
     """
     asked, formed = SimpleQueue[bool](), SimpleQueue[ViewBatch | BaseException | None]()
     arguments = (batches, asked, formed)
-    thread = Thread(target=form_batches, args=arguments, name="attar-batches", daemon=True)
+    thread = Thread(target=answer_requests, args=arguments, name="attar-batches", daemon=True)
     thread.start()
     asked.put(True)
     try:
@@ -188,7 +188,7 @@ def form_ahead(batches: Iterator[ViewBatch]) -> Generator[ViewBatch]:
         thread.join(CLOSING)
 
 
-def form_batches(
+def answer_requests(
     batches: Iterator[ViewBatch],
     asked: SimpleQueue[bool],
     formed: SimpleQueue[ViewBatch | BaseException | None],

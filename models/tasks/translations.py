@@ -93,7 +93,8 @@ def split_pairs(pairs: Iterable[Pair]) -> dict[str, list[Pair]]:
 
 
 def drop_leaks(splits: dict[str, list[Pair]]) -> dict[str, list[Pair]]:
-    """Return the splits without held-out pairs of which training has a side."""
+    """Return the splits without held-out pairs of which training has a side, in either language:
+    some sentences are left untranslated."""
     known = {key for pair in splits.get("train", []) for key in list_keys(pair)}
     return {
         name: [pair for pair in pairs if name == "train" or known.isdisjoint(list_keys(pair))]
@@ -103,8 +104,9 @@ def drop_leaks(splits: dict[str, list[Pair]]) -> dict[str, list[Pair]]:
 
 def list_keys(pair: Pair) -> list[tuple[str, ...]]:
     """Return what makes a pair a repeat of another: its sides, and its sides with names masked."""
-    return [("english", pair.english.casefold()), ("foreign", pair.foreign.casefold())] + [
-        ("masked", *mask_names(text, pair)) for text in (pair.english, pair.foreign)
+    sides = (pair.english, pair.foreign)
+    return [("whole", text.casefold()) for text in sides] + [
+        ("masked", *mask_names(text, pair)) for text in sides
     ]
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from attar.models.tasks import debian, sentence_pairs, translations
@@ -43,18 +43,18 @@ def test_names_by_hand() -> None:
 
 
 @given(st.lists(PAIRS, max_size=30))
+@example([Pair("red red red", "red red red red", "p0", "s0"), Pair("red red red Red", "red red Red", "p33", "s33")])
 def test_held_out_pairs_are_unlike_those_of_training(pairs: list[Pair]) -> None:
     splits = translations.split_pairs(pairs)
     kept = translations.drop_leaks(splits)
     assert kept.get("train") == splits.get("train")
-    english = {pair.english.casefold() for pair in kept.get("train", [])}
-    foreign = {pair.foreign.casefold() for pair in kept.get("train", [])}
+    known = {text.casefold() for pair in kept.get("train", []) for text in (pair.english, pair.foreign)}
     masked = {tuple(mask_names(text, pair)) for pair in kept.get("train", []) for text in (pair.english, pair.foreign)}
     for name in set(kept) - {"train"}:
         for pair in kept[name]:
-            assert pair.english.casefold() not in english
-            assert pair.foreign.casefold() not in foreign
-            assert masked.isdisjoint(tuple(mask_names(text, pair)) for text in (pair.english, pair.foreign))
+            for text in (pair.english, pair.foreign):
+                assert text.casefold() not in known
+                assert tuple(mask_names(text, pair)) not in masked
     sources = [{pair.source for pair in split} for split in splits.values()]
     assert sum(map(len, sources)) == len(set().union(*sources))
 
