@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from attar.pipeline.core.errors import StageError
@@ -19,6 +19,10 @@ from attar.stages.measure.stage import Measure
 SHARED = ("teacher", REFERENCE, "answers")
 """Slots that all variants have in common."""
 OWN = ("student", "onnx", "calibration")
+SECONDS = 4.0
+"""The longest timing of one group of engines at one batch size."""
+AGAIN = 4
+"""How many times as long as the first timing a second one lasts."""
 TIMED = "search.speeds"
 Show = Callable[[Record], None]
 
@@ -62,6 +66,9 @@ class Timing:
     reference_p50: float | None
     """The teacher's own graph at the batch size that decides, in microseconds; None if no engine
     was timed."""
+    reference_spread: float = 1.0
+    """How many times as long the reference took in its slowest group of engines as in its fastest:
+    1 if nothing else ran."""
 
 
 def make_shared(search: RecipeSearch, show: Show) -> None:
@@ -77,19 +84,29 @@ def time_variants(search: RecipeSearch, show: Show) -> Timing:
 
     Raises StageError if the teacher, the reference or the timing fails.
     """
+    return build_and_time(search, search.variants, 1, show)
+
+
+def time_again(search: RecipeSearch, names: Sequence[str], show: Show) -> Timing:
+    """Time some of the variants once more, in more rounds. Raises StageError."""
+    chosen = [variant for variant in search.variants if variant.name in names]
+    return build_and_time(search, chosen, AGAIN, show)
+
+
+def build_and_time(
+    search: RecipeSearch, chosen: Sequence[Variant], longer: int, show: Show
+) -> Timing:
     base = search.open([])
+    fit = [variant for variant in chosen if variant.name not in search.ruled_out]
+    bound = {variant.name: bind_untrained(search, variant) for variant in fit}
     slots = {name: base.recipe.pipeline.slots[name] for name in SHARED}
-    engines: dict[str, dict[str, str]] = {}
-    fit = [variant for variant in search.variants if variant.name not in search.ruled_out]
-    for variant in fit:
-        own = bind_untrained(search, variant)
+    for own in bound.values():
         slots |= own
-        ends = [slot for slot in own if slot.endswith(".engine")]
-        engines[variant.name] = {slot: slot.split(".")[2] for slot in ends}
+    engines = {name: name_engines(own) for name, own in bound.items()}
     records = {record.slot: record for record in walk(base, slots, list(slots), show)}
     check_shared(records)
     built = [slot for own in engines.values() for slot in own if records[slot].key is not None]
-    timed = time_engines(base, search.measure, slots, built, show)
+    timed = time_engines(base, search.measure, slots, built, longer, show)
     variants = [
         VariantSpeeds(
             variant,
@@ -97,9 +114,15 @@ def time_variants(search: RecipeSearch, show: Show) -> Timing:
             search.speed_batch,
             search.ruled_out.get(variant.name) or find_error(variant, records),
         )
-        for variant in search.variants
+        for variant in chosen
     ]
-    return Timing(variants, timed.reference_p50.get(search.speed_batch))
+    batch = search.speed_batch
+    return Timing(variants, timed.reference_p50.get(batch), timed.reference_spread.get(batch, 1.0))
+
+
+def name_engines(slots: Iterable[str]) -> dict[str, str]:
+    """Return the candidates of the engines among a variant's slots, by slot."""
+    return {slot: slot.split(".")[2] for slot in slots if slot.endswith(".engine")}
 
 
 def bind_untrained(search: RecipeSearch, variant: Variant) -> dict[str, SlotBinding]:
@@ -139,10 +162,17 @@ def time_engines(
     measure: Measure,
     slots: Mapping[str, SlotBinding],
     built: list[str],
+    longer: int,
     show: Show,
 ) -> EngineSpeeds:
     """Return the speed of each of these slots' engines, by slot."""
-    stage = TimeEngines(task=measure.task, batch=measure.batch, optimize_for=measure.optimize_for)
+    stage = TimeEngines(
+        task=measure.task,
+        batch=measure.batch,
+        optimize_for=measure.optimize_for,
+        repeats=longer * measure.repeats,
+        seconds=longer * SECONDS,
+    )
     inputs = {slot.replace(".", "_"): slot for slot in built}
     timed = {**slots, TIMED: SlotBinding(stage, {REFERENCE: REFERENCE, **inputs})}
     record = list(walk(base, timed, Pipeline(timed).up_to({TIMED}), show))[-1]

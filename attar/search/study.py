@@ -7,7 +7,7 @@ Optuna's tree-structured Parzen estimator samples (Akiba et al. 2019, arXiv:1907
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import InitVar, dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import optuna
@@ -15,10 +15,11 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, IntD
 from optuna.samplers import TPESampler
 from optuna.trial import Trial, TrialState
 
-from attar.pipeline.core.errors import RecipeError, StageError
+from attar.pipeline.core.errors import StageError
 from attar.pipeline.recipe.search_space import SearchSpace
-from attar.proof.ledger.speeds import EngineSpeed
+from attar.search.contest import Contest
 from attar.search.descriptions import describe, describe_trained
+from attar.search.objective import Objective
 from attar.search.result import VariantResult
 from attar.search.speeds import Show, VariantSpeeds
 from attar.search.stopping import Rival, create_rule
@@ -51,23 +52,28 @@ class VariantStudy:
     """The variants that are known so far, and the sampler that knows them."""
 
     search: RecipeSearch
-    speeds: Sequence[VariantSpeeds]
+    timed: InitVar[Sequence[VariantSpeeds]]
     epochs: int
     """Of a whole training, unless the variant says otherwise."""
     seed: int = 0
     results: dict[str, VariantResult] = field(default_factory=dict)
     students: set[str] = field(default_factory=set)
     """The settings of the students that were trained. Targets of one student share it."""
-    rivals: list[Rival] = field(default_factory=list)
+    outcomes: dict[str, TrialOutcome] = field(default_factory=dict)
+    """Of the trainings that are whole, by variant."""
+    rivals: dict[str, Rival] = field(default_factory=dict)
+    contest: Contest = field(default_factory=Contest)
     tried: int = 0
     errors: list[StageError] = field(default_factory=list)
     """Of the variants that failed."""
     teacher_score: float | None = None
     score_name: str = "score"
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, timed: Sequence[VariantSpeeds]) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         space = self.search.space
+        self.speeds = {each.variant.name: each for each in timed}
+        self.objective = Objective(space.objective)
         sampler = TPESampler(
             seed=self.seed,
             n_startup_trials=max(2, space.trials // 3),
@@ -82,18 +88,19 @@ class VariantStudy:
 
         Raises StageError if every training failed.
         """
-        for speeds in self.speeds:
+        for speeds in self.speeds.values():
             self.sort_out(speeds)
         while batch := self.ask_batch():
             plans = [self.plan(each.speeds) for each in batch]
             for each, end in zip(batch, runner.run_trials(self.search, plans, show), strict=True):
-                self.results[each.speeds.variant.name] = self.tell(each, end)
+                self.tell(each, end)
                 self.tried += 1
+            self.compare_closely(runner, show)
         if self.errors and len(self.errors) == self.tried:
             raise self.errors[0]
-        for speeds in self.speeds:
-            if speeds.variant.name not in self.results:
-                self.results[speeds.variant.name] = self.explain_untrained(speeds)
+        for name, speeds in self.speeds.items():
+            if name not in self.results:
+                self.results[name] = self.explain_untrained(speeds)
         return sorted(self.results.values(), key=lambda each: -(each.speedup or 0.0))
 
     def sort_out(self, speeds: VariantSpeeds) -> None:
@@ -110,47 +117,45 @@ class VariantStudy:
 
     def list_left(self) -> list[VariantSpeeds]:
         """Return the variants that may still win, the fastest first."""
-        is_full = len(self.students) >= self.search.space.trials
-        left = [
-            each
-            for each in self.speeds
-            if each.variant.name not in self.results
-            and self.can_win(each)
-            and not (is_full and each.variant.student not in self.students)
-        ]
+        left = [each for each in self.list_open() if self.can_win(each)]
         return sorted(left, key=lambda each: -each.speed)
+
+    def list_open(self) -> list[VariantSpeeds]:
+        """Return the variants of which nothing is decided, as far as the trials last."""
+        is_full = len(self.students) >= self.search.space.trials
+        return [
+            speeds
+            for name, speeds in self.speeds.items()
+            if name not in self.results
+            and not (is_full and speeds.variant.student not in self.students)
+        ]
 
     def can_win(self, speeds: VariantSpeeds) -> bool:
         """Whether a variant may be better than all that keep the promises. A measure on validation
         is not known before the training."""
-        kept = [each for each in self.results.values() if each.status == "kept"]
-        values = [self.compute_prior(engine) for engine in speeds.timed.values()]
-        if not kept or None in values:
-            return True
-        best = max(self.compute_value(each) for each in kept)
-        return max(value for value in values if value is not None) > best
+        winner, value = self.find_winner(), self.objective.estimate_best(speeds)
+        return winner is None or value is None or value > self.objective.read(winner)
 
-    def compute_prior(self, engine: EngineSpeed) -> float | None:
-        """Return an engine's objective, more is better; None if its training decides it."""
-        match self.search.space.objective:
-            case "speedup":
-                return engine.speedup
-            case "size":
-                return -float(engine.size_bytes)
-        return None
+    def compare_closely(self, runner: Runner, show: Show) -> None:
+        """Time the best variant again beside all whose speed may be as high, in the same rounds.
+        The longer timing replaces the first, and decides."""
+        best = self.find_winner()
+        if best is None or self.objective.name != "speedup":
+            return
+        untrained = [describe(each, "not reached", "") for each in self.list_open()]
+        names = self.contest.invite(best, [*self.list_kept(), *untrained])
+        if names:
+            for speeds in runner.time_again(self.search, names, show).variants:
+                self.correct(speeds)
 
-    def compute_value(self, result: VariantResult) -> float:
-        """Return the objective of a trained variant, more is better. Raises RecipeError if the
-        task has no such measure."""
-        objective = self.search.space.objective
-        if objective == "size":
-            return -float(result.size_bytes or 0)
-        value = getattr(result, objective)
-        if value is None:
-            raise RecipeError(
-                f"search.objective = {objective!r}: this task has no {objective}; choose another"
-            )
-        return float(value)
+    def correct(self, speeds: VariantSpeeds) -> None:
+        """Replace the speeds of a variant, and what follows from them."""
+        name = speeds.variant.name
+        self.speeds[name] = speeds
+        if name in self.outcomes:
+            self.judge(speeds, self.outcomes[name])
+        else:
+            self.sort_out(speeds)
 
     def ask_batch(self) -> list[AskedVariant]:
         """Return the variants to train at once, of different students: those of one student share
@@ -186,48 +191,54 @@ class VariantStudy:
 
     def plan(self, speeds: VariantSpeeds) -> TrialPlan:
         variant = speeds.variant
-        epochs, prior = variant.get_epochs(self.epochs), self.compute_best_prior(speeds)
-        return TrialPlan(variant, create_rule(epochs, prior, variant.conversion, self.rivals))
+        epochs, prior, rivals = variant.get_epochs(self.epochs), self.get_prior(speeds), self.rivals
+        rule = create_rule(epochs, prior, variant.conversion, rivals.values())
+        return TrialPlan(variant, rule)
 
-    def compute_best_prior(self, speeds: VariantSpeeds) -> float:
+    def get_prior(self, speeds: VariantSpeeds) -> float:
         """Return the objective of a variant before its training; its speed if that decides it."""
-        values = [self.compute_prior(engine) for engine in speeds.timed.values()]
-        return max((value for value in values if value is not None), default=speeds.speed)
+        value = self.objective.estimate_best(speeds)
+        return speeds.speed if value is None else value
 
-    def tell(self, asked: AskedVariant, end: TrialEnd) -> VariantResult:
-        """Return the row of a trial that has ended, and tell the sampler of it."""
+    def tell(self, asked: AskedVariant, end: TrialEnd) -> None:
+        """Keep the row of a trial that has ended, and tell the sampler of it."""
         speeds, trial = asked.speeds, asked.trial
+        name = speeds.variant.name
         if isinstance(end, StageError):
             self.study.tell(trial, state=TrialState.FAIL)
             self.errors.append(end)
-            return describe(speeds, "failed", str(end))
+            self.results[name] = describe(speeds, "failed", str(end))
+            return
         for epoch, score in end.scores.items():
             trial.report(score, epoch)
         if not end.candidates:
             trial.set_constraint(SHORTFALL, 1.0)
             self.study.tell(trial, state=TrialState.PRUNED)
-            return replace(describe(speeds, "stopped", STOPPED), epochs=end.epochs)
+            self.results[name] = replace(describe(speeds, "stopped", STOPPED), epochs=end.epochs)
+            return
+        self.outcomes[name] = end
+        self.teacher_score, self.score_name = end.teacher_score, end.score_name
         result = self.judge(speeds, end)
         trial.set_constraint(SHORTFALL, result.shortfall)
-        self.study.tell(trial, self.compute_value(result))
-        self.rivals.append(self.create_rival(speeds, end, result))
-        return result
+        self.study.tell(trial, self.objective.read(result))
 
-    def create_rival(
-        self, speeds: VariantSpeeds, outcome: TrialOutcome, result: VariantResult
-    ) -> Rival:
-        return Rival(
+    def judge(self, speeds: VariantSpeeds, outcome: TrialOutcome) -> VariantResult:
+        """Keep the best candidate of a trained variant, and what it means for others."""
+        result = self.choose_candidate(speeds, outcome)
+        name = speeds.variant.name
+        self.results[name] = result
+        self.rivals[name] = Rival(
             epochs=speeds.variant.get_epochs(self.epochs),
             scores=outcome.scores,
             noise=outcome.noise,
-            prior=self.compute_best_prior(speeds),
+            prior=self.get_prior(speeds),
             conversion=speeds.variant.conversion,
             keeps_promises=result.status == "kept",
             breaks_answers=all(each.breaks_answers for each in outcome.candidates),
         )
+        return result
 
-    def judge(self, speeds: VariantSpeeds, outcome: TrialOutcome) -> VariantResult:
-        """Return the best candidate of a trained variant."""
+    def choose_candidate(self, speeds: VariantSpeeds, outcome: TrialOutcome) -> VariantResult:
         limit = self.search.limits.speedup
         fast = [
             each
@@ -237,10 +248,9 @@ class VariantStudy:
         results = [
             describe_trained(speeds, each, outcome.epochs) for each in fast or outcome.candidates
         ]
-        self.teacher_score, self.score_name = outcome.teacher_score, outcome.score_name
         kept = [each for each in results if each.status == "kept"]
         if kept:
-            return max(kept, key=self.compute_value)
+            return max(kept, key=self.objective.read)
         return min(results, key=lambda each: each.shortfall)
 
     def explain_untrained(self, speeds: VariantSpeeds) -> VariantResult:
@@ -248,11 +258,15 @@ class VariantStudy:
             reason = f"all {len(self.students)} trials were used"
             return describe(speeds, "not reached", reason)
         reason = "a better one keeps all promises"
+        if self.contest.was_joined_by(speeds.variant.name):
+            reason += "; both were timed again, side by side"
         return describe(speeds, "cannot win", reason)
 
+    def list_kept(self) -> list[VariantResult]:
+        return [each for each in self.results.values() if each.status == "kept"]
+
     def find_winner(self) -> VariantResult | None:
-        kept = [each for each in self.results.values() if each.status == "kept"]
-        return max(kept, key=self.compute_value, default=None)
+        return max(self.list_kept(), key=self.objective.read, default=None)
 
 
 def list_distributions(space: SearchSpace) -> dict[str, BaseDistribution]:

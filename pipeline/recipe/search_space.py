@@ -14,6 +14,7 @@ from attar.pipeline.recipe.slot import Table
 SECTION = "search"
 MOST_VARIANTS = 256
 EXAMPLE = '"student.options.width" = [8, 12, 16], or { low = 8, high = 16, step = 4 }'
+ObjectiveName = Literal["speedup", "size", "score", "correlation", "agreement"]
 Assignment = Mapping[str, Any]
 """A value for each dimension, which is named as in ``--set``: ``student.options.width``."""
 
@@ -64,7 +65,7 @@ class SearchSpace(BaseModel):
 
     trials: int = Field(24, ge=1)
     """The most students that are trained."""
-    objective: Literal["speedup", "size", "score", "correlation", "agreement"] = "speedup"
+    objective: ObjectiveName = "speedup"
     """What is best among all that keep the promises: the largest speedup, the fewest
     bytes of the engine, or the largest value of a measure on validation."""
     parallel: int = Field(1, ge=1, le=64)

@@ -39,7 +39,7 @@ class TimeEngines(Stage[Speeds]):
     """The second batch size that is timed, besides 1."""
     optimize_for: OptimizeFor = 1
     """The batch size that the speed-ups are of."""
-    repeats: int = Field(60, ge=MIN_ROUNDS)
+    repeats: int = Field(200, ge=MIN_ROUNDS)
     """Timed calls of each engine at each batch size."""
     seconds: float = Field(4, gt=0)
     """At most about so long for one batch size of ``ENGINES_AT_ONCE`` engines."""
@@ -67,7 +67,17 @@ class TimeEngines(Stage[Speeds]):
             for name in names:
                 speeds[name] = describe_speed(times, name, engines[name].size, speed_batch)
         ordered = {name: speeds[name] for name in engines}
-        return dict(to_json(EngineSpeeds(ordered, baselines[0] if baselines else {})))
+        return dict(to_json(EngineSpeeds(ordered, *summarize_groups(baselines))))
+
+
+def summarize_groups(
+    baselines: Sequence[Mapping[int, float]],
+) -> tuple[dict[int, float], dict[int, float]]:
+    """Return the median of the reference's times in all groups, and their spread, by batch size."""
+    batches = baselines[0] if baselines else ()
+    groups = {batch: [each[batch] for each in baselines] for batch in batches}
+    medians = {batch: float(np.median(times)) for batch, times in groups.items()}
+    return medians, {batch: max(times) / min(times) for batch, times in groups.items()}
 
 
 def find_absence(engine: Engine) -> str | None:

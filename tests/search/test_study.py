@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
-from attar.pipeline.core.errors import RecipeError
 from attar.pipeline.recipe.search_space import SearchSpace
+from attar.pipeline.run import Record
 from attar.pipeline.store.store import Store
-from attar.search.result import VariantResult, count_epochs
-from attar.search.run import describe_savings
+from attar.proof.estimates.bounds import ConfidenceBounds
+from attar.proof.ledger.speeds import EngineSpeed
+from attar.search.result import VariantResult
+from attar.search.runner import TrialEnd
+from attar.search.speeds import Show, Timing, VariantSpeeds
 from attar.search.study import VariantStudy, encode, is_ordered, list_distributions
+from attar.search.trial import CandidateOutcome, TrialOutcome, TrialPlan
 from attar.search.variant import RecipeSearch, Variant
 
 SPACE = SearchSpace(dimensions={"student.options.width": (6, 8, 12), "targets.cpu.precision": ("fp32", "int8")})
@@ -42,26 +48,80 @@ def test_a_value_that_is_a_table_is_written_on_one_line() -> None:
     assert variant.overrides == ["student.layers={body = [0, 2]}", 'student.losses=[{kind = "kd"}]']
 
 
-def test_epochs_of_a_student_that_several_variants_share_count_once() -> None:
-    settings = [("v1", 8, "fp32", 9), ("v2", 8, "int8", 9), ("v3", 16, "fp32", 3), ("v4", 32, "int8", 0)]
-    variants = [
-        VariantResult(name, name, {"student.options.width": width, "targets.cpu.precision": kind}, "kept", "", epochs=epochs)
-        for name, width, kind, epochs in settings
-    ]
-    assert sum(count_epochs(variants).values()) == 12
-    assert "12 of the 27 epochs" in describe_savings(variants, 9)
+@dataclass
+class Bench:
+    """In the place of a machine: what trainings and timings say is prescribed."""
+
+    again: Mapping[int, float]
+    """Speedups of a second timing, by width."""
+    trained: list[int] = field(default_factory=list)
+    retimed: list[list[str]] = field(default_factory=list)
+
+    def time_variants(self, search: RecipeSearch, show: Show) -> Timing:
+        raise NotImplementedError
+
+    def time_again(self, search: RecipeSearch, names: Sequence[str], show: Show) -> Timing:
+        self.retimed.append(list(names))
+        chosen = [each for each in search.variants if each.name in names]
+        return Timing([make_speeds(each, self.again[get_width(each)], 0.1) for each in chosen], 100.0)
+
+    def run_trials(self, search: RecipeSearch, plans: Sequence[TrialPlan], show: Show) -> list[TrialEnd]:
+        self.trained += [get_width(plan.variant) for plan in plans]
+        candidate = CandidateOutcome("c0", "onnxruntime fp32", 0.9, 0.99, 0.95, 1000, (), 0.0, breaks_answers=False)
+        return [TrialOutcome({1: 0.9}, [candidate], 0.9) for _ in plans]
+
+    def run_winner(self, search: RecipeSearch, file: Path, show: Show) -> list[Record]:
+        raise NotImplementedError
 
 
-def test_a_student_that_names_its_epochs_counts_with_them() -> None:
-    variants = [VariantResult(f"v{e}", "", {"student.epochs": e}, "kept", "", epochs=e) for e in (3, 6)]
-    assert "9 of the 9 epochs" in describe_savings(variants, 100)
+def get_width(variant: Variant) -> int:
+    return int(variant.settings["student.options.width"])
 
 
-def test_an_objective_that_the_task_does_not_have_is_named() -> None:
-    space = SPACE.model_copy(update={"objective": "agreement"})
-    study = VariantStudy(RecipeSearch("recipe.toml", Store(Path("store")), space, "cpu"), [], epochs=9)
-    with pytest.raises(RecipeError, match="agreement"):
-        study.compute_value(VariantResult("v1", "one", {}, "kept", ""))
+def make_speeds(variant: Variant, speedup: float, doubt: float) -> VariantSpeeds:
+    engine = EngineSpeed(None, {1: 100 / speedup}, 1000, speedup, ConfidenceBounds(speedup - doubt, speedup + doubt))
+    return VariantSpeeds(variant, {"c0": engine}, 1)
+
+
+def run_study(bench: Bench, first: Mapping[int, float], doubt: float) -> tuple[dict[int, VariantResult], VariantResult | None]:
+    """Search among widths whose own student has a width of 12; return all rows and the winner."""
+    space = SearchSpace(dimensions={"student.options.width": tuple(first)})
+    search = RecipeSearch("demo", Store(Path("store")), space, "cpu")
+    timed = [make_speeds(each, first[get_width(each)], doubt) for each in search.variants]
+    study = VariantStudy(search, timed, epochs=1)
+    rows = study.run(bench, lambda _: None)
+    return {int(row.settings["student.options.width"]): row for row in rows}, study.find_winner()
+
+
+def test_a_variant_that_only_a_busy_machine_made_fast_is_timed_again_and_not_trained() -> None:
+    bench = Bench(again={8: 5.0, 12: 9.0})
+    rows, winner = run_study(bench, {4: 3.1, 8: 5.2, 12: 5.0}, doubt=0.5)
+    assert (bench.trained, bench.retimed) == ([12], [["v3", "v2"]])
+    assert winner == rows[12]
+    assert {width: row.status for width, row in rows.items()} == {12: "kept", 8: "cannot win", 4: "cannot win"}
+    assert (rows[12].speedup, rows[8].speedup, rows[4].speedup) == (9.0, 5.0, 3.1)
+    assert rows[8].reason == "a better one keeps all promises; both were timed again, side by side"
+    assert rows[4].reason == "a better one keeps all promises"
+
+
+def test_a_variant_that_a_busy_machine_made_slow_is_timed_again_and_wins() -> None:
+    bench = Bench(again={8: 9.0, 12: 5.0})
+    rows, winner = run_study(bench, {8: 4.8, 12: 5.0}, doubt=0.5)
+    assert (bench.trained, bench.retimed) == ([12, 8], [["v2", "v1"]])
+    assert winner == rows[8]
+
+
+def test_speeds_that_are_told_apart_are_timed_once() -> None:
+    bench = Bench(again={})
+    rows, winner = run_study(bench, {4: 9.0, 8: 4.0, 12: 5.0}, doubt=0.1)
+    assert (bench.trained, bench.retimed) == ([12, 4], [])
+    assert winner == rows[4]
+
+
+def test_a_variant_whose_second_timing_breaks_the_promised_speed_is_not_trained() -> None:
+    bench = Bench(again={8: 2.0, 12: 3.5})
+    rows, _ = run_study(bench, {8: 3.6, 12: 3.5}, doubt=0.5)
+    assert (bench.trained, rows[8].status, rows[8].reason) == ([12], "too slow", "speedup 2, promised at least 3")
 
 
 @pytest.mark.parametrize(
