@@ -78,6 +78,6 @@ def test_what_more_score_or_speed_would_cost_is_told_of_the_nearest() -> None:
     others = [make_row("6", "broke", 12.0, 0.88), make_row("12", "kept", 5.0, 0.92), make_row("16", "kept", 4.0, 0.91)]
     assert describe_prices([winner, *others], winner) == [
         "width 12: 0.0200 of score, at 0.5 times the winner's speed.",
-        "width 6: -0.0200 of score, at 1.2 times the winner's speed.",
+        "width 6: \N{MINUS SIGN}0.0200 of score, at 1.2 times the winner's speed.",
     ]
     assert describe_prices(others, None) == describe_prices([winner], replace(winner, score=None)) == []
