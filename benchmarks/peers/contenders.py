@@ -149,6 +149,13 @@ CANDIDATES = (
         target={"precision": "int8", "runtime": "openvino", "threads": 1},
     ),
     Contender(
+        "attar, ONNX Runtime int8-dynamic",
+        OURS,
+        "attar",
+        True,
+        target={"precision": "int8-dynamic", "runtime": "onnxruntime", "threads": 1},
+    ),
+    Contender(
         "attar, OpenVINO bf16",
         OURS,
         "attar",

@@ -9,9 +9,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import TensorProto, helper
 
+from attar.models.tasks.topics import Texts
 from benchmarks import verdicts
+from benchmarks._large_students import JOINED, join_texts, resnet18
 from benchmarks.peers import contenders, environments, measured, process
 from benchmarks.peers.contenders import Contender, Given
 from benchmarks.peers.environments import OURS, Environment, UnavailableError
@@ -122,3 +125,20 @@ def test_goals_are_judged_by_bounds(bounds: tuple[float, float], said: str) -> N
 @pytest.mark.parametrize(("bounds", "said"), [((2.1, 2.2), "missed"), ((1.8, 2.0), "kept"), ((1.9, 2.1), "undecided")])
 def test_of_what_may_be_no_more_the_upper_bound_counts(bounds: tuple[float, float], said: str) -> None:
     assert verdicts.at_most(*bounds, 2.0) == said
+
+
+def test_the_resnet_has_the_parameters_of_its_paper() -> None:
+    """11.69 million with 1,000 classes, as torchvision counts them."""
+    network = resnet18(1000)
+    assert sum(each.numel() for each in network.parameters()) == 11_689_512
+    assert network.eval()(torch.zeros(1, 3, 224, 224)).shape == (1, 1000)
+
+
+def test_texts_of_one_section_are_joined_and_a_rest_is_left_out() -> None:
+    sections = np.array([0, 1] * JOINED + [0] * JOINED + [0, 1])
+    texts = Texts(tuple(f"{section}-{row}" for row, section in enumerate(sections)), sections)
+    joined = join_texts(texts, slice(None))
+    assert joined.sections.tolist() == [0, 0, 1]
+    assert joined.texts[0] == " ".join(f"0-{row}" for row in range(0, 2 * JOINED, 2))
+    assert all(len(text.split()) == JOINED for text in joined.texts)
+    assert len(join_texts(texts, slice(0, None, 2))) == 2
