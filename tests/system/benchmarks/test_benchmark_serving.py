@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from attar.serving.load.load import Outcome
+from benchmarks.serving_pair import PAIR, format_case, list_overrides
 from benchmarks.serving_report import CONNECTIONS, MANY, OURS, BundleMeasurements, draw, goal, goals, table
 
 
@@ -57,3 +58,15 @@ def test_every_case_is_in_the_table_and_the_figure() -> None:
     assert f"| {OURS} | json | 1 | 16 | 9,000 | 1,000 | 1,000 | 0 |" in table(found)
     assert "| MLServer |" in table(found)
     assert draw(found).count("<circle") == len(found.rounds)
+
+
+def test_a_pair_is_set_beside_the_better_of_its_engines() -> None:
+    rates = {"ONNX Runtime": [100.0] * 9, "OpenVINO": [150.0] * 9, PAIR: [165.0] * 9}
+    assert format_case((32, 4), rates) == "| 32 | 4 | 100 | 150 | 165 | 1.100 (1.100 to 1.100) of OpenVINO |"
+
+
+def test_a_bundle_of_one_engine_is_fast_at_one_size_and_the_pair_at_both() -> None:
+    single, pair = (list_overrides(name)[-1] for name in ("OpenVINO", PAIR))
+    assert single == 'targets.cpu={candidates=[{precision="fp32", runtime="openvino"}], threads=1, optimize_for=1}'
+    assert pair.endswith("threads=1, optimize_for=[1, 32]}")
+    assert pair.count("runtime=") == 2
