@@ -150,7 +150,8 @@ def describe_search(result: SearchResult, page: Path) -> dict[str, Any]:
 
 def print_winner(winner: VariantResult, result: SearchResult, page: Path, file: Path) -> None:
     print_text(f"winner  {winner.title}")
-    print_notes(result)
+    for note in result.notes:
+        print_text(f"        {note}")
     if result.test and result.test.verdict != "passed":
         print_text(f"test    {result.test.verdict}: {'; '.join(result.test.reasons)}")
     print_text(f"recipe  {file}\nsearch  {page}")
@@ -163,10 +164,6 @@ def print_failure(result: SearchResult, page: Path, as_json: bool) -> None:
     click.echo("no variant keeps all promises on validation; the closest:")
     for each in result.list_closest():
         print_text(f"  {each.title}: {'; '.join(each.broken)}")
-    print_notes(result)
-    click.echo(f"search  {page}")
-
-
-def print_notes(result: SearchResult) -> None:
     for note in result.notes:
-        print_text(f"        {note}")
+        print_text(note)
+    click.echo(f"search  {page}")

@@ -29,18 +29,28 @@ def describe(
 
 
 def describe_trained(
-    speeds: VariantSpeeds, candidate: CandidateOutcome, epochs: int
+    speeds: VariantSpeeds, candidate: CandidateOutcome, epochs: int, limit: float | None
 ) -> VariantResult:
-    reason = "; ".join(candidate.broken) or "keeps all promises on validation"
-    status = "broke" if candidate.broken else "kept"
+    """Return what is known of a trained variant with this engine. ``limit`` is the promised
+    speedup, which it breaks if its upper bound is below."""
+    engine = speeds.engines[candidate.name]
+    broken, shortfall = candidate.broken, candidate.shortfall
+    if limit is not None and engine.bounds and engine.bounds.high < limit:
+        broken = (*broken, describe_slowness(engine, limit))
+        shortfall = max(shortfall, (limit - engine.speedup) / limit)
+    reason = "; ".join(broken) or "keeps all promises on validation"
     return replace(
-        describe(speeds, status, reason, speeds.engines[candidate.name]),
+        describe(speeds, "broke" if broken else "kept", reason, engine),
         engine=candidate.title,
         epochs=epochs,
         score=candidate.score,
         correlation=candidate.correlation,
         agreement=candidate.agreement,
         size_bytes=candidate.size_bytes,
-        shortfall=candidate.shortfall,
-        broken=candidate.broken,
+        shortfall=shortfall,
+        broken=broken,
     )
+
+
+def describe_slowness(engine: EngineSpeed, limit: float) -> str:
+    return f"speedup {engine.speedup:.3g}, promised at least {limit:g}"

@@ -6,40 +6,43 @@ import statistics
 from collections.abc import Sequence
 
 from attar.proof.report.formatting import format_score
-from attar.search.contest import overlap
 from attar.search.result import VariantResult, count_epochs
+from attar.search.speed_comparisons import have_common_speed
 from attar.search.speeds import Timing
+from attar.search.standings import Standings
 from attar.search.variant import RecipeSearch, Variant
 
 UNTRAINED = ("too slow", "cannot win", "refused")
 """What a search knows without a training."""
-RIVALS = ("kept", "cannot win")
-"""What may be as good as the winner, and was timed beside it."""
-WIDE = 0.1
-"""The distance of a bound from its speedup, as a share of it, that no idle machine has shown for
-half of the variants: it was 0.04 on one and 0.13 beside tests."""
-UNEVEN = 1.25
-"""How many times as long one engine may take in one group as in another."""
+MOST_UNCERTAINTY = 0.1
+"""How far the bounds of half of the speedups may be from them, as a share, on an idle machine. It
+was 0.04 on one, and 0.13 beside tests."""
+MOST_SPREAD = 1.25
+"""How many times as long the reference may take beside some engines as beside others."""
 
 
-def describe_unrest(timing: Timing, search: RecipeSearch) -> list[str]:
-    """Return that something else ran while the variants were timed, and what to do."""
-    uncertain, spread = estimate_uncertainty(timing), timing.reference_spread
+def describe_busy_machine(timings: Sequence[Timing], search: RecipeSearch) -> list[str]:
+    """Return that something else ran while variants were timed, and what to do. Nothing, if no
+    speed decides."""
+    if search.space.objective != "speedup" and search.limits.speedup is None:
+        return []
+    uncertainty = max(map(estimate_uncertainty, timings))
+    spread = max(timing.reference_spread for timing in timings)
     signs = []
-    if uncertain > WIDE:
-        signs.append(f"half of the speedups are uncertain by {uncertain:.0%} or more")
-    if spread > UNEVEN:
+    if uncertainty > MOST_UNCERTAINTY:
+        signs.append(f"half of the speedups are uncertain by {uncertainty:.0%} or more")
+    if spread > MOST_SPREAD:
         signs.append(
             f"the teacher's graph took {spread:.2g} times as long beside some variants as beside "
             "others"
         )
     if not signs:
         return []
-    again = f"--set targets.{search.target}.repeats={search.measure.repeats + 1}"
+    repeats = f"--set targets.{search.target}.repeats={2 * search.measure.repeats}"
     told = (
-        f"The machine was busy while the variants were timed: {', and '.join(signs)}. Search again "
-        f"when nothing else runs, with {again}: another number of repeats times all engines anew, "
-        "and no training is repeated."
+        f"The machine was busy while variants were timed: {', and '.join(signs)}. Search again "
+        f"when nothing else runs, with {repeats}, which times all engines anew in more rounds and "
+        "repeats no training."
     )
     return [told]
 
@@ -55,29 +58,30 @@ def estimate_uncertainty(timing: Timing) -> float:
     return statistics.median(shares) if shares else 0.0
 
 
-def describe_ties(
-    variants: Sequence[VariantResult], winner: VariantResult | None, objective: str
-) -> list[str]:
-    """Return which variants may be as fast as the winner, though they were timed beside it."""
-    if winner is None or objective != "speedup":
+def describe_ties(known: Standings, winner: VariantResult | None) -> list[str]:
+    """Return which variants may be as fast as the winner, though both were timed in the same
+    rounds."""
+    if winner is None:
         return []
     close = [
         each
-        for each in variants
-        if each.status in RIVALS and each.name != winner.name and overlap(each, winner)
+        for each in known.list_rows()
+        if each.status in ("kept", "cannot win")
+        and have_common_speed(each, winner)
+        and known.comparisons.get_faster(each.name, winner.name) == winner.name
     ]
     if not close:
         return []
-    named = "; ".join(f"{each.title} ({format_speedup(each)})" for each in close)
+    named = "; ".join(f"{each.title}, speedup {format_speedup(each)}" for each in close)
     told = (
-        f"As fast as the winner ({format_speedup(winner)}) within the bounds of a second timing, "
-        f"side by side: {named}."
+        f"A second timing, in the same rounds, cannot tell the winner, speedup "
+        f"{format_speedup(winner)}, from: {named}."
     )
     return [told]
 
 
 def format_speedup(each: VariantResult) -> str:
-    bounds = f", {each.bounds.low:.3g} to {each.bounds.high:.3g}" if each.bounds else ""
+    bounds = f" ({each.bounds.low:.3g} to {each.bounds.high:.3g})" if each.bounds else ""
     return f"{each.speedup:.3g}{bounds}"
 
 

@@ -74,12 +74,20 @@ class SearchResult:
     epochs_each: int
     """Of a whole training, unless the variant sets its own."""
     notes: tuple[str, ...] = field(default=())
-    """What the search saved, and what the next promise would cost, in sentences."""
+    """What the reader should know, in sentences: how sure the speeds are, what the search saved,
+    and what the next promise would cost."""
     test: WinnerTest | None = None
     """What the test split said of the winner; None before it was asked."""
 
     def get_winner(self) -> VariantResult | None:
         return next((each for each in self.variants if each.name == self.winner), None)
+
+    def compute_latency(self, each: VariantResult) -> float | None:
+        """Return the time of a call in microseconds as if all variants had been timed together with
+        the reference; None if the variant was not timed."""
+        if each.speedup is None or self.reference_p50 is None:
+            return None
+        return self.reference_p50 / each.speedup
 
     def list_closest(self, most: int = 3) -> list[VariantResult]:
         """Return the variants that broke a promise by the least."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from attar.search.notes import (
+    describe_busy_machine,
     describe_prices,
     describe_ruled_out,
     describe_savings,
     describe_ties,
-    describe_unrest,
 )
 from attar.search.result import SearchResult
 from attar.search.runner import LocalRunner, Runner
@@ -27,21 +27,22 @@ def run_search(search: RecipeSearch, show: Show, runner: Runner | None = None) -
     timing = runner.time_variants(search, show)
     study = VariantStudy(search, timing.variants, student.epochs, student.seed)
     variants = tuple(study.run(runner, show))
-    winner = study.find_winner()
+    known = study.standings
+    winner = known.find_winner()
     limits = search.limits.model_dump(exclude={"hops", "regression"}, exclude_none=True)
     return SearchResult(
         recipe=search.open([]).recipe.title,
         objective=search.space.objective,
         variants=variants,
         winner=winner.name if winner else None,
-        score_name=study.score_name,
+        score_name=known.score_name,
         promises=limits,
-        teacher_score=study.teacher_score,
+        teacher_score=known.teacher_score,
         reference_p50=timing.reference_p50,
         epochs_each=student.epochs,
         notes=(
-            *describe_unrest(timing, search),
-            *describe_ties(variants, winner, search.space.objective),
+            *describe_busy_machine([timing, *study.second_timings], search),
+            *describe_ties(known, winner),
             describe_savings(variants, student.epochs),
             *describe_ruled_out(search),
             *describe_prices(variants, winner),

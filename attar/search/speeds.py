@@ -21,8 +21,8 @@ SHARED = ("teacher", REFERENCE, "answers")
 OWN = ("student", "onnx", "calibration")
 SECONDS = 4.0
 """The longest timing of one group of engines at one batch size."""
-AGAIN = 4
-"""How many times as long as the first timing a second one lasts."""
+SECOND_TIMING = 4
+"""How many times as long as the first timing a second one lasts, at most."""
 TIMED = "search.speeds"
 Show = Callable[[Record], None]
 
@@ -84,17 +84,17 @@ def time_variants(search: RecipeSearch, show: Show) -> Timing:
 
     Raises StageError if the teacher, the reference or the timing fails.
     """
-    return build_and_time(search, search.variants, 1, show)
+    return build_and_time(search, search.variants, show)
 
 
-def time_again(search: RecipeSearch, names: Sequence[str], show: Show) -> Timing:
-    """Time some of the variants once more, in more rounds. Raises StageError."""
+def time_together(search: RecipeSearch, names: Sequence[str], show: Show) -> Timing:
+    """Time these variants once more, for longer, all in the same rounds. Raises StageError."""
     chosen = [variant for variant in search.variants if variant.name in names]
-    return build_and_time(search, chosen, AGAIN, show)
+    return build_and_time(search, chosen, show, together=True)
 
 
 def build_and_time(
-    search: RecipeSearch, chosen: Sequence[Variant], longer: int, show: Show
+    search: RecipeSearch, chosen: Sequence[Variant], show: Show, *, together: bool = False
 ) -> Timing:
     base = search.open([])
     fit = [variant for variant in chosen if variant.name not in search.ruled_out]
@@ -106,7 +106,7 @@ def build_and_time(
     records = {record.slot: record for record in walk(base, slots, list(slots), show)}
     check_shared(records)
     built = [slot for own in engines.values() for slot in own if records[slot].key is not None]
-    timed = time_engines(base, search.measure, slots, built, longer, show)
+    timed = time_engines(base, create_stage(search.measure, together), slots, built, show)
     variants = [
         VariantSpeeds(
             variant,
@@ -157,25 +157,37 @@ def check_shared(records: Mapping[str, Record]) -> None:
             raise StageError(str(records[slot].error)) from records[slot].cause
 
 
-def time_engines(
-    base: Workspace,
-    measure: Measure,
-    slots: Mapping[str, SlotBinding],
-    built: list[str],
-    longer: int,
-    show: Show,
-) -> EngineSpeeds:
-    """Return the speed of each of these slots' engines, by slot."""
-    stage = TimeEngines(
+def create_stage(measure: Measure, together: bool) -> TimeEngines:
+    factor = SECOND_TIMING if together else 1
+    return TimeEngines(
         task=measure.task,
         batch=measure.batch,
         optimize_for=measure.optimize_for,
-        repeats=longer * measure.repeats,
-        seconds=longer * SECONDS,
+        repeats=factor * measure.repeats,
+        seconds=factor * SECONDS,
+        together=together,
     )
+
+
+def name_timing(built: Sequence[str]) -> str:
+    """Return the slot of a second timing, such as ``search.speeds.v2+v7``. Each has its own, so
+    that the store remembers all."""
+    names = dict.fromkeys(slot.split(".")[1] for slot in built)
+    return f"{TIMED}.{'+'.join(names)}"
+
+
+def time_engines(
+    base: Workspace,
+    stage: TimeEngines,
+    slots: Mapping[str, SlotBinding],
+    built: list[str],
+    show: Show,
+) -> EngineSpeeds:
+    """Return the speed of each of these slots' engines, by slot."""
     inputs = {slot.replace(".", "_"): slot for slot in built}
-    timed = {**slots, TIMED: SlotBinding(stage, {REFERENCE: REFERENCE, **inputs})}
-    record = list(walk(base, timed, Pipeline(timed).up_to({TIMED}), show))[-1]
+    slot = name_timing(built) if stage.together else TIMED
+    timed = {**slots, slot: SlotBinding(stage, {REFERENCE: REFERENCE, **inputs})}
+    record = list(walk(base, timed, Pipeline(timed).up_to({slot}), show))[-1]
     if record.error:
         raise StageError(str(record.error)) from record.cause
     speeds: EngineSpeeds = get_adapter(EngineSpeeds).validate_python(record.facts)

@@ -1,4 +1,4 @@
-"""The study: which variants are trained next, and what is known of all.
+"""The study: which variants are trained next.
 
 Optuna's tree-structured Parzen estimator samples (Akiba et al. 2019, arXiv:1907.10902; Watanabe
 2023, arXiv:2304.11127), with the broken promises as its constraints.
@@ -7,7 +7,7 @@ Optuna's tree-structured Parzen estimator samples (Akiba et al. 2019, arXiv:1907
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import InitVar, dataclass, field, replace
+from dataclasses import InitVar, dataclass, field
 from typing import TYPE_CHECKING
 
 import optuna
@@ -17,26 +17,21 @@ from optuna.trial import Trial, TrialState
 
 from attar.pipeline.core.errors import StageError
 from attar.pipeline.recipe.search_space import SearchSpace
-from attar.search.contest import Contest
-from attar.search.descriptions import describe, describe_trained
 from attar.search.objective import Objective
 from attar.search.result import VariantResult
-from attar.search.speeds import Show, VariantSpeeds
-from attar.search.stopping import Rival, create_rule
-from attar.search.trial import TrialOutcome, TrialPlan
+from attar.search.speeds import Show, Timing, VariantSpeeds
+from attar.search.standings import Standings
+from attar.search.stopping import create_rule
+from attar.search.trial import TrialEnd, TrialPlan
 from attar.search.variant import RecipeSearch, Variant
 
 if TYPE_CHECKING:
-    from attar.search.runner import Runner, TrialEnd
+    from attar.search.runner import Runner
 
 ASKS = 20
 """Suggestions of the sampler that may be known already, before one of the rest is taken."""
 SHORTFALL = "shortfall"
 """The constraint of a trial: how far its worst promise is broken."""
-STOPPED = (
-    "at the same share of its training it was behind one that keeps all promises and is no "
-    "worse otherwise, or whose answers broke a promise in the end"
-)
 
 
 @dataclass(frozen=True)
@@ -49,31 +44,24 @@ class AskedVariant:
 
 @dataclass
 class VariantStudy:
-    """The variants that are known so far, and the sampler that knows them."""
+    """Asks a sampler which variant to train next, and tells it what came out."""
 
     search: RecipeSearch
     timed: InitVar[Sequence[VariantSpeeds]]
-    epochs: int
+    epochs: InitVar[int]
     """Of a whole training, unless the variant says otherwise."""
     seed: int = 0
-    results: dict[str, VariantResult] = field(default_factory=dict)
     students: set[str] = field(default_factory=set)
     """The settings of the students that were trained. Targets of one student share it."""
-    outcomes: dict[str, TrialOutcome] = field(default_factory=dict)
-    """Of the trainings that are whole, by variant."""
-    rivals: dict[str, Rival] = field(default_factory=dict)
-    contest: Contest = field(default_factory=Contest)
+    second_timings: list[Timing] = field(default_factory=list)
     tried: int = 0
     errors: list[StageError] = field(default_factory=list)
     """Of the variants that failed."""
-    teacher_score: float | None = None
-    score_name: str = "score"
 
-    def __post_init__(self, timed: Sequence[VariantSpeeds]) -> None:
+    def __post_init__(self, timed: Sequence[VariantSpeeds], epochs: int) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        space = self.search.space
-        self.speeds = {each.variant.name: each for each in timed}
-        self.objective = Objective(space.objective)
+        space, objective = self.search.space, Objective(self.search.space.objective)
+        self.standings = Standings(timed, objective, self.search.limits.speedup, epochs)
         sampler = TPESampler(
             seed=self.seed,
             n_startup_trials=max(2, space.trials // 3),
@@ -83,79 +71,42 @@ class VariantStudy:
         self.distributions = list_distributions(space)
 
     def run(self, runner: Runner, show: Show) -> list[VariantResult]:
-        """Train variants until none is left that may win, or all trials are used. What is asked
-        next depends on whole batches alone, so it is the same wherever they run.
+        """Train variants until none is left that may win, or all trials are used; return the rows
+        of all, the fastest first. What is asked next depends on whole batches alone, so it is the
+        same wherever they run.
 
         Raises StageError if every training failed.
         """
-        for speeds in self.speeds.values():
-            self.sort_out(speeds)
         while batch := self.ask_batch():
             plans = [self.plan(each.speeds) for each in batch]
-            for each, end in zip(batch, runner.run_trials(self.search, plans, show), strict=True):
-                self.tell(each, end)
-                self.tried += 1
-            self.compare_closely(runner, show)
+            ends = runner.run_trials(self.search, plans, show)
+            for each, end in zip(batch, ends, strict=True):
+                self.standings.record(each.speeds, end)
+            self.compare_speeds(runner, show)
+            for each, end in zip(batch, ends, strict=True):
+                self.inform_sampler(each, end)
         if self.errors and len(self.errors) == self.tried:
             raise self.errors[0]
-        for name, speeds in self.speeds.items():
-            if name not in self.results:
-                self.results[name] = self.explain_untrained(speeds)
-        return sorted(self.results.values(), key=lambda each: -(each.speedup or 0.0))
+        return self.standings.list_rows()
 
-    def sort_out(self, speeds: VariantSpeeds) -> None:
-        """Record a variant that need not be trained."""
-        limit = self.search.limits.speedup
-        if speeds.best is None:
-            self.results[speeds.variant.name] = describe(speeds, "refused", speeds.why)
-            return
-        bounds = [engine.bounds for engine in speeds.timed.values() if engine.bounds]
-        if limit is not None and max(each.high for each in bounds) < limit:
-            _, engine = speeds.best
-            reason = f"speedup {engine.speedup:.3g}, promised at least {limit:g}"
-            self.results[speeds.variant.name] = describe(speeds, "too slow", reason)
+    def compare_speeds(self, runner: Runner, show: Show) -> None:
+        """Time the best variant again beside those whose bounds reach its own, trained or not, all
+        in the same rounds, until none is left that was not compared with it."""
+        while names := self.standings.choose_compared():
+            timing = runner.time_together(self.search, names, show)
+            self.second_timings.append(timing)
+            self.standings.compare(timing.variants)
 
     def list_left(self) -> list[VariantSpeeds]:
         """Return the variants that may still win, the fastest first."""
-        left = [each for each in self.list_open() if self.can_win(each)]
-        return sorted(left, key=lambda each: -each.speed)
-
-    def list_open(self) -> list[VariantSpeeds]:
-        """Return the variants of which nothing is decided, as far as the trials last."""
         is_full = len(self.students) >= self.search.space.trials
-        return [
-            speeds
-            for name, speeds in self.speeds.items()
-            if name not in self.results
-            and not (is_full and speeds.variant.student not in self.students)
+        left = [
+            each
+            for each in self.standings.list_undecided()
+            if self.standings.can_win(each)
+            and not (is_full and each.variant.student not in self.students)
         ]
-
-    def can_win(self, speeds: VariantSpeeds) -> bool:
-        """Whether a variant may be better than all that keep the promises. A measure on validation
-        is not known before the training."""
-        winner, value = self.find_winner(), self.objective.estimate_best(speeds)
-        return winner is None or value is None or value > self.objective.read(winner)
-
-    def compare_closely(self, runner: Runner, show: Show) -> None:
-        """Time the best variant again beside all whose speed may be as high, in the same rounds.
-        The longer timing replaces the first, and decides."""
-        best = self.find_winner()
-        if best is None or self.objective.name != "speedup":
-            return
-        untrained = [describe(each, "not reached", "") for each in self.list_open()]
-        names = self.contest.invite(best, [*self.list_kept(), *untrained])
-        if names:
-            for speeds in runner.time_again(self.search, names, show).variants:
-                self.correct(speeds)
-
-    def correct(self, speeds: VariantSpeeds) -> None:
-        """Replace the speeds of a variant, and what follows from them."""
-        name = speeds.variant.name
-        self.speeds[name] = speeds
-        if name in self.outcomes:
-            self.judge(speeds, self.outcomes[name])
-        else:
-            self.sort_out(speeds)
+        return sorted(left, key=lambda each: -each.speed)
 
     def ask_batch(self) -> list[AskedVariant]:
         """Return the variants to train at once, of different students: those of one student share
@@ -190,83 +141,26 @@ class VariantStudy:
         return own[0] if own else left[len(left) // 2]
 
     def plan(self, speeds: VariantSpeeds) -> TrialPlan:
-        variant = speeds.variant
-        epochs, prior, rivals = variant.get_epochs(self.epochs), self.get_prior(speeds), self.rivals
-        rule = create_rule(epochs, prior, variant.conversion, rivals.values())
+        variant, known = speeds.variant, self.standings
+        epochs, prior = variant.get_epochs(known.epochs), known.get_prior(speeds)
+        rule = create_rule(epochs, prior, variant.conversion, known.rivals.values())
         return TrialPlan(variant, rule)
 
-    def get_prior(self, speeds: VariantSpeeds) -> float:
-        """Return the objective of a variant before its training; its speed if that decides it."""
-        value = self.objective.estimate_best(speeds)
-        return speeds.speed if value is None else value
-
-    def tell(self, asked: AskedVariant, end: TrialEnd) -> None:
-        """Keep the row of a trial that has ended, and tell the sampler of it."""
-        speeds, trial = asked.speeds, asked.trial
-        name = speeds.variant.name
+    def inform_sampler(self, asked: AskedVariant, end: TrialEnd) -> None:
+        """Tell the sampler how a trial ended."""
+        trial, result = asked.trial, self.standings.results[asked.speeds.variant.name]
+        self.tried += 1
         if isinstance(end, StageError):
-            self.study.tell(trial, state=TrialState.FAIL)
             self.errors.append(end)
-            self.results[name] = describe(speeds, "failed", str(end))
+            self.study.tell(trial, state=TrialState.FAIL)
             return
         for epoch, score in end.scores.items():
             trial.report(score, epoch)
-        if not end.candidates:
-            trial.set_constraint(SHORTFALL, 1.0)
+        trial.set_constraint(SHORTFALL, result.shortfall if end.candidates else 1.0)
+        if end.candidates:
+            self.study.tell(trial, self.standings.objective.read(result))
+        else:
             self.study.tell(trial, state=TrialState.PRUNED)
-            self.results[name] = replace(describe(speeds, "stopped", STOPPED), epochs=end.epochs)
-            return
-        self.outcomes[name] = end
-        self.teacher_score, self.score_name = end.teacher_score, end.score_name
-        result = self.judge(speeds, end)
-        trial.set_constraint(SHORTFALL, result.shortfall)
-        self.study.tell(trial, self.objective.read(result))
-
-    def judge(self, speeds: VariantSpeeds, outcome: TrialOutcome) -> VariantResult:
-        """Keep the best candidate of a trained variant, and what it means for others."""
-        result = self.choose_candidate(speeds, outcome)
-        name = speeds.variant.name
-        self.results[name] = result
-        self.rivals[name] = Rival(
-            epochs=speeds.variant.get_epochs(self.epochs),
-            scores=outcome.scores,
-            noise=outcome.noise,
-            prior=self.get_prior(speeds),
-            conversion=speeds.variant.conversion,
-            keeps_promises=result.status == "kept",
-            breaks_answers=all(each.breaks_answers for each in outcome.candidates),
-        )
-        return result
-
-    def choose_candidate(self, speeds: VariantSpeeds, outcome: TrialOutcome) -> VariantResult:
-        limit = self.search.limits.speedup
-        fast = [
-            each
-            for each in outcome.candidates
-            if limit is None or speeds.engines[each.name].speedup >= limit
-        ]
-        results = [
-            describe_trained(speeds, each, outcome.epochs) for each in fast or outcome.candidates
-        ]
-        kept = [each for each in results if each.status == "kept"]
-        if kept:
-            return max(kept, key=self.objective.read)
-        return min(results, key=lambda each: each.shortfall)
-
-    def explain_untrained(self, speeds: VariantSpeeds) -> VariantResult:
-        if self.can_win(speeds):
-            reason = f"all {len(self.students)} trials were used"
-            return describe(speeds, "not reached", reason)
-        reason = "a better one keeps all promises"
-        if self.contest.was_joined_by(speeds.variant.name):
-            reason += "; both were timed again, side by side"
-        return describe(speeds, "cannot win", reason)
-
-    def list_kept(self) -> list[VariantResult]:
-        return [each for each in self.results.values() if each.status == "kept"]
-
-    def find_winner(self) -> VariantResult | None:
-        return max(self.list_kept(), key=self.objective.read, default=None)
 
 
 def list_distributions(space: SearchSpace) -> dict[str, BaseDistribution]:

@@ -64,6 +64,10 @@ class TrialOutcome:
         return max(self.scores, default=0)
 
 
+TrialEnd = TrialOutcome | StageError
+"""How a trial ended. The failure of one says nothing of the others."""
+
+
 @dataclass(frozen=True)
 class StudentTraining:
     """A student of a trial, or what was trained of it until it was stopped."""

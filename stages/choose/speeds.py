@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -42,7 +42,10 @@ class TimeEngines(Stage[Speeds]):
     repeats: int = Field(200, ge=MIN_ROUNDS)
     """Timed calls of each engine at each batch size."""
     seconds: float = Field(4, gt=0)
-    """At most about so long for one batch size of ``ENGINES_AT_ONCE`` engines."""
+    """At most about so long for one batch size of one group of engines."""
+    together: bool = False
+    """Whether all engines are timed in the same rounds. Otherwise in groups of at most
+    ``ENGINES_AT_ONCE``, in which none has one thread where another has more."""
 
     def run(self, out: Path, *, reference: OnnxModel, **engines: Engine) -> Facts:
         if reference.is_disabled:
@@ -56,37 +59,54 @@ class TimeEngines(Stage[Speeds]):
         speed_batch = choose_timed_batch(self.optimize_for, self.batch)
         timed = [name for name in engines if absent[name] is None]
         speeds = {name: EngineSpeed(why) for name, why in absent.items() if why is not None}
-        baselines: list[Mapping[int, float]] = []
-        for names in split_evenly(timed, ENGINES_AT_ONCE):
+        baselines: dict[bool, list[Mapping[int, float]]] = {}  # by whether they are pinned
+        groups = [timed] if self.together and timed else group_engines(engines, timed)
+        for names in groups:
             models: dict[str, Model] = {name: engines[name] for name in names}
-            is_pinned = all(engines[name].facts["threads"] == 1 for name in names)
+            is_pinned = all(has_one_thread(engines[name]) for name in names)
             times = bench.times(
                 {REFERENCE: reference, **models}, self.repeats, self.seconds, pinned=is_pinned
             )
-            baselines.append(read_medians(times, REFERENCE))
+            baselines.setdefault(is_pinned, []).append(read_medians(times, REFERENCE))
             for name in names:
                 speeds[name] = describe_speed(times, name, engines[name].size, speed_batch)
         ordered = {name: speeds[name] for name in engines}
-        return dict(to_json(EngineSpeeds(ordered, *summarize_groups(baselines))))
+        return dict(to_json(EngineSpeeds(ordered, *summarize_groups([*baselines.values()]))))
 
 
 def summarize_groups(
-    baselines: Sequence[Mapping[int, float]],
+    baselines: Sequence[Sequence[Mapping[int, float]]],
 ) -> tuple[dict[int, float], dict[int, float]]:
-    """Return the median of the reference's times in all groups, and their spread, by batch size."""
-    batches = baselines[0] if baselines else ()
-    groups = {batch: [each[batch] for each in baselines] for batch in batches}
-    medians = {batch: float(np.median(times)) for batch, times in groups.items()}
-    return medians, {batch: max(times) / min(times) for batch, times in groups.items()}
+    """Return the median of the reference's times, and by how much they differ where it had the same
+    threads, both by batch size. ``baselines``: its times in each group of engines, for each number
+    of threads."""
+    batches = baselines[0][0] if baselines else ()
+    medians, spreads = {}, {}
+    for batch in batches:
+        times = [[group[batch] for group in alike] for alike in baselines]
+        medians[batch] = float(np.median(times[0]))
+        spreads[batch] = max(max(alike) / min(alike) for alike in times)
+    return medians, spreads
 
 
 def find_absence(engine: Engine) -> str | None:
     return engine.refused or engine.why_not_run
 
 
-def split_evenly(names: Sequence[str], most: int) -> Iterator[Sequence[str]]:
-    for start in range(0, len(names), most):
-        yield names[start : start + most]
+def group_engines(engines: Mapping[str, Engine], names: Sequence[str]) -> list[Sequence[str]]:
+    """Return groups of at most ``ENGINES_AT_ONCE`` names: first those of engines with one thread,
+    beside which the reference has one too."""
+    single = [name for name in names if has_one_thread(engines[name])]
+    others = [name for name in names if name not in single]
+    return [
+        names[start : start + ENGINES_AT_ONCE]
+        for names in (single, others)
+        for start in range(0, len(names), ENGINES_AT_ONCE)
+    ]
+
+
+def has_one_thread(engine: Engine) -> bool:
+    return bool(engine.facts["threads"] == 1)
 
 
 def describe_speed(times: TimingRun, name: str, size: int, batch: int) -> EngineSpeed:

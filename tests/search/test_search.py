@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from attar.cli.main import main
 from attar.pipeline.store.store import Store
-from attar.search.speeds import TIMED, time_again
+from attar.search.speeds import TIMED, time_together
 from attar.search.variant import RecipeSearch
 from tests.support.projects import tiny
 
@@ -85,8 +85,8 @@ def test_some_variants_are_timed_again_beside_the_reference_without_a_training(p
     made: list[str] = []
     with tiny.project_folder(project):
         search = RecipeSearch.create("recipe.toml", Store(Path("store")))
-        timing = time_again(search, ["v1", "v6"], lambda record: made.append(record.slot))
-    assert made == [TIMED]
+        timing = time_together(search, ["v1", "v6"], lambda record: made.append(record.slot))
+    assert made == [f"{TIMED}.v1+v6"]
     assert [each.variant.name for each in timing.variants] == ["v1", "v6"]
     assert all(each.speed > 0 for each in timing.variants)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,12 +14,13 @@ from attar.pipeline.run import Record
 from attar.pipeline.store.store import Store
 from attar.proof.estimates.bounds import ConfidenceBounds
 from attar.proof.ledger.speeds import EngineSpeed
+from attar.search.notes import describe_ties
 from attar.search.result import VariantResult
-from attar.search.runner import TrialEnd
 from attar.search.speeds import Show, Timing, VariantSpeeds
 from attar.search.study import VariantStudy, encode, is_ordered, list_distributions
-from attar.search.trial import CandidateOutcome, TrialOutcome, TrialPlan
+from attar.search.trial import CandidateOutcome, TrialEnd, TrialOutcome, TrialPlan
 from attar.search.variant import RecipeSearch, Variant
+from attar.stages.choose.speeds import ENGINES_AT_ONCE
 
 SPACE = SearchSpace(dimensions={"student.options.width": (6, 8, 12), "targets.cpu.precision": ("fp32", "int8")})
 
@@ -49,21 +51,21 @@ def test_a_value_that_is_a_table_is_written_on_one_line() -> None:
 
 
 @dataclass
-class Bench:
+class Machine:
     """In the place of a machine: what trainings and timings say is prescribed."""
 
-    again: Mapping[int, float]
+    together: Mapping[int, float]
     """Speedups of a second timing, by width."""
     trained: list[int] = field(default_factory=list)
-    retimed: list[list[str]] = field(default_factory=list)
+    compared: list[list[int]] = field(default_factory=list)
 
     def time_variants(self, search: RecipeSearch, show: Show) -> Timing:
         raise NotImplementedError
 
-    def time_again(self, search: RecipeSearch, names: Sequence[str], show: Show) -> Timing:
-        self.retimed.append(list(names))
+    def time_together(self, search: RecipeSearch, names: Sequence[str], show: Show) -> Timing:
         chosen = [each for each in search.variants if each.name in names]
-        return Timing([make_speeds(each, self.again[get_width(each)], 0.1) for each in chosen], 100.0)
+        self.compared.append(sorted(map(get_width, chosen)))
+        return Timing([make_speeds(each, self.together[get_width(each)], 0.1) for each in chosen], 100.0)
 
     def run_trials(self, search: RecipeSearch, plans: Sequence[TrialPlan], show: Show) -> list[TrialEnd]:
         self.trained += [get_width(plan.variant) for plan in plans]
@@ -83,45 +85,87 @@ def make_speeds(variant: Variant, speedup: float, doubt: float) -> VariantSpeeds
     return VariantSpeeds(variant, {"c0": engine}, 1)
 
 
-def run_study(bench: Bench, first: Mapping[int, float], doubt: float) -> tuple[dict[int, VariantResult], VariantResult | None]:
-    """Search among widths whose own student has a width of 12; return all rows and the winner."""
-    space = SearchSpace(dimensions={"student.options.width": tuple(first)})
+@dataclass
+class Study:
+    """A search among widths, which has ended. The recipe's own width is 12, it promises a speedup of 3."""
+
+    machine: Machine
+    rows: dict[int, VariantResult]
+    winner: int | None
+    told: list[str]
+
+
+def run_study(first: Mapping[int, float], together: Mapping[int, float], doubt: float = 0.5, **settings: Any) -> Study:
+    space = SearchSpace(dimensions={"student.options.width": tuple(first)}, **settings)
     search = RecipeSearch("demo", Store(Path("store")), space, "cpu")
     timed = [make_speeds(each, first[get_width(each)], doubt) for each in search.variants]
-    study = VariantStudy(search, timed, epochs=1)
-    rows = study.run(bench, lambda _: None)
-    return {int(row.settings["student.options.width"]): row for row in rows}, study.find_winner()
+    machine, study = Machine(together), VariantStudy(search, timed, epochs=1)
+    rows = {int(row.settings["student.options.width"]): row for row in study.run(machine, lambda _: None)}
+    winner = study.standings.find_winner()
+    told = describe_ties(study.standings, winner)
+    return Study(machine, rows, get_width(Variant(0, winner.settings)) if winner else None, told)
 
 
 def test_a_variant_that_only_a_busy_machine_made_fast_is_timed_again_and_not_trained() -> None:
-    bench = Bench(again={8: 5.0, 12: 9.0})
-    rows, winner = run_study(bench, {4: 3.1, 8: 5.2, 12: 5.0}, doubt=0.5)
-    assert (bench.trained, bench.retimed) == ([12], [["v3", "v2"]])
-    assert winner == rows[12]
-    assert {width: row.status for width, row in rows.items()} == {12: "kept", 8: "cannot win", 4: "cannot win"}
-    assert (rows[12].speedup, rows[8].speedup, rows[4].speedup) == (9.0, 5.0, 3.1)
-    assert rows[8].reason == "a better one keeps all promises; both were timed again, side by side"
-    assert rows[4].reason == "a better one keeps all promises"
+    found = run_study({4: 3.1, 8: 5.2, 12: 5.0}, together={8: 5.0, 12: 9.0})
+    assert (found.machine.trained, found.machine.compared, found.winner) == ([12], [[8, 12]], 12)
+    assert {width: row.status for width, row in found.rows.items()} == {12: "kept", 8: "cannot win", 4: "cannot win"}
+    assert {width: row.speedup for width, row in found.rows.items()} == {12: 9.0, 8: 5.0, 4: 3.1}
+    assert found.rows[8].reason == "a faster one keeps all promises; both were timed again, in the same rounds"
+    assert found.rows[4].reason == "a better one keeps all promises"
+    assert found.told == []
 
 
-def test_a_variant_that_a_busy_machine_made_slow_is_timed_again_and_wins() -> None:
-    bench = Bench(again={8: 9.0, 12: 5.0})
-    rows, winner = run_study(bench, {8: 4.8, 12: 5.0}, doubt=0.5)
-    assert (bench.trained, bench.retimed) == ([12, 8], [["v2", "v1"]])
-    assert winner == rows[8]
+def test_a_variant_that_a_busy_machine_made_slow_is_timed_again_trained_and_wins() -> None:
+    found = run_study({8: 4.8, 12: 5.0}, together={8: 9.0, 12: 5.0})
+    assert (found.machine.trained, found.machine.compared, found.winner) == ([12, 8], [[8, 12]], 8)
 
 
 def test_speeds_that_are_told_apart_are_timed_once() -> None:
-    bench = Bench(again={})
-    rows, winner = run_study(bench, {4: 9.0, 8: 4.0, 12: 5.0}, doubt=0.1)
-    assert (bench.trained, bench.retimed) == ([12, 4], [])
-    assert winner == rows[4]
+    found = run_study({4: 9.0, 8: 4.0, 12: 5.0}, together={}, doubt=0.1)
+    assert (found.machine.trained, found.machine.compared, found.winner) == ([12, 4], [], 4)
 
 
-def test_a_variant_whose_second_timing_breaks_the_promised_speed_is_not_trained() -> None:
-    bench = Bench(again={8: 2.0, 12: 3.5})
-    rows, _ = run_study(bench, {8: 3.6, 12: 3.5}, doubt=0.5)
-    assert (bench.trained, rows[8].status, rows[8].reason) == ([12], "too slow", "speedup 2, promised at least 3")
+def test_what_a_second_timing_brings_near_is_compared_too() -> None:
+    found = run_study({6: 8.3, 8: 9.3, 12: 10.0}, together={6: 8.4, 8: 8.5, 12: 8.6})
+    assert (found.machine.trained, found.machine.compared, found.winner) == ([12], [[8, 12], [6, 12]], 12)
+    winner = "A second timing, in the same rounds, cannot tell the winner, speedup 8.6 (8.5 to 8.7), from: "
+    others = "width 8, speedup 8.5 (8.4 to 8.6); width 6, speedup 8.4 (8.3 to 8.5)."
+    assert found.told == [winner + others]
+
+
+def test_what_is_left_out_for_the_number_of_trials_is_compared_all_the_same() -> None:
+    found = run_study({8: 5.2, 12: 5.0}, together={8: 9.0, 12: 5.0}, trials=1)
+    assert (found.machine.trained, found.machine.compared, found.winner) == ([12], [[8, 12]], 12)
+    assert (found.rows[8].status, found.rows[8].reason) == ("not reached", "all trials were used")
+
+
+def test_a_second_timing_decides_about_the_promised_speed_too() -> None:
+    found = run_study({8: 2.4, 12: 3.2}, together={8: 4.0, 12: 2.0})
+    assert found.machine.compared == [[8, 12]]
+    assert (found.rows[12].status, found.rows[12].reason) == ("broke", "speedup 2, promised at least 3")
+    assert found.rows[12].shortfall == pytest.approx(1 / 3)
+    assert (found.machine.trained, found.winner) == ([12, 8], 8)
+
+
+def test_all_that_may_be_as_fast_are_compared_as_many_at_once_as_can_be_open() -> None:
+    first = dict.fromkeys(range(1, 21), 5.0)
+    found = run_study(first, together={width: 5.0 + 0.2 * (width == 12) for width in first})
+    assert [len(names) for names in found.machine.compared] == [ENGINES_AT_ONCE, 20 - ENGINES_AT_ONCE + 1]
+    assert all(12 in names for names in found.machine.compared)
+    assert (found.machine.trained, found.winner) == ([12], 12)
+
+
+def test_several_are_trained_at_once_and_then_compared() -> None:
+    found = run_study({6: 5.1, 8: 5.2, 12: 5.0}, together={6: 7.0, 8: 6.0, 12: 5.0}, parallel=2)
+    assert found.machine.trained[0] == 12
+    assert found.machine.compared == [[6, 8, 12]]
+    assert found.winner == 6
+
+
+@pytest.mark.parametrize("objective", ["size", "score"])
+def test_where_speed_is_no_objective_nothing_is_timed_again(objective: str) -> None:
+    assert run_study({8: 5.0, 12: 5.0}, together={}, objective=objective).machine.compared == []
 
 
 @pytest.mark.parametrize(

@@ -21,9 +21,8 @@ from attar.search.cluster.logs import read_log_end
 from attar.search.cluster.orders import FoundRecipe, Order, check_delivery
 from attar.search.cluster.ray_cluster import RayCluster, Reference, import_ray, join_cluster
 from attar.search.cluster.shipping import ship_recipe
-from attar.search.runner import TrialEnd
 from attar.search.speeds import Show, Timing
-from attar.search.trial import StudentTraining, TrialOutcome, TrialPlan
+from attar.search.trial import StudentTraining, TrialEnd, TrialOutcome, TrialPlan
 from attar.search.variant import RecipeSearch
 
 
@@ -56,9 +55,9 @@ class ClusterRunner:
         timed: Timing = self.finish("timing", timing, show)
         return timed
 
-    def time_again(self, search: RecipeSearch, names: Sequence[str], show: Show) -> Timing:
+    def time_together(self, search: RecipeSearch, names: Sequence[str], show: Show) -> Timing:
         job = f"timing-beside-{names[0]}"
-        timing = self.cluster.start_timing(jobs.do_timing_again, self.order, job, names)
+        timing = self.cluster.start_timing(jobs.do_second_timing, self.order, job, names)
         timed: Timing = self.finish(job, timing, show)
         return timed
 

@@ -82,10 +82,10 @@ def test_trials_end_in_the_order_of_the_plans_and_what_was_stopped_is_not_measur
 
 def test_a_second_timing_is_a_job_of_its_own_where_the_target_is(tmp_path: Path) -> None:
     timing = Timing([], 100.0)
-    cluster = StandIn({(jobs.do_timing_again, "timing-beside-v1"): Delivery((), timing)})
+    cluster = StandIn({(jobs.do_second_timing, "timing-beside-v1"): Delivery((), timing)})
     runner = create_runner(tmp_path, cluster)
     search = RecipeSearch("recipe.toml", runner.store, SPACE, "cpu")
-    assert runner.time_again(search, ["v1", "v3"], lambda _: None) == timing
+    assert runner.time_together(search, ["v1", "v3"], lambda _: None) == timing
 
 
 def test_a_mistake_in_the_recipe_stays_one_across_the_wire() -> None:
