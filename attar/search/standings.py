@@ -70,7 +70,7 @@ class Standings:
 
     def choose_compared(self) -> list[str]:
         """Return the names of the best variant and of those to time beside it, as many as can be
-        open at once; none if all whose bounds reach its own were compared with it."""
+        open at once; none if all that may be as fast were compared with it."""
         best = self.find_winner()
         if best is None or self.objective.name != "speedup":
             return []

@@ -90,8 +90,8 @@ class VariantStudy:
         return self.standings.list_rows()
 
     def compare_speeds(self, runner: Runner, show: Show) -> None:
-        """Time the best variant again beside those whose bounds reach its own, trained or not, all
-        in the same rounds, until none is left that was not compared with it."""
+        """Time the best variant again beside those that may be as fast, trained or not, all in the
+        same rounds, until none is left that was not compared with it."""
         while names := self.standings.choose_compared():
             timing = runner.time_together(self.search, names, show)
             self.second_timings.append(timing)

@@ -13,7 +13,7 @@ def make_row(name: str, low: float, high: float) -> VariantResult:
 
 
 BEST = make_row("best", 3.5, 4.9)
-CLOSE, CLOSER, FAR = make_row("close", 3.1, 3.9), make_row("closer", 3.2, 4.0), make_row("far", 2.0, 3.4)
+CLOSE, CLOSER, FAR = make_row("close", 3.1, 3.9), make_row("closer", 3.2, 4.0), make_row("far", 2.0, 2.7)
 
 
 def test_those_whose_bounds_reach_the_best_are_doubtful_until_they_were_compared_with_it() -> None:
@@ -23,6 +23,13 @@ def test_those_whose_bounds_reach_the_best_are_doubtful_until_they_were_compared
     assert comparisons.list_doubtful(BEST, [BEST, CLOSE, CLOSER, FAR]) == [CLOSER]
     assert comparisons.get_faster("best", "close") == comparisons.get_faster("close", "best") == "close"
     assert comparisons.get_faster("best", "closer") is None
+
+
+def test_a_speed_that_is_apart_by_less_than_the_margin_is_doubtful_on_both_sides() -> None:
+    rows = [make_row("slower", 2.8, 3.0), make_row("faster", 6.0, 6.2), make_row("fast", 6.2, 6.4)]
+    doubtful = SpeedComparisons().list_doubtful(BEST, rows)
+    assert [each.name for each in doubtful] == ["faster", "slower"]  # 3.0 * 1.25 > 3.5, 6.0 < 4.9 * 1.25 = 6.125
+    assert not any(have_common_speed(each, BEST) for each in rows)
 
 
 def test_all_of_one_timing_are_compared_and_a_later_one_changes_nothing() -> None:
