@@ -1,8 +1,7 @@
 """attar's pick against what else makes a fast engine of the same student on this CPU: one run,
 interleaved, one thread.
 
-``python -m benchmarks.engines`` makes the student with ``attar run demo`` where the store does not
-have it, installs every peer into an environment of its own, and builds each engine from the same
+``python -m benchmarks.engines`` makes the student of ``demo`` where the store does not have it, installs every peer into an environment of its own, and builds each engine from the same
 ONNX file with the same calibration samples. Every engine is held open by a process of its own; in
 each round all are timed one after the other, in an order that changes. attar's picks are made
 before, on validation, one for each batch size, as ``optimize_for = [1, 32]`` makes them: the
@@ -26,13 +25,15 @@ from typing import Any
 
 import numpy as np
 
-from attar.api import run
 from attar.models import views
 from attar.models.task import SplitName, Task, load_task
 from attar.pipeline.keys import machine
+from attar.pipeline.store.store import Store
 from attar.proof.comparison.timing import read_load_average
 from attar.proof.estimates import statistics
+from attar.recipes.workspace import open_workspace
 from attar.stages.artifacts import Answers
+from attar.stages.slots import SLOTS
 from benchmarks.engines_figure import draw
 from benchmarks.engines_report import goals, table
 from benchmarks.peers.contenders import BATCHES, CANDIDATES, FLOAT, PEERS, Given
@@ -47,6 +48,8 @@ from benchmarks.peers.environments import (
 )
 from benchmarks.peers.field import ContenderRow, Field, opened
 
+NEEDED = ("student", "onnx", "answers")
+"""The slots that engines are built from."""
 LOST = 0.002
 """Of CORR on validation, at most: a candidate that loses more is not picked."""
 
@@ -54,23 +57,20 @@ LOST = 0.002
 def prepared(chosen: argparse.Namespace) -> tuple[Given, Task, Answers]:
     """The student and its teacher's answers from the store, and everything that the contenders
     read, as files."""
-    records = run(chosen.recipe, store=chosen.store, overrides=chosen.set)
+    opened = open_workspace(chosen.recipe, SLOTS, Store(chosen.store), chosen.set)
+    records = list(opened.run.walk(opened.recipe.pipeline.up_to(set(NEEDED))))
     slots = {record.slot: record for record in records if record.path is not None}
-    for slot in ("student", "onnx", "answers"):
+    for slot in NEEDED:
         if slot not in slots:
-            sys.exit(
-                f"{chosen.recipe} has no {slot}: run `attar run {chosen.recipe}` and see what it "
-                "says"
-            )
+            reasons = [f"{each.slot}: {each.error}" for each in records if each.error]
+            sys.exit(f"{chosen.recipe} has no {slot}; {'; '.join(reasons)}")
     given = Given(chosen.work.resolve(), chosen.samples, chosen.environments)
     given.folder.mkdir(parents=True, exist_ok=True)
     found: dict[str, dict[str, Any]] = {
         slot: {"root": str(Path(str(record.path)).resolve()), "facts": record.facts}
         for slot, record in slots.items()
     }
-    given.slots.write_text(
-        json.dumps({slot: found[slot] for slot in ("student", "onnx", "answers")})
-    )
+    given.slots.write_text(json.dumps({slot: found[slot] for slot in NEEDED}))
     given.weights.write_text(json.dumps(found["student"]))
     shutil.copyfile(Path(found["onnx"]["root"]) / "model.onnx", given.student)
     task = load_task(found["onnx"]["facts"]["task"])
