@@ -1,12 +1,14 @@
 """attar's pick against what else makes a fast engine of the same student on this CPU: one run,
 interleaved, one thread.
 
-``python -m benchmarks.engines`` makes the student of ``demo`` where the store does not have it, installs every peer into an environment of its own, and builds each engine from the same
-ONNX file with the same calibration samples. Every engine is held open by a process of its own; in
-each round all are timed one after the other, in an order that changes. attar's picks are made
-before, on validation, one for each batch size, as ``optimize_for = [1, 32]`` makes them: the
-fastest of its candidates at that size whose CORR with the teacher is at most 0.002 below the float
-student's. What cannot be had on a machine stays in the table with the reason.
+``python -m benchmarks.engines`` makes the student of ``demo`` where the store does not have it,
+installs every peer into an environment of its own, and builds each engine from the same ONNX file
+with the same calibration samples. ``--recipe`` takes another student, such as those of a usual size
+in ``benchmarks/recipes``. Every engine is held open by a process of its own; in each round all are
+timed one after the other, in an order that changes. attar's picks are made before, on validation,
+one for each batch size, as ``optimize_for = [1, 32]`` makes them: the fastest of its candidates at
+that size whose CORR with the teacher is at most 0.002 below the float student's. What cannot be had
+on a machine stays in the table with the reason.
 """
 
 from __future__ import annotations
