@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -58,10 +60,20 @@ class FewDrawings(Drawings):
         home = find_cache_folder() / "openclipart"
         pictures = home / "pictures"
         names = list_files(pictures, list_classes(pictures)) if pictures.is_dir() else []
-        super().__init__(home, [name for name in names if name.endswith("-0.jpg")])
+        whole = [name for name in names if name.endswith("-0.jpg")]
+        super().__init__(home, drop_repeats(pictures, whole))
 
     def split(self, name: SplitName) -> Split:
         return FileSplit(self.root, list_classes(self.root), self.names[PICTURES[name]])
+
+
+def drop_repeats(root: Path, names: Sequence[str]) -> list[str]:
+    """Return the names of the files that differ from all before them: some drawings lie in two
+    folders."""
+    first: dict[bytes, str] = {}
+    for name in names:
+        first.setdefault(sha256((root / name).read_bytes()).digest(), name)
+    return list(first.values())
 
 
 @dataclass(frozen=True)

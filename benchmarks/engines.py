@@ -37,7 +37,7 @@ from attar.recipes.workspace import open_workspace
 from attar.stages.artifacts import Answers
 from attar.stages.slots import SLOTS
 from benchmarks.engines_figure import draw
-from benchmarks.engines_report import goals, table
+from benchmarks.engines_report import LOST, goals, table
 from benchmarks.peers.contenders import BATCHES, CANDIDATES, FLOAT, PEERS, Given
 from benchmarks.peers.environments import (
     NNCF,
@@ -52,8 +52,6 @@ from benchmarks.peers.field import ContenderRow, Field, opened
 
 NEEDED = ("student", "onnx", "answers")
 """The slots that engines are built from."""
-LOST = 0.002
-"""Of CORR on validation, at most: a candidate that loses more is not picked."""
 
 
 def prepared(chosen: argparse.Namespace) -> tuple[Given, Task, Answers]:

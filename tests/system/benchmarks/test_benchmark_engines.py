@@ -14,7 +14,7 @@ from onnx import TensorProto, helper
 
 from attar.models.tasks.topics import Texts
 from benchmarks import verdicts
-from benchmarks._large_students import JOINED, join_texts, resnet18
+from benchmarks._large_students import JOINED, drop_repeats, join_texts, resnet18
 from benchmarks.peers import contenders, environments, measured, process
 from benchmarks.peers.contenders import Contender, Given
 from benchmarks.peers.environments import OURS, Environment, UnavailableError
@@ -142,3 +142,9 @@ def test_texts_of_one_section_are_joined_and_a_rest_is_left_out() -> None:
     assert joined.texts[0] == " ".join(f"0-{row}" for row in range(0, 2 * JOINED, 2))
     assert all(len(text.split()) == JOINED for text in joined.texts)
     assert len(join_texts(texts, slice(0, None, 2))) == 2
+
+
+def test_a_picture_that_is_there_twice_is_taken_once(tmp_path: Path) -> None:
+    for name, content in {"a": b"one", "b": b"two", "c": b"one"}.items():
+        (tmp_path / name).write_bytes(content)
+    assert drop_repeats(tmp_path, ["a", "b", "c"]) == ["a", "b"]
