@@ -42,7 +42,7 @@ IMAGE = re.compile(r'<img alt="([^"]*)" src="([^"]*figures/[^"]*\.svg)"[^>]*>')
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    for place, text in reference.pages().items():
+    for place, text in reference.render_pages().items():
         files.append(File.generated(config, place, content=text))
     for source in (*INCLUDED, *cited()):
         files.append(

@@ -18,7 +18,7 @@ import attar
 from attar.cli.main import main
 from attar.pipeline.recipe.schema import build_schema, describe_section
 from attar.stages.slots import SLOTS
-from docs import drawing, figures, hooks, reference
+from docs import drawing, figures, hooks, recipe_reference, reference
 
 ROOT = Path(__file__).parents[3]
 DOCS = ROOT / "docs"
@@ -26,7 +26,7 @@ DOCS = ROOT / "docs"
 
 @pytest.fixture(scope="module")
 def pages() -> dict[str, str]:
-    return reference.pages()
+    return reference.render_pages()
 
 
 def part(text: str, anchor: str) -> str:
@@ -43,7 +43,9 @@ def rows(text: str) -> dict[str, list[str]]:
 
 
 @pytest.mark.parametrize(
-    "slot", [*(slot for slot in SLOTS if not slot.per_target), *reference.of_targets()], ids=lambda slot: str(slot.name)
+    "slot",
+    [*(slot for slot in SLOTS if not slot.per_target), *recipe_reference.list_target_slots()],
+    ids=lambda slot: str(slot.name),
 )
 def test_every_setting_of_every_slot_is_in_the_reference(slot: Any, pages: dict[str, str]) -> None:
     anchor = f"target-{slot.name}" if slot.per_target else slot.name
@@ -171,7 +173,7 @@ def test_the_figure_of_the_slots_has_every_slot_and_what_a_plan_says() -> None:
 
 def test_the_figure_of_the_candidates_has_every_slot_that_only_they_have() -> None:
     drawn = figures.candidates()
-    names = [slot.name for slot in SLOTS if slot.scope == "choice" and slot in reference.of_targets()]
+    names = [slot.name for slot in SLOTS if slot.scope == "choice" and slot in recipe_reference.list_target_slots()]
     assert names == ["trials", "choice"]
     assert [name for name in names if f">{name}</text>" not in drawn] == []
 
