@@ -34,23 +34,23 @@ DARK = {
 }
 
 
-def variables(colours: dict[str, str]) -> str:
+def render_variables(colours: dict[str, str]) -> str:
     return " ".join(f"--{name}: {value};" for name, value in colours.items())
 
 
 STYLE = f"""<style>
-.figure {{ {variables(LIGHT)} }}
-@media (prefers-color-scheme: dark) {{ .figure {{ {variables(DARK)} }} }}
+.figure {{ {render_variables(LIGHT)} }}
+@media (prefers-color-scheme: dark) {{ .figure {{ {render_variables(DARK)} }} }}
 </style>"""
 """For a file on its own: the reader's system decides."""
 SITE_STYLE = f"""<style>
-[data-md-color-scheme="default"] .figure {{ {variables(LIGHT)} }}
-[data-md-color-scheme="slate"] .figure {{ {variables(DARK)} }}
+[data-md-color-scheme="default"] .figure {{ {render_variables(LIGHT)} }}
+[data-md-color-scheme="slate"] .figure {{ {render_variables(DARK)} }}
 </style>"""
 """For a figure within a page of the site: the page decides."""
 
 
-def svg(width: float, height: float, parts: Iterable[str]) -> str:
+def render_svg(width: float, height: float, parts: Iterable[str]) -> str:
     """A whole file."""
     head = (
         f'<svg xmlns="http://www.w3.org/2000/svg" class="figure" viewBox="0 0 {width:g} {height:g}"'
@@ -60,7 +60,7 @@ def svg(width: float, height: float, parts: Iterable[str]) -> str:
     )
 
 
-def text(
+def draw_text(
     x: float,
     y: float,
     words: str,
@@ -75,7 +75,7 @@ def text(
     return f"{head}{escape(words)}</text>"
 
 
-def box(
+def draw_box(
     x: float,
     y: float,
     width: float,
@@ -90,7 +90,7 @@ def box(
     first = y + height / 2 + 4.5 - 8.5 * (len(words) - 1)
     shape = f'<rect x="{x:g}" y="{y:g}" width="{width:g}" height="{height:g}" rx="7" style="fill: var(--card); stroke: var(--{tone})"'
     rows = [
-        text(
+        draw_text(
             x + width / 2,
             first + 17 * row,
             line,
@@ -103,13 +103,15 @@ def box(
     return "\n".join([f'{shape} stroke-width="1.6"{dash}/>', *rows])
 
 
-def area(x: float, y: float, width: float, height: float, tone: str, opacity: float = 0.1) -> str:
+def draw_area(
+    x: float, y: float, width: float, height: float, tone: str, opacity: float = 0.1
+) -> str:
     """A shade behind other parts."""
     shape = f'<rect x="{x:g}" y="{y:g}" width="{width:g}" height="{height:g}" rx="9"'
     return f'{shape} style="fill: var(--{tone})" opacity="{opacity:g}"/>'
 
 
-def line(
+def draw_line(
     points: Iterable[Point], tone: str = "muted", width: float = 1.5, dashed: bool = False
 ) -> str:
     path = " ".join(f"{x:g},{y:g}" for x, y in points)
@@ -117,7 +119,7 @@ def line(
     return f'<polyline points="{path}" fill="none" style="stroke: var(--{tone})" stroke-width="{width:g}"{dash}/>'
 
 
-def arrow(*points: Point, tone: str = "muted", dashed: bool = False) -> str:
+def draw_arrow(*points: Point, tone: str = "muted", dashed: bool = False) -> str:
     """A line through the points with a head at the last; its last stretch is level or upright."""
     (x0, y0), (x, y) = points[-2:]
     across, down = (x > x0) - (x < x0), (y > y0) - (y < y0)
@@ -127,8 +129,8 @@ def arrow(*points: Point, tone: str = "muted", dashed: bool = False) -> str:
         f"{back[0] - side[0]:g},{back[1] - side[1]:g}"
     )
     head = f'<polygon points="{corners}" style="fill: var(--{tone})"/>'
-    return line([*points[:-1], back], tone, dashed=dashed) + head
+    return draw_line([*points[:-1], back], tone, dashed=dashed) + head
 
 
-def dot(x: float, y: float, tone: str) -> str:
+def draw_dot(x: float, y: float, tone: str) -> str:
     return f'<circle cx="{x:g}" cy="{y:g}" r="5" style="fill: var(--{tone})"/>'

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from attar.proof.estimates.statistics import bound_paired_drop
 from attar.stages.slots import SLOTS
-from docs.drawing import area, arrow, box, dot, line, svg, text
+from docs.drawing import draw_area, draw_arrow, draw_box, draw_dot, draw_line, draw_text, render_svg
 
 FOLDER = Path(__file__).parent / "figures"
 
@@ -23,123 +23,138 @@ LEFT, RIGHT, TOP, ROW = 250.0, 630.0, 62.0, 40.0
 LOWEST, HIGHEST = -0.03, 0.06
 
 
-def decided(low: float, high: float) -> str:
+def judge_bounds(low: float, high: float) -> str:
     return "passed" if high <= LIMIT else "failed" if low > LIMIT else "undecided"
 
 
-def place(drop: float) -> float:
+def place_drop(drop: float) -> float:
     return LEFT + (RIGHT - LEFT) * (drop - LOWEST) / (HIGHEST - LOWEST)
 
 
-def gates() -> str:
+def draw_gates() -> str:
     """Score drops with their real bounds against one promise."""
-    bottom, limit = TOP + ROW * len(CASES), place(LIMIT)
+    bottom, limit = TOP + ROW * len(CASES), place_drop(LIMIT)
     parts = [
-        area(LEFT, TOP - 16, limit - LEFT, bottom - TOP + 10, "passed"),
-        area(limit, TOP - 16, RIGHT - limit, bottom - TOP + 10, "failed"),
-        text((LEFT + limit) / 2, TOP - 26, "inside the promise", "passed", bold=True),
-        text((limit + RIGHT) / 2, TOP - 26, "outside", "failed", bold=True),
-        line([(limit, TOP - 40), (limit, bottom + 6)], "ink", dashed=True),
+        draw_area(LEFT, TOP - 16, limit - LEFT, bottom - TOP + 10, "passed"),
+        draw_area(limit, TOP - 16, RIGHT - limit, bottom - TOP + 10, "failed"),
+        draw_text((LEFT + limit) / 2, TOP - 26, "inside the promise", "passed", bold=True),
+        draw_text((limit + RIGHT) / 2, TOP - 26, "outside", "failed", bold=True),
+        draw_line([(limit, TOP - 40), (limit, bottom + 6)], "ink", dashed=True),
     ]
     parts += [
-        part for row, case in enumerate(CASES) for part in interval(TOP + 8 + ROW * row, *case)
+        part for row, case in enumerate(CASES) for part in draw_interval(TOP + 8 + ROW * row, *case)
     ]
     ticks = (-0.02, 0.0, 0.02, 0.04)
     parts += [
-        text(place(tick), bottom + 20, f"{tick:g}".replace("-", "−"), "muted", size=12)
+        draw_text(place_drop(tick), bottom + 20, f"{tick:g}".replace("-", "−"), "muted", size=12)
         for tick in ticks
     ]
     parts.append(
-        text(
+        draw_text(
             (LEFT + RIGHT) / 2,
             bottom + 42,
             "score drop against the teacher; promised: at most 0.02",
             "muted",
         )
     )
-    return svg(760, bottom + 56, parts)
+    return render_svg(760, bottom + 56, parts)
 
 
-def interval(y: float, seen: str, lost: int, won: int, samples: int) -> Iterator[str]:
+def draw_interval(y: float, seen: str, lost: int, won: int, samples: int) -> Iterator[str]:
     low, high = bound_paired_drop(lost, won, samples)
-    tone = decided(low, high)
-    yield text(LEFT - 14, y - 2, seen, anchor="end")
-    yield text(
+    tone = judge_bounds(low, high)
+    yield draw_text(LEFT - 14, y - 2, seen, anchor="end")
+    yield draw_text(
         LEFT - 14, y + 14, f"{lost} lost, {won} won of {samples:,}", "muted", "end", size=11.5
     )
-    yield line([(place(low), y), (place(high), y)], tone, 3)
+    yield draw_line([(place_drop(low), y), (place_drop(high), y)], tone, 3)
     yield from (
-        line([(place(bound), y - 6), (place(bound), y + 6)], tone, 3) for bound in (low, high)
+        draw_line([(place_drop(bound), y - 6), (place_drop(bound), y + 6)], tone, 3)
+        for bound in (low, high)
     )
-    yield dot(place((lost - won) / samples), y, tone)
-    yield text(RIGHT + 14, y + 4.5, tone, tone, "start", bold=True)
+    yield draw_dot(place_drop((lost - won) / samples), y, tone)
+    yield draw_text(RIGHT + 14, y + 4.5, tone, tone, "start", bold=True)
 
 
-def distiller() -> str:
+def draw_distiller() -> str:
     """Who reads what while a student learns with a distiller, and what is left when it is
     exported."""
-    return svg(
-        760,
-        580,
-        [
-            area(14, 36, 732, 112, "student"),
-            text(26, 28, "exported: the student alone", "student", "start", bold=True),
-            box(30, 62, 100, 60, ["inputs", "one view"]),
-            box(200, 62, 150, 60, ["trunk", "of the student"], "student"),
-            box(440, 62, 130, 60, ["last layer", "of the student"], "student"),
-            box(640, 62, 90, 60, ["s", "its logits"], "student"),
-            arrow((130, 92), (200, 92)),
-            arrow((350, 92), (440, 92)),
-            text(395, 84, "f", "ink", bold=True),
-            arrow((570, 92), (640, 92)),
-            area(14, 190, 732, 376, "muted", 0.08),
-            text(26, 182, "dropped at export", "muted", "start", bold=True),
-            box(30, 216, 150, 56, ["t", "the teacher's answer"], "teacher"),
-            box(220, 216, 140, 56, ["distiller", "ReLU layers: h"], "undecided"),
-            box(420, 206, 160, 76, ["d", "its logits;", "target: softmax(sg d)"], "undecided"),
-            box(
-                420, 310, 160, 76, ["a", "two scores a sample:", "weights w_T and w_S"], "undecided"
-            ),
-            box(
-                614,
-                216,
-                122,
-                150,
-                ["L_C", "KL of the target", "and softmax(s),", "half by w_T,", "half by w_S"],
-                "ink",
-            ),
-            arrow((395, 92), (395, 160), (290, 160), (290, 216)),
-            arrow((180, 244), (220, 244)),
-            arrow((360, 244), (420, 244)),
-            arrow((390, 244), (390, 348), (420, 348)),
-            arrow((580, 244), (614, 244)),
-            arrow((580, 348), (614, 348)),
-            arrow((685, 122), (685, 216)),
-            box(30, 408, 150, 80, ["y", "the labels"]),
-            box(220, 408, 140, 80, ["L_D", "CE(d, y)"], "ink"),
-            box(
-                420,
-                408,
-                316,
-                80,
-                [
-                    "L_A",
-                    "CE of the needs and softmax(a):",
-                    "n_T = CE(t, y)",
-                    "n_S = KL(softmax(d) ‖ softmax(s))",
-                ],
-                "ink",
-            ),
-            arrow((180, 448), (220, 448)),
-            arrow((500, 386), (500, 408)),
-            arrow((460, 282), (460, 296), (290, 296), (290, 408)),
-            arrow((105, 488), (105, 506), (578, 506), (578, 488)),
-            text(380, 532, "L_KD = losses(s, t) + weight · L_C + L_D + L_A"),
-            text(
-                380, 552, "L = lambda_kd · L_KD + (1 − lambda_kd) · L_other,   L_other = CE(s, y)"
-            ),
-        ],
-    )
+    parts = [*draw_exported(), *draw_dropped(), *draw_losses()]
+    return render_svg(760, 580, parts)
+
+
+def draw_exported() -> list[str]:
+    """Draw what answers after the export: the student alone."""
+    return [
+        draw_area(14, 36, 732, 112, "student"),
+        draw_text(26, 28, "exported: the student alone", "student", "start", bold=True),
+        draw_box(30, 62, 100, 60, ["inputs", "one view"]),
+        draw_box(200, 62, 150, 60, ["trunk", "of the student"], "student"),
+        draw_box(440, 62, 130, 60, ["last layer", "of the student"], "student"),
+        draw_box(640, 62, 90, 60, ["s", "its logits"], "student"),
+        draw_arrow((130, 92), (200, 92)),
+        draw_arrow((350, 92), (440, 92)),
+        draw_text(395, 84, "f", "ink", bold=True),
+        draw_arrow((570, 92), (640, 92)),
+    ]
+
+
+def draw_dropped() -> list[str]:
+    """Draw the distiller, and what the student learns of its answers."""
+    return [
+        draw_area(14, 190, 732, 376, "muted", 0.08),
+        draw_text(26, 182, "dropped at export", "muted", "start", bold=True),
+        draw_box(30, 216, 150, 56, ["t", "the teacher's answer"], "teacher"),
+        draw_box(220, 216, 140, 56, ["distiller", "ReLU layers: h"], "undecided"),
+        draw_box(420, 206, 160, 76, ["d", "its logits;", "target: softmax(sg d)"], "undecided"),
+        draw_box(
+            420, 310, 160, 76, ["a", "two scores a sample:", "weights w_T and w_S"], "undecided"
+        ),
+        draw_box(
+            614,
+            216,
+            122,
+            150,
+            ["L_C", "KL of the target", "and softmax(s),", "half by w_T,", "half by w_S"],
+            "ink",
+        ),
+        draw_arrow((395, 92), (395, 160), (290, 160), (290, 216)),
+        draw_arrow((180, 244), (220, 244)),
+        draw_arrow((360, 244), (420, 244)),
+        draw_arrow((390, 244), (390, 348), (420, 348)),
+        draw_arrow((580, 244), (614, 244)),
+        draw_arrow((580, 348), (614, 348)),
+        draw_arrow((685, 122), (685, 216)),
+    ]
+
+
+def draw_losses() -> list[str]:
+    """Draw what the distiller itself learns, and the sum of all losses."""
+    return [
+        draw_box(30, 408, 150, 80, ["y", "the labels"]),
+        draw_box(220, 408, 140, 80, ["L_D", "CE(d, y)"], "ink"),
+        draw_box(
+            420,
+            408,
+            316,
+            80,
+            [
+                "L_A",
+                "CE of the needs and softmax(a):",
+                "n_T = CE(t, y)",
+                "n_S = KL(softmax(d) ‖ softmax(s))",
+            ],
+            "ink",
+        ),
+        draw_arrow((180, 448), (220, 448)),
+        draw_arrow((500, 386), (500, 408)),
+        draw_arrow((460, 282), (460, 296), (290, 296), (290, 408)),
+        draw_arrow((105, 488), (105, 506), (578, 506), (578, 488)),
+        draw_text(380, 532, "L_KD = losses(s, t) + weight · L_C + L_D + L_A"),
+        draw_text(
+            380, 552, "L = lambda_kd · L_KD + (1 − lambda_kd) · L_other,   L_other = CE(s, y)"
+        ),
+    ]
 
 
 ROWS = {
@@ -160,7 +175,7 @@ WORDS = {
 }
 
 
-def actions(changed: str) -> dict[str, str]:
+def list_actions(changed: str) -> dict[str, str]:
     """What ``attar plan`` says of every slot of a target without candidates when a setting of one
     changed."""
     found: dict[str, str] = {}
@@ -173,76 +188,89 @@ def actions(changed: str) -> dict[str, str]:
     return found
 
 
-def slots() -> str:
+def draw_slots() -> str:
     """The walk over the slots after ``--set student.epochs=2``."""
-    found = actions("student")
+    found = list_actions("student")
     parts = [
-        part for name, place in ROWS.items() for part in slot_box(name, *place, TONES[found[name]])
+        part for name, place in ROWS.items() for part in draw_slot(name, *place, TONES[found[name]])
     ]
     parts += [
-        box(x, y, width, 40, [name], TONES[found[name]]) for name, (x, y, width) in BAR.items()
+        draw_box(x, y, width, 40, [name], TONES[found[name]]) for name, (x, y, width) in BAR.items()
     ]
-    parts += [arrow((column * 126 + 118, 62), (column * 126 + 138, 62)) for column in range(5)]
+    parts += [draw_arrow((column * 126 + 118, 62), (column * 126 + 138, 62)) for column in range(5)]
     parts += [
-        arrow((x * 126 + 48, 84), (x * 126 + 48, 118)) for x in (0, 3)
+        draw_arrow((x * 126 + 48, 84), (x * 126 + 48, 118)) for x in (0, 3)
     ]  # reference, calibration
-    parts += [arrow((480, 140), (570, 140), (570, 84))]  # calibration to model
-    parts += [arrow((x * 126 + 108, 84), (x * 126 + 108, 214)) for x in range(6)]
+    parts += [draw_arrow((480, 140), (570, 140), (570, 84))]  # calibration to model
+    parts += [draw_arrow((x * 126 + 108, 84), (x * 126 + 108, 214)) for x in range(6)]
     parts += [
-        arrow((x * 126 + 48, 162), (x * 126 + 48, 214)) for x in (0, 2, 5)
+        draw_arrow((x * 126 + 48, 162), (x * 126 + 48, 214)) for x in (0, 2, 5)
     ]  # reference, control, production
     parts += [
-        arrow((376, 254), (376, 292)),
-        arrow((630, 254), (630, 292)),
-        arrow((494, 312), (512, 312)),
+        draw_arrow((376, 254), (376, 292)),
+        draw_arrow((630, 254), (630, 292)),
+        draw_arrow((494, 312), (512, 312)),
     ]
     parts.append(
-        text(12, 22, "attar plan digits --set student.epochs=2", anchor="start", bold=True)
+        draw_text(12, 22, "attar plan digits --set student.epochs=2", anchor="start", bold=True)
     )
-    parts += [part for row, action in enumerate(TONES) for part in legend(action, 288 + 20 * row)]
-    return svg(760, 348, parts)
+    parts += [
+        part for row, action in enumerate(TONES) for part in draw_legend(action, 288 + 20 * row)
+    ]
+    return render_svg(760, 348, parts)
 
 
-def slot_box(name: str, column: int, row: int, tone: str) -> Iterator[str]:
-    yield box(12 + 126 * column, 40 + 78 * row, 106 if row == 0 else 90, 44, [name], tone)
+def draw_slot(name: str, column: int, row: int, tone: str) -> Iterator[str]:
+    yield draw_box(12 + 126 * column, 40 + 78 * row, 106 if row == 0 else 90, 44, [name], tone)
 
 
-def legend(action: str, y: float) -> Iterator[str]:
-    yield line([(12, y), (34, y)], TONES[action], 4)
-    yield text(42, y + 4.5, WORDS[action], "ink", "start", size=12)
+def draw_legend(action: str, y: float) -> Iterator[str]:
+    yield draw_line([(12, y), (34, y)], TONES[action], 4)
+    yield draw_text(42, y + 4.5, WORDS[action], "ink", "start", size=12)
 
 
-def candidates() -> str:
+def draw_candidates() -> str:
     """From the candidates of a target to what all that follows sees of them."""
     middles = [62 + 72 * row for row in range(3)]
-    parts = [area(150, 20, 260, 228, "student"), text(280, 264, "one row a candidate", "student")]
-    parts += [box(14, 112, 106, 44, ["onnx", "calibration"], "student")]
+    parts = [
+        draw_area(150, 20, 260, 228, "student"),
+        draw_text(280, 264, "one row a candidate", "student"),
+    ]
+    parts += [draw_box(14, 112, 106, 44, ["onnx", "calibration"], "student")]
     for number, y in enumerate(middles, 1):
         parts += [
-            box(164, y - 22, 100, 44, [f"c{number}.model"], "student"),
-            box(296, y - 22, 100, 44, [f"c{number}.engine"], "student"),
+            draw_box(164, y - 22, 100, 44, [f"c{number}.model"], "student"),
+            draw_box(296, y - 22, 100, 44, [f"c{number}.engine"], "student"),
         ]
-        parts += [arrow((120, 134), (142, 134), (142, y), (164, y)), arrow((264, y), (296, y))]
-        parts.append(arrow((396, y), (424, y), (424, 134), (444, 134)))
+        parts += [
+            draw_arrow((120, 134), (142, 134), (142, y), (164, y)),
+            draw_arrow((264, y), (296, y)),
+        ]
+        parts.append(draw_arrow((396, y), (424, y), (424, 134), (444, 134)))
     parts += [
-        box(444, 98, 120, 72, ["trials", "on validation,", "timed in turn"], "undecided"),
-        arrow((564, 134), (596, 134)),
+        draw_box(444, 98, 120, 72, ["trials", "on validation,", "timed in turn"], "undecided"),
+        draw_arrow((564, 134), (596, 134)),
     ]
     parts += [
-        box(596, 98, 150, 72, ["choice", "the fastest that", "keeps the promises"], "undecided"),
-        arrow((671, 170), (671, 292)),
+        draw_box(
+            596, 98, 150, 72, ["choice", "the fastest that", "keeps the promises"], "undecided"
+        ),
+        draw_arrow((671, 170), (671, 292)),
     ]
     parts += [
-        box(596, 292, 150, 44, ["model, engine", "of the one chosen"], "passed"),
-        arrow((596, 314), (564, 314)),
+        draw_box(596, 292, 150, 44, ["model, engine", "of the one chosen"], "passed"),
+        draw_arrow((596, 314), (564, 314)),
     ]
-    parts += [box(444, 292, 120, 44, ["evidence", "on test"]), arrow((444, 314), (412, 314))]
     parts += [
-        box(292, 292, 120, 44, ["verdict"]),
-        arrow((292, 314), (260, 314)),
-        box(140, 292, 120, 44, ["bundle"]),
+        draw_box(444, 292, 120, 44, ["evidence", "on test"]),
+        draw_arrow((444, 314), (412, 314)),
     ]
-    return svg(760, 350, parts)
+    parts += [
+        draw_box(292, 292, 120, 44, ["verdict"]),
+        draw_arrow((292, 314), (260, 314)),
+        draw_box(140, 292, 120, 44, ["bundle"]),
+    ]
+    return render_svg(760, 350, parts)
 
 
 ROOMS = (  # from the top; rooms of one row import nothing of each other
@@ -257,7 +285,7 @@ ROOMS = (  # from the top; rooms of one row import nothing of each other
 ROOM_WIDTH, ROOM_HEIGHT, ROOM_GAP = 520.0, 46.0, 20.0
 
 
-def rooms() -> str:
+def draw_rooms() -> str:
     """The rooms of the code, one above the other: each imports those below it and nothing else."""
     parts: list[str] = []
     for row, names in enumerate(ROOMS):
@@ -265,23 +293,23 @@ def rooms() -> str:
         y = 12 + row * (ROOM_HEIGHT + ROOM_GAP)
         for column, words in enumerate(names):
             x = 20 + column * (width + ROOM_GAP)
-            parts.append(box(x, y, width, ROOM_HEIGHT, words))
+            parts.append(draw_box(x, y, width, ROOM_HEIGHT, words))
             if row < len(ROOMS) - 1:
                 parts.append(
-                    arrow(
+                    draw_arrow(
                         (x + width / 2, y + ROOM_HEIGHT),
                         (x + width / 2, y + ROOM_HEIGHT + ROOM_GAP),
                     )
                 )
-    return svg(ROOM_WIDTH + 40, 24 + len(ROOMS) * (ROOM_HEIGHT + ROOM_GAP) - ROOM_GAP, parts)
+    return render_svg(ROOM_WIDTH + 40, 24 + len(ROOMS) * (ROOM_HEIGHT + ROOM_GAP) - ROOM_GAP, parts)
 
 
 FIGURES = {
-    "gates": gates,
-    "distiller": distiller,
-    "slots": slots,
-    "candidates": candidates,
-    "rooms": rooms,
+    "gates": draw_gates,
+    "distiller": draw_distiller,
+    "slots": draw_slots,
+    "candidates": draw_candidates,
+    "rooms": draw_rooms,
 }
 
 if __name__ == "__main__":

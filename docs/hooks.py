@@ -44,25 +44,25 @@ IMAGE = re.compile(r'<img alt="([^"]*)" src="([^"]*figures/[^"]*\.svg)"[^>]*>')
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     for place, text in reference.render_pages().items():
         files.append(File.generated(config, place, content=text))
-    for source in (*INCLUDED, *cited()):
+    for source in (*INCLUDED, *list_cited()):
         files.append(
-            File.generated(config, page_of(source) or source, abs_src_path=str(ROOT / source))
+            File.generated(config, find_page(source) or source, abs_src_path=str(ROOT / source))
         )
     return files
 
 
-def cited() -> list[str]:
+def list_cited() -> list[str]:
     """Files that the pages link to and that have no page."""
     pages = [
         *(ROOT / "docs").glob("*.md"),
         *(ROOT / name for name in INCLUDED if name.endswith(".md")),
     ]
     found = {
-        resolved(page.relative_to(ROOT).as_posix(), link)
+        resolve_link(page.relative_to(ROOT).as_posix(), link)
         for page in pages
         for link in LINK.findall(page.read_text(encoding="utf-8"))
     }
-    return sorted(source for source in found if (page_of(source) or "").startswith("source/"))
+    return sorted(source for source in found if (find_page(source) or "").startswith("source/"))
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
@@ -71,26 +71,26 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     return (
         markdown
         if place in MADE_OF.values()
-        else linked(markdown, origins.get(place, f"docs/{place}"), place)
+        else rewrite_links(markdown, origins.get(place, f"docs/{place}"), place)
     )
 
 
-def linked(markdown: str, source: str, place: str) -> str:
+def rewrite_links(markdown: str, source: str, place: str) -> str:
     """Links between files of the repository as links between pages. One that leads nowhere stays,
     and is refused as broken."""
 
     def led(found: re.Match[str]) -> str:
-        page = page_of(resolved(source, found[1]))
+        page = find_page(resolve_link(source, found[1]))
         return posixpath.relpath(page, posixpath.dirname(place) or ".") if page else found[1]
 
     return LINK.sub(led, markdown)
 
 
-def resolved(source: str, link: str) -> str:
+def resolve_link(source: str, link: str) -> str:
     return posixpath.normpath(posixpath.join(posixpath.dirname(source), link))
 
 
-def page_of(source: str) -> str | None:
+def find_page(source: str) -> str | None:
     """Where in the site a file of the repository is; None where there is no such file."""
     if source.startswith("docs/"):
         return source.removeprefix("docs/")
@@ -103,10 +103,13 @@ def page_of(source: str) -> str | None:
 def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Figures become part of their page, so that they follow its light and its dark."""
     return IMAGE.sub(
-        lambda found: inlined(Path(config.docs_dir, "figures", Path(found[2]).name), found[1]), html
+        lambda found: inline_figure(
+            Path(config.docs_dir, "figures", Path(found[2]).name), found[1]
+        ),
+        html,
     )
 
 
-def inlined(file: Path, words: str) -> str:
+def inline_figure(file: Path, words: str) -> str:
     drawn = file.read_text(encoding="utf-8").replace(drawing.STYLE, drawing.SITE_STYLE)
     return drawn.replace("<svg", f'<svg role="img" aria-label={quoteattr(unescape(words))}', 1)

@@ -146,7 +146,7 @@ def test_links_lead_to_files_where_the_repository_is_read() -> None:
     ],
 )
 def test_links_between_files_become_links_between_pages(source: str, place: str, link: str, leads: str) -> None:
-    assert hooks.linked(f"[words]({link})", source, place) == f"[words]({leads})"
+    assert hooks.rewrite_links(f"[words]({link})", source, place) == f"[words]({leads})"
 
 
 @pytest.mark.parametrize("name", figures.FIGURES)
@@ -158,9 +158,9 @@ def test_the_figures_are_those_that_the_code_draws(name: str) -> None:
 
 
 def test_the_figure_of_the_slots_has_every_slot_and_what_a_plan_says() -> None:
-    drawn = figures.slots()
+    drawn = figures.draw_slots()
     assert [slot.name for slot in SLOTS if slot.scope != "choice" and f">{slot.name}</text>" not in drawn] == []
-    found = figures.actions("student")
+    found = figures.list_actions("student")
     assert [name for name, action in found.items() if action == "run"] == ["student"]
     assert {name for name, action in found.items() if action == "reuse"} == {
         "teacher",
@@ -172,7 +172,7 @@ def test_the_figure_of_the_slots_has_every_slot_and_what_a_plan_says() -> None:
 
 
 def test_the_figure_of_the_candidates_has_every_slot_that_only_they_have() -> None:
-    drawn = figures.candidates()
+    drawn = figures.draw_candidates()
     names = [slot.name for slot in SLOTS if slot.scope == "choice" and slot in recipe_reference.list_target_slots()]
     assert names == ["trials", "choice"]
     assert [name for name in names if f">{name}</text>" not in drawn] == []
@@ -180,7 +180,7 @@ def test_the_figure_of_the_candidates_has_every_slot_that_only_they_have() -> No
 
 @pytest.mark.parametrize(("low", "high", "verdict"), [(0, 0.02, "passed"), (0.01, 0.03, "undecided"), (0.021, 0.03, "failed")])
 def test_the_figure_of_the_gates_judges_as_a_gate_does(low: float, high: float, verdict: str) -> None:
-    assert figures.decided(low, high) == verdict
+    assert figures.judge_bounds(low, high) == verdict
 
 
 class Loaded(HTMLParser):
@@ -226,4 +226,4 @@ def test_what_pages_cite_and_has_no_page_is_shown_as_text(tmp_path: Path, monkey
         "[a stage](../stages/judge.py), [a page](b.md), [none](../none.py), [read me](../README.md)"
     )
     monkeypatch.setattr(hooks, "ROOT", tmp_path)
-    assert hooks.cited() == ["stages/judge.py"]
+    assert hooks.list_cited() == ["stages/judge.py"]
