@@ -29,7 +29,7 @@ class CommandLog:
         return bool(news)
 
 
-def wait_for(started: subprocess.Popen[bytes], log: CommandLog, limit: float) -> int | None:
+def wait_for_end(started: subprocess.Popen[bytes], log: CommandLog, limit: float) -> int | None:
     """Return the exit code, None where the limit comes first.
 
     Every few seconds something is printed: what the command wrote, or for how long it runs.

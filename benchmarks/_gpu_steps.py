@@ -50,7 +50,7 @@ PRECISIONS: tuple[Literal["fp32", "bf16", "fp16"], ...] = ("fp32", "bf16", "fp16
 
 
 def show_driver(device: Device = "cuda") -> None:
-    """The driver as attar asks it and as torch does, and the flags that decide a number."""
+    """Print the driver as attar asks it and as torch does, and the flags that decide a number."""
     for found in cuda.list_devices():
         print(", ".join(f"{name} {value}" for name, value in found.items()))
     cuda.check_tf32_override()
@@ -80,22 +80,23 @@ def open_training(
 def run_steps(trained: Training, count: int) -> float:
     """Return the seconds that so many steps take, from a device that is idle to one that is."""
     batches = list(islice(trained.plan.plan_epoch(1, 0).iterate_view(0), count))
-    started = synchronize(trained.accelerator.device)
+    started = synchronize_device(trained.accelerator.device)
     for step, batch in enumerate(batches):
         trained.set_rate(0.5)
         trained.train_step(batch, 0, 1, step)
         trained.steps_done += 1
-    return synchronize(trained.accelerator.device) - started
+    return synchronize_device(trained.accelerator.device) - started
 
 
-def synchronize(device: torch.device) -> float:
+def synchronize_device(device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter()
 
 
 def measure_steps(device: Device = "cuda", size: int = 128, count: int = STEPS) -> None:
-    """Real steps in each precision: how fast, what the host waited for, and how busy the GPU is."""
+    """Take real steps in each precision: print how fast, what the host waited for, and how busy the
+    GPU is."""
     activity = ProfilerActivity.CUDA if device == "cuda" else ProfilerActivity.CPU
     for precision in PRECISIONS:
         if device == "cpu" and precision == "fp16":
@@ -139,8 +140,9 @@ def count_waits(trained: Training, count: int) -> int:
     return len(own)
 
 
-def kill_and_resume(device: Device = "cuda") -> None:
-    """A training that is killed goes on from its last checkpoint, and ends as one that was not."""
+def resume_killed_training(device: Device = "cuda") -> None:
+    """Check that a training that is killed goes on from its last checkpoint, and ends as one that
+    was not."""
     with tempfile.TemporaryDirectory() as folder:
         whole = teach_digits(Path(folder) / "whole", device)
         command = [sys.executable, "-m", "benchmarks._gpu_steps"]
@@ -166,30 +168,31 @@ def teach_digits(folder: Path, device: Device) -> float:
     return float(stage.run(out)["history"][-1]["loss"])
 
 
-def die(folder: str, device: Device) -> None:
-    """The process that ``kill_and_resume`` starts."""
+def train_until_killed(folder: str, device: Device) -> None:
+    """Train until a step kills this process, which ``resume_killed_training`` started."""
 
-    def kill(what: str, done: int, total: int, note: str) -> None:
+    def kill_process(what: str, done: int, total: int, note: str) -> None:
         if done > KILLED:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    with listen_to_progress(kill):
+    with listen_to_progress(kill_process):
         teach_digits(Path(folder), device)
 
 
 def compare_answers(device: Device = "cuda") -> None:
-    """Answers to one shard of images on the GPU and on the CPU, in float32, TF32 and halves."""
+    """Compare answers to one shard of images on the GPU and on the CPU, in float32, TF32 and
+    halves."""
     task = load_task(DRAWN)
     inputs = task.example(np.random.default_rng(0), batch=32)
-    expected = answer(inputs, "cpu", "fp32")
+    expected = answer_inputs(inputs, "cpu", "fp32")
     kinds: list[FloatPrecision] = ["fp32", "bf16"] if device == "cpu" else ["fp32", "bf16", "fp16"]
     for precision in kinds:
-        report_apart(precision, expected, answer(inputs, device, precision))
+        report_apart(precision, expected, answer_inputs(inputs, device, precision))
     held = [size for sizes in split_calls.HELD.values() for size in sizes.values()]
     print(f"images in one call, by the free memory: {held or 'not run here'}")
-    tf32 = answer(inputs, device, "fp32", tf32=True)
+    tf32 = answer_inputs(inputs, device, "fp32", tf32=True)
     report_apart("fp32 with TF32, which attar switches off", expected, tf32)
-    if find_apart(expected, answer(inputs, device, "fp32")) > FLOAT32:
+    if find_apart(expected, answer_inputs(inputs, device, "fp32")) > FLOAT32:
         sys.exit("float32 on the GPU is not the float32 of the CPU")
 
 
@@ -197,7 +200,7 @@ FLOAT32 = 1e-3
 """Of the largest answer: another order of summing, and no rounding to 10 bits."""
 
 
-def answer(
+def answer_inputs(
     inputs: Arrays, device: Device, precision: FloatPrecision, *, tf32: bool = False
 ) -> Array:
     torch.manual_seed(0)
@@ -216,8 +219,9 @@ def report_apart(what: str, expected: Array, got: Array) -> None:
     print(f"{what}: apart by {find_apart(expected, got):.1e} of the largest")
 
 
-def copy_there_and_back(device: Device = "cuda") -> None:
-    """Numbers through the driver's own library, while torch uses the same GPU."""
+def copy_numbers(device: Device = "cuda") -> None:
+    """Copy numbers there and back through the driver's own library, while torch uses the same
+    GPU."""
     beside = torch.ones(1 << 20, device=device)
     driver = cuda.CudaDriver(cuda.load_library())
     sent = np.random.default_rng(0).integers(0, 256, 1 << 26, np.uint8)
@@ -236,8 +240,8 @@ def copy_there_and_back(device: Device = "cuda") -> None:
         sys.exit("the numbers that came back are others")
 
 
-def reduce_alone(device: Device = "cuda") -> None:
-    """NCCL, with the one process that there is."""
+def reduce_ones(device: Device = "cuda") -> None:
+    """Sum ones by NCCL, with the one process that there is."""
     backend = "nccl" if device == "cuda" else "gloo"
     with tempfile.TemporaryDirectory() as folder:
         store = distributed.FileStore(str(Path(folder) / "store"), 1)  # type: ignore[attr-defined]  # torch does not list it
@@ -252,7 +256,7 @@ def reduce_alone(device: Device = "cuda") -> None:
 
 
 def measure_host(device: Device = "cuda") -> None:
-    """What one core spends on an image of 224 pixels, in CPU time, and what is then sent."""
+    """Print what one core spends on an image of 224 pixels, in CPU time, and what is then sent."""
     task = load_task(DRAWN)
     batch = task.split("train").take(np.arange(128))
     for leaves_steps, what in ((False, "floats"), (True, "bytes")):
@@ -273,11 +277,11 @@ STEPS_BY_NAME: dict[str, Callable[..., None]] = {
     "driver": show_driver,
     "host": measure_host,
     "steps": measure_steps,
-    "resume": kill_and_resume,
-    "killed": die,
+    "resume": resume_killed_training,
+    "killed": train_until_killed,
     "answers": compare_answers,
-    "copies": copy_there_and_back,
-    "nccl": reduce_alone,
+    "copies": copy_numbers,
+    "nccl": reduce_ones,
 }
 
 if __name__ == "__main__":

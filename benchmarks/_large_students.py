@@ -41,8 +41,8 @@ JOINED, WIDEST = 24, 24 * LONGEST
 
 
 def resnet18(classes: int = 32) -> nn.Module:
-    """ResNet-18 of He et al. 2016 (arXiv:1512.03385, Table 1): images ``[B, 3, 224, 224]`` to
-    logits ``[B, classes]``."""
+    """Return the ResNet-18 of He et al. 2016 (arXiv:1512.03385, Table 1): images ``[B, 3, 224,
+    224]`` to logits ``[B, classes]``."""
     stem = [make_convolution(3, 64, 7, 2), nn.ReLU(), nn.MaxPool2d(3, 2, 1)]
     blocks: list[nn.Module] = []
     inputs = 64

@@ -21,8 +21,8 @@ BATCH, CLASSES = 256, 10
 TOLERANCE = 2e-4  # of the largest magnitude: another order of summing
 
 
-def module(path: str) -> ModuleType:
-    """By its file: the package around it would ask for more than torch."""
+def load_module(path: str) -> ModuleType:
+    """Load a module by its file: the package around it would ask for more than torch."""
     spec = importlib.util.spec_from_file_location(Path(path).stem, ROOT / path)
     assert spec is not None
     assert spec.loader is not None
@@ -31,12 +31,12 @@ def module(path: str) -> ModuleType:
     return made
 
 
-LOSSES = module("stages/learning/losses.py")
-RESIDUAL = module("models/networks/residual.py")
-TEXT = module("models/networks/text.py")
+LOSSES = load_module("stages/learning/losses.py")
+RESIDUAL = load_module("models/networks/residual.py")
+TEXT = load_module("models/networks/text.py")
 
 
-def losses() -> dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]]:
+def list_losses() -> dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]]:
     return {
         "kd": lambda s, t, _: LOSSES.kd(s, t, 4.0),
         "dkd": lambda s, t, y: LOSSES.dkd(s, t, y, 1.0, 8.0, 4.0),
@@ -48,13 +48,15 @@ def losses() -> dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]]:
     }
 
 
-def apart(one: Tensor, other: Tensor) -> float:
-    """Largest difference over the largest magnitude, or 1."""
+def find_difference(one: Tensor, other: Tensor) -> float:
+    """Return the largest difference over the largest magnitude, or 1."""
     one, other = one.detach().cpu().double(), other.detach().cpu().double()
     return float((one - other).abs().max() / max(1.0, float(one.abs().max())))
 
 
-def of_loss(loss: Callable[[Tensor, Tensor, Tensor], Tensor], device: str) -> tuple[Tensor, Tensor]:
+def compute_loss(
+    loss: Callable[[Tensor, Tensor, Tensor], Tensor], device: str
+) -> tuple[Tensor, Tensor]:
     draw = torch.Generator().manual_seed(0)
     student, teacher = (torch.randn(BATCH, CLASSES, generator=draw).to(device) for _ in range(2))
     labels = torch.randint(CLASSES, (BATCH,), generator=draw).to(device)
@@ -64,7 +66,7 @@ def of_loss(loss: Callable[[Tensor, Tensor, Tensor], Tensor], device: str) -> tu
     return value, gradient
 
 
-def networks() -> dict[str, tuple[nn.Module, Tensor]]:
+def make_networks() -> dict[str, tuple[nn.Module, Tensor]]:
     draw = torch.Generator().manual_seed(0)
     torch.manual_seed(0)
     image = torch.randn(BATCH, 1, 28, 28, generator=draw)
@@ -75,27 +77,28 @@ def networks() -> dict[str, tuple[nn.Module, Tensor]]:
     }
 
 
-def check(name: str, difference: float) -> None:
+def check_difference(name: str, difference: float) -> None:
     print(f"{name:<14} CPU and CUDA apart by {difference:.1e}")
     if not difference <= TOLERANCE:
         sys.exit(f"{name}: {difference:.1e} is more than {TOLERANCE:g}")
 
 
-def throughput(device: str, steps: int) -> float:
-    """Images a second of distilling the residual student on answers that lie on the device."""
+def measure_throughput(device: str, steps: int) -> float:
+    """Return the images a second of distilling the residual student on answers that lie on the
+    device."""
     network = RESIDUAL.residual(width=16).to(device, memory_format=torch.channels_last)
     image = torch.randn(BATCH, 1, 28, 28).to(device, memory_format=torch.channels_last)
     teacher = torch.randn(BATCH, CLASSES, device=device)
     optimizer = torch.optim.AdamW(network.parameters())
     for _ in range(steps // 5):  # the first ones choose kernels
-        learn(network, optimizer, image, teacher)
-    start = finished(device)
+        take_step(network, optimizer, image, teacher)
+    start = wait_for_device(device)
     for _ in range(steps):
-        learn(network, optimizer, image, teacher)
-    return steps * BATCH / (finished(device) - start)
+        take_step(network, optimizer, image, teacher)
+    return steps * BATCH / (wait_for_device(device) - start)
 
 
-def learn(
+def take_step(
     network: nn.Module, optimizer: torch.optim.Optimizer, image: Tensor, teacher: Tensor
 ) -> None:
     loss = LOSSES.kd(network(image), teacher, 4.0)
@@ -104,8 +107,8 @@ def learn(
     optimizer.step()
 
 
-def finished(device: str) -> float:
-    """The time when the device has done all that it was asked."""
+def wait_for_device(device: str) -> float:
+    """Return the time when the device has done all that it was asked."""
     if device == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter()
@@ -116,20 +119,20 @@ def main(device: str = "cuda", steps: int = 100) -> None:
     print(
         f"torch {torch.__version__}, {torch.cuda.get_device_name() if device == 'cuda' else device}"
     )
-    for name, loss in losses().items():
-        check(
+    for name, loss in list_losses().items():
+        check_difference(
             name,
             max(
-                apart(*pair)
-                for pair in zip(of_loss(loss, "cpu"), of_loss(loss, device), strict=True)
+                find_difference(*pair)
+                for pair in zip(compute_loss(loss, "cpu"), compute_loss(loss, device), strict=True)
             ),
         )
-    for name, (network, inputs) in networks().items():
+    for name, (network, inputs) in make_networks().items():
         network.eval()
         with torch.no_grad():
             expected = network(inputs)
-            check(name, apart(expected, network.to(device)(inputs.to(device))))
-    speed = throughput(device, steps)
+            check_difference(name, find_difference(expected, network.to(device)(inputs.to(device))))
+    speed = measure_throughput(device, steps)
     print(
         f"distilling a student of 78,000 parameters: {speed:,.0f} images/s of 28x28, fp32, batch "
         f"{BATCH}"

@@ -35,7 +35,7 @@ class TranslationQuality:
     chrf: float
 
 
-def translate(
+def translate_samples(
     graphs: dict[str, Predict], task: Task, samples: int, beam: int
 ) -> TranslationQuality:
     """Return the quality of the first ``samples`` test sentences, generated with a beam."""
@@ -87,7 +87,9 @@ def main() -> None:
     with model.open() as predictor:
         for beam in given.beams:
             begun = time.process_time()
-            found = translate(dict(predictor.graphs), model.load_task(), given.samples, beam)
+            found = translate_samples(
+                dict(predictor.graphs), model.load_task(), given.samples, beam
+            )
             seconds = time.process_time() - begun
             print(
                 f"beam {beam}: BLEU {found.bleu:.2f}, chrF {found.chrf:.2f} on {given.samples} "

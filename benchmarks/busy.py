@@ -93,20 +93,20 @@ def measure_preparing(home: Path) -> tuple[float, float]:
     epoch = Epoch(source, BATCH, 0)
     requests = [ChunkRequest(0, number) for number in epoch.list_chunks()]
 
-    def prepare() -> None:
+    def prepare_chunks() -> None:
         for request in requests:
             source.read_chunk(request.view, request.number)
 
     with keep_freed_memory(), open_loader(source, [*requests, *requests], workers=1) as chunks:
 
-        def join() -> None:
+        def join_batches() -> None:
             for _ in epoch.iterate_batches(chunks):
                 pass
 
-        join()  # the first allocates
-        joining = count_cpu_seconds(join)
-    prepare()
-    return count_cpu_seconds(prepare) / PICTURES, joining / PICTURES
+        join_batches()  # the first allocates
+        joining = count_cpu_seconds(join_batches)
+    prepare_chunks()
+    return count_cpu_seconds(prepare_chunks) / PICTURES, joining / PICTURES
 
 
 def measure_step(count: int = 20) -> float:
@@ -134,7 +134,7 @@ def measure_step(count: int = 20) -> float:
         return count_cpu_seconds(take_steps) / count
 
 
-def report(costs: HostCosts) -> None:
+def report_costs(costs: HostCosts) -> None:
     print(
         f"preparing {1e3 * costs.prepare:.2f} ms an image, joining {1e6 * costs.join:.0f} us an "
         f"image, a step {1e3 * costs.step:.1f} ms; so the training's process alone allows "
@@ -160,7 +160,7 @@ def main() -> None:
         f"{platform.machine()}, torch {torch.__version__}, seconds of one core"
     )
     prepare, join = measure_preparing(options.home)
-    report(HostCosts(prepare, join, measure_step()))
+    report_costs(HostCosts(prepare, join, measure_step()))
 
 
 if __name__ == "__main__":

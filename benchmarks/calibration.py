@@ -34,13 +34,13 @@ GOAL = 1.05
 METHODS = ("minmax", "percentile", "entropy", "mse")
 
 
-def ours(folder: Path, samples: int) -> Callable[[], object]:
+def prepare_attar(folder: Path, samples: int) -> Callable[[], object]:
     model = OnnxModel("", "", folder, {"graphs": ["model"]})
     (folder / "out").mkdir()
     return lambda: Calibrate(task=TASK, samples=samples).run(folder / "out", onnx=model)
 
 
-def theirs(folder: Path, samples: int, method: str) -> Callable[[], object]:
+def prepare_peer(folder: Path, samples: int, method: str) -> Callable[[], object]:
     from onnxruntime.quantization import calibrate
 
     kind = {"percentile": calibrate.PercentileCalibrater, "entropy": calibrate.EntropyCalibrater}[
@@ -59,39 +59,48 @@ def theirs(folder: Path, samples: int, method: str) -> Callable[[], object]:
     calibrater.augment_graph()
     calibrater.create_inference_session()
 
-    def collect() -> None:
+    def collect_batches() -> None:
         with contextlib.redirect_stdout(io.StringIO()):
             calibrater.collect_data(CalibrationBatches())
 
-    return collect
+    return collect_batches
 
 
-def child(method: str, samples: int) -> None:
+def print_costs(method: str, samples: int) -> None:
     """Print the peak memory of this process in MiB, the CPU seconds of collecting and, of ours,
     those of each range method."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         onnx.save(convolutions(), folder / "model.onnx")
-        collect = ours(folder, samples) if method == "attar" else theirs(folder, samples, method)
-        found: dict[str, Any] = {"seconds": seconds(collect), "memory": peak()}
+        collect = (
+            prepare_attar(folder, samples)
+            if method == "attar"
+            else prepare_peer(folder, samples, method)
+        )
+        found: dict[str, Any] = {
+            "seconds": count_cpu_seconds(collect),
+            "memory": read_peak_memory(),
+        }
         if method == "attar":
             ranges = Ranges("", "", folder / "out", {})
-            found |= {name: seconds(partial(ranges.compute_ranges, name)) for name in METHODS}
+            found |= {
+                name: count_cpu_seconds(partial(ranges.compute_ranges, name)) for name in METHODS
+            }
     print(json.dumps(found))
 
 
-def seconds(call: Callable[[], object]) -> float:
+def count_cpu_seconds(call: Callable[[], object]) -> float:
     start = time.process_time()
     call()
     return time.process_time() - start
 
 
-def peak() -> float:
+def read_peak_memory() -> float:
     lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 1024
 
 
-def measured(method: str, samples: int) -> dict[str, float]:
+def measure_method(method: str, samples: int) -> dict[str, float]:
     command = [sys.executable, "-m", "benchmarks.calibration", "--child", method, str(samples)]
     found: dict[str, float] = json.loads(
         subprocess.run(command, capture_output=True, text=True, check=True).stdout
@@ -104,7 +113,7 @@ def main() -> None:
     parser.add_argument("--child", nargs=2, metavar=("METHOD", "SAMPLES"))
     asked = parser.parse_args().child
     if asked:
-        child(asked[0], int(asked[1]))
+        print_costs(asked[0], int(asked[1]))
         return
     version = onnxruntime.OnnxRuntime().get_version()
     print(
@@ -117,11 +126,11 @@ def main() -> None:
     )
     peaks: dict[int, dict[str, float]] = {}
     for samples in SAMPLES:
-        peaks[samples] = measured("attar", samples)
+        peaks[samples] = measure_method("attar", samples)
         cells = [
             peaks[samples],
             *(
-                measured(method, samples) if samples <= most else None
+                measure_method(method, samples) if samples <= most else None
                 for method, most in MOST.items()
             ),
         ]

@@ -36,16 +36,16 @@ UNASKED = Weights(key="", digest="", root=Path("nowhere"), facts={})
 """The stored answers are read in its place."""
 
 
-def new(folder: Path, name: str) -> Path:
+def make_folder(folder: Path, name: str) -> Path:
     out = folder / name / "out"
     out.mkdir(parents=True)
     return out
 
 
-def labelled(folder: Path) -> Answers:
-    """The answers of a small teacher of one epoch: what it says costs the student the same as what
-    a good one says."""
-    taught, out = new(folder, "teacher"), new(folder, "answers")
+def make_answers(folder: Path) -> Answers:
+    """Return the answers of a small teacher of one epoch: what it says costs the student the same
+    as what a good one says."""
+    taught, out = make_folder(folder, "teacher"), make_folder(folder, "answers")
     facts = Teach(**STUDENT | {"epochs": 1}).run(taught)
     found = Label(task=TASK, views=1).run(
         out, teacher=Weights(key="", digest="", root=taught, facts=facts)
@@ -60,12 +60,14 @@ def main() -> None:
     )
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        answers = labelled(folder)
+        answers = make_answers(folder)
         stages: dict[str, Control | Distill] = {
             "control": Control(**STUDENT, enabled=True, recorded=True, views=1),
             "student": Distill(**STUDENT),
         }
-        ratios = [pair(stages, answers, folder / str(number)) for number in range(PAIRS)]
+        ratios = [
+            compare_trainings(stages, answers, folder / str(number)) for number in range(PAIRS)
+        ]
     ratio = statistics.median(ratios)
     print(
         f"distilling takes {ratio:.3f} times the plain training (median; {min(ratios):.3f} to "
@@ -74,17 +76,20 @@ def main() -> None:
     assert ratio <= BUDGET, "over budget"
 
 
-def pair(stages: dict[str, Control | Distill], answers: Answers, folder: Path) -> float:
-    """CPU seconds of the student over those of the control, one right after the other."""
+def compare_trainings(
+    stages: dict[str, Control | Distill], answers: Answers, folder: Path
+) -> float:
+    """Return the CPU seconds of the student over those of the control, one right after the
+    other."""
     took = {}
     for name, stage in stages.items():
         start = time.process_time()
-        run(stage, answers, new(folder, name))
+        run_stage(stage, answers, make_folder(folder, name))
         took[name] = time.process_time() - start
     return took["student"] / took["control"]
 
 
-def run(stage: Control | Distill, answers: Answers, out: Path) -> Facts:
+def run_stage(stage: Control | Distill, answers: Answers, out: Path) -> Facts:
     return (
         stage.run(out, teacher=UNASKED, answers=answers)
         if isinstance(stage, Distill)

@@ -29,7 +29,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
 
-from benchmarks._gpu_log import CommandLog, wait_for
+from benchmarks._gpu_log import CommandLog, wait_for_end
 
 ROOT = Path(__file__).parent.parent
 STORE = ".attar-cuda"
@@ -66,43 +66,52 @@ class Result:
     """The last lines that it printed."""
 
 
-def attar(*arguments: str) -> tuple[str, ...]:
+def build_attar_command(*arguments: str) -> tuple[str, ...]:
     return ("-m", "attar", *arguments, "--device", "cuda", "--store", STORE)
 
 
-def ask(name: str) -> tuple[str, ...]:
+def build_question(name: str) -> tuple[str, ...]:
     return ("-m", "benchmarks._gpu_steps", name)
 
 
-def build_for(target: str, *needs: str, distribution: str = "") -> GpuCommand:
-    """One target of the recipe ``engines``, which must not be left out."""
-    command = attar("run", "engines", "--target", target, "--require-all")
+def build_target_step(target: str, *needs: str, distribution: str = "") -> GpuCommand:
+    """Return the step of one target of the recipe ``engines``, which must not be left out."""
+    command = build_attar_command("run", "engines", "--target", target, "--require-all")
     return GpuCommand(
         f"target {target}", (*TRAIN, "sklearn", *needs), command, distribution=distribution
     )
 
 
 STEPS = (
-    GpuCommand("driver and flags", TRAIN, ask("driver"), limit=120),
+    GpuCommand("driver and flags", TRAIN, build_question("driver"), limit=120),
     GpuCommand(
         "networks and losses, torch alone", ("torch",), ("-m", "benchmarks._on_cuda"), limit=120
     ),
-    GpuCommand("20 steps in fp32, bf16, fp16", TRAIN, ask("steps"), limit=300),
-    GpuCommand("what the host prepares", TRAIN, ask("host"), limit=120),
-    GpuCommand("kill and resume", (*TRAIN, "sklearn"), ask("resume"), limit=180),
-    GpuCommand("answers on GPU and CPU", TRAIN, ask("answers"), limit=180),
-    GpuCommand("copies by the driver beside torch", TRAIN, ask("copies"), limit=120),
-    GpuCommand("NCCL with one process", TRAIN, ask("nccl"), limit=120),
-    GpuCommand("distil digits", (*TRAIN, "sklearn"), attar("run", "engines", "--target", "cpu")),
-    build_for("cuda", distribution="onnxruntime-gpu"),
-    build_for("rtx", "tensorrt_rtx"),
-    build_for("trt", "tensorrt"),
-    GpuCommand("demo", TRAIN, attar("run", "demo"), data="attar.models.tasks.fashion:FashionMnist"),
+    GpuCommand("20 steps in fp32, bf16, fp16", TRAIN, build_question("steps"), limit=300),
+    GpuCommand("what the host prepares", TRAIN, build_question("host"), limit=120),
+    GpuCommand("kill and resume", (*TRAIN, "sklearn"), build_question("resume"), limit=180),
+    GpuCommand("answers on GPU and CPU", TRAIN, build_question("answers"), limit=180),
+    GpuCommand("copies by the driver beside torch", TRAIN, build_question("copies"), limit=120),
+    GpuCommand("NCCL with one process", TRAIN, build_question("nccl"), limit=120),
+    GpuCommand(
+        "distil digits",
+        (*TRAIN, "sklearn"),
+        build_attar_command("run", "engines", "--target", "cpu"),
+    ),
+    build_target_step("cuda", distribution="onnxruntime-gpu"),
+    build_target_step("rtx", "tensorrt_rtx"),
+    build_target_step("trt", "tensorrt"),
+    GpuCommand(
+        "demo",
+        TRAIN,
+        build_attar_command("run", "demo"),
+        data="attar.models.tasks.fashion:FashionMnist",
+    ),
     GpuCommand("tests that need a GPU", (*TRAIN, "pytest"), ("-m", "pytest", "-q", "-m", "gpu")),
     GpuCommand(
         "CIFAR-100, as long as there is time",
         TRAIN,
-        attar("run", "cifar100"),
+        build_attar_command("run", "cifar100"),
         data="attar.models.tasks.cifar:Cifar100",
         limit=24 * 3600,
     ),
@@ -110,8 +119,8 @@ STEPS = (
 """In the order of what they tell of a GPU that is lent for ten minutes."""
 
 
-def gpu() -> str | None:
-    """Name and driver of the first device; None where there is none."""
+def find_gpu() -> str | None:
+    """Return name and driver of the first device; None where there is none."""
     if shutil.which("nvidia-smi") is None:
         return None
     query = ["nvidia-smi", "--query-gpu=name,driver_version,compute_cap", "--format=csv,noheader"]
@@ -120,8 +129,8 @@ def gpu() -> str | None:
     return lines[0] if found.returncode == 0 and lines else None
 
 
-def torch_s_device() -> str | None:
-    """Why torch cannot use the device; None where it can."""
+def find_torch_fault() -> str | None:
+    """Return why torch cannot use the device; None where it can."""
     code = "import torch; print(torch.__version__, torch.cuda.is_available())"
     found = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False
@@ -136,19 +145,19 @@ def torch_s_device() -> str | None:
     )
 
 
-def missing(step: GpuCommand) -> str | None:
-    """Why a step cannot be run here; None where it can."""
+def find_missing(step: GpuCommand) -> str | None:
+    """Return why a step cannot be run here; None where it can."""
     absent = [module for module in step.needs if importlib.util.find_spec(module) is None]
     if absent:
         return f"not installed: {', '.join(absent)}; {INSTALL}"
-    if step.distribution and not installed(step.distribution):
+    if step.distribution and not is_installed(step.distribution):
         return f"not installed: {step.distribution}, in the place of what brings the same module"
     if step.data and not has_data(step.data):
         return f"its data are not on this machine; `attar fetch {step.command[3]}` gets them"
     return None
 
 
-def installed(distribution: str) -> bool:
+def is_installed(distribution: str) -> bool:
     try:
         version(distribution)
     except PackageNotFoundError:
@@ -169,18 +178,24 @@ def has_data(task: str) -> bool:
     )
 
 
-def results(unusable: str | None, minutes: float = math.inf) -> Iterator[Result]:
+def run_steps(unusable: str | None, minutes: float = math.inf) -> Iterator[Result]:
     end = time.monotonic() + 60 * minutes
     for step in STEPS:
         left = end - time.monotonic()
-        why = unusable or missing(step) or (f"{minutes:g} minutes are over" if left <= 0 else None)
-        yield Result(step.name, "not run here", why) if why else run(step, min(step.limit, left))
+        why = (
+            unusable
+            or find_missing(step)
+            or (f"{minutes:g} minutes are over" if left <= 0 else None)
+        )
+        yield (
+            Result(step.name, "not run here", why) if why else run_step(step, min(step.limit, left))
+        )
 
 
-def run(step: GpuCommand, limit: float) -> Result:
+def run_step(step: GpuCommand, limit: float) -> Result:
     print(f"== {step.name}", flush=True)
     start = time.perf_counter()
-    code, printed = call(step.command, limit)
+    code, printed = run_command(step.command, limit)
     seconds = round(time.perf_counter() - start, 1)
     found = partial(Result, step.name, seconds=seconds, printed=printed)
     if code is None:
@@ -196,7 +211,7 @@ def run(step: GpuCommand, limit: float) -> Result:
     return found("failed", f"exit code {code}")
 
 
-def call(arguments: Sequence[str], limit: float) -> tuple[int | None, tuple[str, ...]]:
+def run_command(arguments: Sequence[str], limit: float) -> tuple[int | None, tuple[str, ...]]:
     """Return the exit code, None where the limit ended it, and the last lines that were printed.
 
     What it prints is shown meanwhile. What it started and left behind is ended: it would hold
@@ -214,7 +229,7 @@ def call(arguments: Sequence[str], limit: float) -> tuple[int | None, tuple[str,
             start_new_session=True,
         )
         try:
-            code = wait_for(started, log, limit)
+            code = wait_for_end(started, log, limit)
         finally:
             with suppress(ProcessLookupError):  # the usual end: none is left
                 os.killpg(started.pid, signal.SIGKILL)
@@ -224,14 +239,14 @@ def call(arguments: Sequence[str], limit: float) -> tuple[int | None, tuple[str,
 
 
 def is_left_out(step: GpuCommand, limit: float) -> bool:
-    """Whether a step keeps its promises where what could not be run here may be left out."""
+    """Return whether a step keeps its promises where what could not be run here may be left out."""
     if "--require-all" not in step.command:
         return False
     again = [word for word in step.command if word != "--require-all"]  # nothing is made again
-    return call(again, limit)[0] == 0
+    return run_command(again, limit)[0] == 0
 
 
-def summary(device: str, found: Sequence[Result]) -> str:
+def render_summary(device: str, found: Sequence[Result]) -> str:
     wide = max(len(each.step) for each in found)
     lines = [
         f"{each.step:<{wide}}  {each.outcome:<16}  {each.seconds:>7.1f} s  {each.said}"
@@ -240,7 +255,7 @@ def summary(device: str, found: Sequence[Result]) -> str:
     return "\n".join([f"GPU: {device}; Python {platform.python_version()}", *lines])
 
 
-def page(device: str, date: str, found: Sequence[Result]) -> str:
+def render_page(device: str, date: str, found: Sequence[Result]) -> str:
     """Return the results as Markdown."""
     rows = [f"| {one.step} | {one.outcome} | {one.seconds} s | {one.said} |" for one in found]
     table = ["| step | outcome | time | |", "| --- | --- | --- | --- |", *rows]
@@ -250,21 +265,23 @@ def page(device: str, date: str, found: Sequence[Result]) -> str:
     return "\n\n".join([f"# {device}, {date}", "\n".join(table), *told]) + "\n"
 
 
-def save(device: str | None, found: Sequence[Result]) -> None:
+def save_results(device: str | None, found: Sequence[Result]) -> None:
     date = f"{datetime.now(UTC):%Y-%m-%d}"
     made = {"date": date, "gpu": device, "steps": [asdict(one) for one in found]}
     (ROOT / "gpu.json").write_text(json.dumps(made, indent=1) + "\n")
-    (ROOT / "gpu.md").write_text(page(device or "no GPU", date, found))
+    (ROOT / "gpu.md").write_text(render_page(device or "no GPU", date, found))
 
 
 def main(minutes: float = math.inf) -> int:
-    device = gpu()
-    unusable = "no NVIDIA GPU on this machine" if device is None else torch_s_device()
+    device = find_gpu()
+    unusable = "no NVIDIA GPU on this machine" if device is None else find_torch_fault()
     found: list[Result] = []
-    for each in results(unusable, minutes):  # what is done stays, whatever ends the machine's time
+    for each in run_steps(
+        unusable, minutes
+    ):  # what is done stays, whatever ends the machine's time
         found.append(each)
-        save(device, found)
-    print(summary(device or "none", found))
+        save_results(device, found)
+    print(render_summary(device or "none", found))
     return 1 if any(each.outcome == "failed" for each in found) else 0
 
 

@@ -34,54 +34,55 @@ SAMPLES = 2048
 PAIRS = 9
 
 
-def few(task: Task) -> InMemory:
-    """The first samples of the training split."""
+def take_first(task: Task) -> InMemory:
+    """Return the first samples of the training split."""
     batch = task.split("train").take(np.arange(SAMPLES))
     return InMemory(batch.inputs, batch.targets)
 
 
-def seconds(call: Callable[[], object]) -> float:
-    """Of this process's CPU: other load on the machine counts less than in wall time."""
+def count_cpu_seconds(call: Callable[[], object]) -> float:
+    """Count seconds of this process's CPU: other load on the machine counts less than in wall
+    time."""
     start = time.process_time()
     call()
     return time.process_time() - start
 
 
-def bare(predict: Predictor, prepared: Iterable[views.ViewBatch]) -> None:
+def call_teacher(predict: Predictor, prepared: Iterable[views.ViewBatch]) -> None:
     for seen in prepared:
         predict(seen.inputs)
 
 
-def pair(asking: ShardLabeller, number: int) -> tuple[float, float]:
-    """A view that was not asked before, labelled, and its inputs given to the teacher alone; in
-    turn, either is first."""
+def time_pair(asking: ShardLabeller, number: int) -> tuple[float, float]:
+    """Return the seconds of a view that was not asked before, labelled, and of its inputs given to
+    the teacher alone; in turn, either is first."""
     shard = Shard("train", number, 0)
     prepared = list(asking.iterate_chunks(shard))
     calls = {
         "label": lambda: asking.label_shard(shard, asking.iterate_chunks(shard), lambda rows: None),
-        "bare": lambda: bare(asking.predict, prepared),
+        "bare": lambda: call_teacher(asking.predict, prepared),
     }
     order = sorted(calls, reverse=bool(number % 2))
-    took = {name: seconds(calls[name]) for name in order}
+    took = {name: count_cpu_seconds(calls[name]) for name in order}
     return took["label"], took["bare"]
 
 
-def digested(chunks: Iterable[views.ViewBatch]) -> str:
+def digest_inputs(chunks: Iterable[views.ViewBatch]) -> str:
     decided = hashlib.sha256()
     for seen in chunks:
         update_digest(decided, seen.inputs)
     return decided.hexdigest()
 
 
-def parts(task: Task, asking: ShardLabeller, folder: Path) -> dict[str, float]:
-    """CPU seconds for all samples of each thing that labelling does besides asking."""
+def measure_parts(task: Task, asking: ShardLabeller, folder: Path) -> dict[str, float]:
+    """Return the CPU seconds for all samples of each thing that labelling does besides asking."""
     seen, raw = (
         list(asking.iterate_chunks(Shard("train", 0, 0))),
         asking.splits["train"].take(np.arange(views.CHUNK)).inputs,
     )
     logits = np.random.default_rng(0).standard_normal((views.CHUNK, 10)).astype(np.float32)
 
-    def stored() -> None:
+    def store_answers() -> None:
         packed = ShardBuilder("logits", Output(("batch", 10)), np.float16)
         for _ in seen:
             packed.add(logits)
@@ -89,10 +90,10 @@ def parts(task: Task, asking: ShardLabeller, folder: Path) -> dict[str, float]:
 
     chunks = len(seen)
     return {
-        "augment": chunks * seconds(lambda: task.augment(raw, np.random.default_rng(0))),
-        "preprocess": chunks * seconds(lambda: preprocess.apply(task.preprocess, raw)),
-        "digest": seconds(lambda: digested(seen)),
-        "store": seconds(stored),
+        "augment": chunks * count_cpu_seconds(lambda: task.augment(raw, np.random.default_rng(0))),
+        "preprocess": chunks * count_cpu_seconds(lambda: preprocess.apply(task.preprocess, raw)),
+        "digest": count_cpu_seconds(lambda: digest_inputs(seen)),
+        "store": count_cpu_seconds(store_answers),
     }
 
 
@@ -112,17 +113,17 @@ def main() -> None:
     ):
         kept = FileCache(Path(temporary) / "kept")
         asking = ShardLabeller(
-            task, {"train": few(task)}, predict, kept, seed=0, top=0, device="cpu"
+            task, {"train": take_first(task)}, predict, kept, seed=0, top=0, device="cpu"
         )
-        pair(asking, 1000)  # warm
-        took = [pair(asking, number) for number in range(chosen.pairs)]
+        time_pair(asking, 1000)  # warm
+        took = [time_pair(asking, number) for number in range(chosen.pairs)]
         ratios = [bare / label for label, bare in took]
         ratio = statistics.median(ratios)
         print(
             f"bare {statistics.median(bare for _, bare in took):.2f} s of CPU for {SAMPLES:,} "
             f"samples, {chosen.pairs} pairs"
         )
-        for name, each in parts(task, asking, Path(temporary) / "parts").items():
+        for name, each in measure_parts(task, asking, Path(temporary) / "parts").items():
             print(f"  {name:<10} {1e3 * each:.1f} ms")
     print(
         f"throughput {ratio:.3f} of the bare teacher's (median; {min(ratios):.3f} to "

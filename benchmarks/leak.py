@@ -66,14 +66,14 @@ class Million(Task):
         return np.zeros((len(outputs["y"]), 1))
 
 
-def one_pixel(images: Images, generator: np.random.Generator) -> Images:
+def invert_pixel(images: Images, generator: np.random.Generator) -> Images:
     made = images.reshape(len(images), -1).copy()
     places = np.arange(len(made)), generator.integers(0, made.shape[1], len(made))
     made[places] = np.where(made[places] > images.max() / 2, 0, images.max())
     return made.reshape(images.shape)
 
 
-def noise(share: float) -> Change:
+def make_noise(share: float) -> Change:
     return lambda images, generator: (
         images + generator.normal(0, share * images.max(), images.shape)
     )
@@ -81,31 +81,31 @@ def noise(share: float) -> Change:
 
 CHANGES: Mapping[str, Change] = {
     "nothing": lambda images, generator: images,
-    "one pixel inverted": one_pixel,
-    "noise of 1 %": noise(0.01),
-    "noise of 2 %": noise(0.02),
-    "noise of 5 %": noise(0.05),
+    "one pixel inverted": invert_pixel,
+    "noise of 1 %": make_noise(0.01),
+    "noise of 2 %": make_noise(0.02),
+    "noise of 5 %": make_noise(0.05),
     "5 % brighter": lambda images, generator: images * 1.05,
     "moved by a pixel": lambda images, generator: np.roll(images, 1, -1),
     "mirrored": lambda images, generator: images[..., ::-1],
 }
 
 
-def planted(task: Task, change: Change) -> Task:
-    """The same task with changed test samples behind those to train on."""
+def plant_samples(task: Task, change: Change) -> Task:
+    """Return the same task with changed test samples behind those to train on."""
 
     class Planted(type(task)):  # type: ignore[misc]  # of whatever class it is
         def split(self, name: SplitName) -> Split:
             split: Split = super().split(name)
             if name != "train":
                 return split
-            return behind(split, super().split("test"), change)
+            return append_samples(split, super().split("test"), change)
 
     made: Task = Planted()
     return made
 
 
-def behind(split: Split, test: Split, change: Change) -> InMemory:
+def append_samples(split: Split, test: Split, change: Change) -> InMemory:
     batch, leaked = (
         split.take(np.arange(len(split))),
         test.take(np.arange(PLANTED) * len(test) // PLANTED),
@@ -123,7 +123,7 @@ def behind(split: Split, test: Split, change: Change) -> InMemory:
     return InMemory({"image": np.concatenate([batch.inputs["image"], changed])}, targets)
 
 
-def searched(name: str) -> str:
+def search_task(name: str) -> str:
     task = load_task(TASKS[name])
     for split in ("train", "test"):
         task.split(split)  # what is read into memory once is not the search's
@@ -148,14 +148,14 @@ def main(names: list[str]) -> None:
     )
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     for name in names:
-        print(searched(name), flush=True)
+        print(search_task(name), flush=True)
     images = [name for name in names if name in ("digits", "fashion")]
     print(f"\n| found of {PLANTED} planted, changed by | {' | '.join(images)} |")
     print(f"| --- |{' --- |' * len(images)}")
     natural = {name: find_near_duplicates(load_task(TASKS[name])).count for name in images}
     for what, change in CHANGES.items():
         found = {
-            name: find_near_duplicates(planted(load_task(TASKS[name]), change)).count
+            name: find_near_duplicates(plant_samples(load_task(TASKS[name]), change)).count
             for name in images
         }
         print(

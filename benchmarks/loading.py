@@ -67,7 +67,7 @@ class PhaseCost:
 
 
 @contextmanager
-def timing(span: PhaseCost) -> Iterator[None]:
+def time_span(span: PhaseCost) -> Iterator[None]:
     """Measure what is done in it. A worker counts as this program once it has ended."""
     busy, wall, cpu = read_busy_seconds(), time.perf_counter(), time.process_time()
     yield
@@ -108,7 +108,7 @@ def time_preparing(training: Training) -> PhaseCost:
     """Return what preparing the samples of an epoch takes, in this process and without steps."""
     source, span = training.plan.source, PhaseCost()
     chunks = range(0, len(source.sizes), ALONE)
-    with timing(span):
+    with time_span(span):
         for number in chunks:
             source.read_chunk(0, number)
     span.scale(len(source) / source.sizes[chunks].sum())
@@ -123,7 +123,7 @@ def time_steps(training: Training) -> PhaseCost:
     batches = cycle([chunk.take(torch.tensor(part).numpy()) for part in rows])
     steps, span = max(1, training.steps_per_epoch // ALONE), PhaseCost()
     training.train_step(next(batches), 0, 1, 0)  # the first allocates
-    with timing(span):
+    with time_span(span):
         for step in range(steps):
             training.train_step(next(batches), 0, 1, step)
     span.scale(training.steps_per_epoch / steps)
@@ -152,13 +152,13 @@ def time_epochs(training: Training) -> Epochs:
     ):
         for number, span in enumerate(spans):
             before = training.clock.waited
-            with timing(span):
+            with time_span(span):
                 training.train_epoch(number + 1, chunks, Path(folder) / "checkpoint.safetensors")
             training.steps_done, waited[number] = 0, training.clock.waited - before
     return Epochs(spans[0], spans[1], waited[1] / spans[1].seconds, training.clock.share)
 
 
-def report(samples: int, preparing: PhaseCost, steps: PhaseCost, epochs: Epochs) -> None:
+def report_costs(samples: int, preparing: PhaseCost, steps: PhaseCost, epochs: Epochs) -> None:
     """Print a line for each part, and the verdict if this program had the machine for itself."""
     longer = max(preparing.seconds, steps.seconds)
     for what, span in (
@@ -201,7 +201,7 @@ def main() -> None:
     with open_training(Drawings(options.home, names), len(names)) as training:
         preparing, steps = time_preparing(training), time_steps(training)
         epochs = time_epochs(training)
-    report(len(names), preparing, steps, epochs)
+    report_costs(len(names), preparing, steps, epochs)
 
 
 if __name__ == "__main__":

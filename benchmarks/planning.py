@@ -58,8 +58,8 @@ epochs = 1
 TIMES = 5
 
 
-def write(home: Path, form: str, count: int, size: int) -> list[Path]:
-    """A project with so many files; returns them."""
+def write_project(home: Path, form: str, count: int, size: int) -> list[Path]:
+    """Write a project with so many files, and return them."""
     (home / "nets.py").write_text(NETS, encoding="utf-8")
     (home / "recipe.toml").write_text(RECIPE, encoding="utf-8")
     (home / "task.py").write_text(TASK.format(listed=FORMS[form]), encoding="utf-8")
@@ -79,8 +79,8 @@ class CommandTimes(NamedTuple):
     """Seconds of the processor, user and system, which other programs beside it lengthen less."""
 
 
-def attar(home: Path, *arguments: str) -> CommandTimes:
-    """Seconds of a command, which must succeed."""
+def time_attar(home: Path, *arguments: str) -> CommandTimes:
+    """Return the seconds of a command, which must succeed."""
     command = [sys.executable, "-m", "attar", *arguments]
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     subprocess.run(command, cwd=home, check=True, capture_output=True)
@@ -88,15 +88,15 @@ def attar(home: Path, *arguments: str) -> CommandTimes:
     return CommandTimes(wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
 
 
-def measure(form: str, count: int, size: int) -> str:
+def measure_planning(form: str, count: int, size: int) -> str:
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
-        paths = write(home, form, count, size)
+        paths = write_project(home, form, count, size)
         began = time.perf_counter()
         data.inspect_data(paths)
         hashed = time.perf_counter() - began
-        attar(home, "distill", "recipe.toml")
-        planned = [attar(home, "plan", "recipe.toml") for _ in range(TIMES)]
+        time_attar(home, "distill", "recipe.toml")
+        planned = [time_attar(home, "plan", "recipe.toml") for _ in range(TIMES)]
         note = sum(path.stat().st_size for path in (home / ".attar" / "data").iterdir())
     rate = count * size / hashed / 1e6
     wall, cpu = min(each.wall for each in planned), min(each.cpu for each in planned)
@@ -124,7 +124,7 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|")
     for form in FORMS:
         for count in options.counts:
-            print(measure(form, count, options.size * 1000), flush=True)
+            print(measure_planning(form, count, options.size * 1000), flush=True)
 
 
 if __name__ == "__main__":

@@ -68,15 +68,15 @@ class LikelyDigits(Digits):
     outputs = {"logits": Output(("batch", 10), kind="probabilities", target="label")}
 
 
-def made(kind: type[A], folder: Path, stage: Stage[Any], **inputs: Artifact) -> A:
+def make_artifact(kind: type[A], folder: Path, stage: Stage[Any], **inputs: Artifact) -> A:
     out = folder / "out"
     out.mkdir(parents=True)
     return kind(key="", digest="", root=out, facts=stage.run(out, **inputs))
 
 
 @contextmanager
-def unchecked() -> Iterator[None]:
-    """As before there was a check: whatever is declared is believed."""
+def skip_checks() -> Iterator[None]:
+    """Skip the checks, as before there were any: whatever is declared is believed."""
     with (
         patch("attar.stages.teach.onnx_teacher.KindCheck"),
         patch("attar.stages.label.shards.KindCheck"),
@@ -84,24 +84,24 @@ def unchecked() -> Iterator[None]:
         yield
 
 
-def teachers(folder: Path) -> tuple[Path, Path]:
-    """The same trained network as two ONNX files: as it was exported, and with a softmax at its
-    end."""
-    trained = made(Weights, folder / "trained", Teach(task=LOGITS, **TEACHER))
-    plain = made(OnnxModel, folder / "exported", Export(), weights=trained).file()
+def make_teachers(folder: Path) -> tuple[Path, Path]:
+    """Return the same trained network as two ONNX files: as it was exported, and with a softmax at
+    its end."""
+    trained = make_artifact(Weights, folder / "trained", Teach(task=LOGITS, **TEACHER))
+    plain = make_artifact(OnnxModel, folder / "exported", Export(), weights=trained).file()
     model = onnx.load(plain)
     append_softmax(model, ["logits"])
     onnx.save(model, folder / "softmax.onnx")
     return plain, folder / "softmax.onnx"
 
 
-def labelled(folder: Path, task: str, file: Path) -> Answers:
-    teacher = made(OnnxModel, folder / "teacher", Teach(task=task, onnx=file))
-    return made(Answers, folder / "answers", Label(task=task, views=4), teacher=teacher)
+def make_answers(folder: Path, task: str, file: Path) -> Answers:
+    teacher = make_artifact(OnnxModel, folder / "teacher", Teach(task=task, onnx=file))
+    return make_artifact(Answers, folder / "answers", Label(task=task, views=4), teacher=teacher)
 
 
-def asked(student: Weights) -> Numbers:
-    """The student's logits for the test split; of probabilities the logarithms."""
+def ask_student(student: Weights) -> Numbers:
+    """Return the student's logits for the test split; of probabilities the logarithms."""
     task = student.load_task()
     with student.open(threads=1) as predict:
         parts = [
@@ -110,13 +110,15 @@ def asked(student: Weights) -> Numbers:
     return np.asarray(to_logits(task.outputs["logits"].kind, np.concatenate(parts)), np.float32)
 
 
-def measured(
+def measure_student(
     folder: Path, task: str, answers: Answers, expected: Numbers, share: float, seed: int
 ) -> dict[str, float]:
     stage = Distill(task=task, seed=seed, lambda_kd=share, losses=(Kd(temperature=4.0),), **STUDENT)
-    student = made(Weights, folder, stage, teacher=Weights("", "", folder, {}), answers=answers)
+    student = make_artifact(
+        Weights, folder, stage, teacher=Weights("", "", folder, {}), answers=answers
+    )
     labels = load_task(task).split("test").take(np.arange(len(expected))).targets["label"]
-    got = asked(student)
+    got = ask_student(student)
     numbers = compare_outputs("logits", expected, got).numbers
     found = {name: float(numbers[name] or 0) for name in ("correlation", "agreement", "kdl")}
     return {
@@ -139,13 +141,13 @@ def main() -> None:
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        plain, ended = teachers(folder)
+        plain, ended = make_teachers(folder)
         answers = {
-            ("logits", "logits"): labelled(folder / "plain", LOGITS, plain),
-            ("a softmax", "probabilities"): labelled(folder / "right", PROBABILITIES, ended),
+            ("logits", "logits"): make_answers(folder / "plain", LOGITS, plain),
+            ("a softmax", "probabilities"): make_answers(folder / "right", PROBABILITIES, ended),
         }
-        with unchecked():
-            answers["a softmax", "logits"] = labelled(folder / "wrong", LOGITS, ended)
+        with skip_checks():
+            answers["a softmax", "logits"] = make_answers(folder / "wrong", LOGITS, ended)
         expected = np.asarray(
             answers["a softmax", "probabilities"].read_split("test")["logits"], np.float32
         )
@@ -154,7 +156,8 @@ def main() -> None:
             for share in SHARES:
                 at = folder / f"{end} {declared} {share}"
                 rows = [
-                    measured(at / str(seed), task, stored, expected, share, seed) for seed in SEEDS
+                    measure_student(at / str(seed), task, stored, expected, share, seed)
+                    for seed in SEEDS
                 ]
                 shown = [f"{statistics.mean(row[key] for row in rows):.4f}" for key in rows[0]]
                 print(

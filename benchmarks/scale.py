@@ -134,7 +134,7 @@ def measure_here(samples: int, folder: Path) -> Growth:
     )
 
 
-def measure(samples: int) -> Growth:
+def measure_growth(samples: int) -> Growth:
     """Measure in a process of its own, as memory that was used once stays with its process."""
     environment = os.environ | {VARIABLE: str(samples), "OMP_NUM_THREADS": "1"}
     with tempfile.TemporaryDirectory() as folder:
@@ -175,7 +175,7 @@ def time_notes(count: int = 5000) -> float:
     return 1e6 * seconds / count
 
 
-def describe(growth: Growth) -> str:
+def format_row(growth: Growth) -> str:
     """Return a row of the table."""
     each = 1e6 / growth.samples
     return (
@@ -185,7 +185,7 @@ def describe(growth: Growth) -> str:
     )
 
 
-def draw(file: Path, rows: Sequence[Growth]) -> None:
+def draw_figure(file: Path, rows: Sequence[Growth]) -> None:
     """Draw time and memory over the number of samples; the same bytes for the same numbers."""
     import matplotlib
 
@@ -230,15 +230,15 @@ def main() -> None:
     )
     rows = []
     for samples in options.sizes:
-        rows.append(measure(samples))
-        print(describe(rows[-1]), flush=True)
+        rows.append(measure_growth(samples))
+        print(format_row(rows[-1]), flush=True)
     texts, tokens, each = time_tokenizing()
     print(
         f"\ntokenizing {texts:,} texts of {tokens:.1f} tokens: {each:.1f} µs each; a note of a "
         f"finished shard: {time_notes():.2f} µs whenever a shard begins"
     )
     if not options.no_figure:
-        draw(FIGURE, rows)
+        draw_figure(FIGURE, rows)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from attar.pipeline.shared.publication import Publication
 from attar.pipeline.shared.records import record_path
 from attar.pipeline.shared.remote_files import run_parallel
 from attar.pipeline.shared.store import SharedStore
-from benchmarks.planning import CommandTimes, attar
+from benchmarks.planning import CommandTimes, time_attar
 from tests.support.processes.seaweed import SeaweedServer, set_variables
 from tests.support.projects import tiny
 
@@ -48,21 +48,24 @@ def start_server(folder: Path) -> Iterator[None]:
             server.stop()
 
 
-def call(home: Path, cache: str, *arguments: str) -> CommandTimes:
-    return attar(home, *arguments, "--store", URL, "--cache", str(home / cache))
+def time_command(home: Path, cache: str, *arguments: str) -> CommandTimes:
+    return time_attar(home, *arguments, "--store", URL, "--cache", str(home / cache))
 
 
 def copy_records(home: Path, count: int) -> int:
-    """Publish the records of a real run under other keys until there are ``count``. Returns the
+    """Publish the records of a real run under other keys until there are ``count``. Return the
     bytes of one, on average."""
     store = SharedStore(home / "copies", URL)
     found = [made for made in store.published.read_all().values() if made is not None]
-    texts = [rename(found[number % len(found)], number) for number in range(count - len(found))]
+    texts = [
+        rename_publication(found[number % len(found)], number)
+        for number in range(count - len(found))
+    ]
     run_parallel(lambda made: store.remote.write(record_path(made.key), made.encode()), texts)
     return sum(len(made.encode()) for made in texts) // len(texts)
 
 
-def rename(made: Publication, number: int) -> Publication:
+def rename_publication(made: Publication, number: int) -> Publication:
     key = hashlib.sha256(f"{number}".encode()).hexdigest()
     return made.model_copy(update={"record": {**made.record, "key": key}})
 
@@ -72,7 +75,7 @@ def count_requests() -> Iterator[Counter[str]]:
     """Count what this process asks a server meanwhile."""
     counted: Counter[str] = Counter()
 
-    def count(name: str, ask: Callable[..., Any]) -> Callable[..., Any]:
+    def count_calls(name: str, ask: Callable[..., Any]) -> Callable[..., Any]:
         def ask_counted(*arguments: Any, **options: Any) -> Any:
             counted[name] += 1
             return ask(*arguments, **options)
@@ -81,7 +84,7 @@ def count_requests() -> Iterator[Counter[str]]:
 
     with pytest.MonkeyPatch.context() as patch:
         for name in ("get", "head", "put", "list", "delete"):
-            patch.setattr(obstore, name, count(name, getattr(obstore, name)))
+            patch.setattr(obstore, name, count_calls(name, getattr(obstore, name)))
         yield counted
 
 
@@ -114,20 +117,20 @@ def format_row(what: str, taken: Sequence[CommandTimes]) -> str:
 def measure_listings(home: Path, count: int) -> Iterator[str]:
     size = copy_records(home, count)
     first = f"`attar ls`, the first machine (records of {size / 1000:.1f} kB)"
-    yield format_row(first, [call(home, "first", "ls")])
-    others = [call(home, f"other-{number}", "ls") for number in range(TIMES)]
+    yield format_row(first, [time_command(home, "first", "ls")])
+    others = [time_command(home, f"other-{number}", "ls") for number in range(TIMES)]
     yield format_row("`attar ls`, another machine", others)
-    again = [call(home, "other-0", "ls") for _ in range(TIMES)]
+    again = [time_command(home, "other-0", "ls") for _ in range(TIMES)]
     yield format_row("`attar ls`, again", again)
 
 
 def measure_runs(home: Path) -> Iterator[str]:
-    joined = [call(home, f"two-{number}", "run", "recipe.toml") for number in range(TIMES)]
+    joined = [time_command(home, f"two-{number}", "run", "recipe.toml") for number in range(TIMES)]
     yield format_row("`attar run`, another machine, which makes nothing", joined)
-    again = [call(home, "two-0", "run", "recipe.toml") for _ in range(TIMES)]
+    again = [time_command(home, "two-0", "run", "recipe.toml") for _ in range(TIMES)]
     yield format_row("`attar run`, again", again)
     places = ("--store", str(home / "made"))
-    alone = [attar(home, "run", "recipe.toml", *places) for _ in range(TIMES)]
+    alone = [time_attar(home, "run", "recipe.toml", *places) for _ in range(TIMES)]
     yield format_row("`attar run`, without a server: `--store DIR`", alone)
 
 

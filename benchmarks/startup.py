@@ -36,7 +36,7 @@ class CommandCost(NamedTuple):
     megabytes: float
 
 
-def commands(recipe: str, store: Path) -> dict[str, list[str]]:
+def list_commands(recipe: str, store: Path) -> dict[str, list[str]]:
     attar = [sys.executable, "-m", "attar"]
     serve = [
         *attar,
@@ -56,8 +56,8 @@ def commands(recipe: str, store: Path) -> dict[str, list[str]]:
     }
 
 
-def taken(command: list[str], environment: dict[str, str]) -> CommandCost:
-    """Of one process until it ends, or until it says that it is ready; it must succeed."""
+def measure_command(command: list[str], environment: dict[str, str]) -> CommandCost:
+    """Measure one process until it ends, or until it says that it is ready; it must succeed."""
     start = time.perf_counter()
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
@@ -76,15 +76,15 @@ def taken(command: list[str], environment: dict[str, str]) -> CommandCost:
     return CommandCost(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024 / 1e6)
 
 
-def measured(recipe: str, folder: Path) -> dict[str, CommandCost]:
-    """Medians of interleaved processes, after one each that compiles their modules, as an
+def measure_commands(recipe: str, folder: Path) -> dict[str, CommandCost]:
+    """Return medians of interleaved processes, after one each that compiles their modules, as an
     installation does."""
     environment = {**os.environ, "PYTHONPYCACHEPREFIX": str(folder / "bytecode")}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
-    asked = commands(recipe, folder / "store")
+    asked = list_commands(recipe, folder / "store")
     subprocess.run(asked["attar run, all made"], check=True, capture_output=True, env=environment)
     rounds = [
-        {name: taken(command, environment) for name, command in asked.items()}
+        {name: measure_command(command, environment) for name, command in asked.items()}
         for _ in range(TIMES + 1)
     ]
     return {
@@ -95,9 +95,9 @@ def measured(recipe: str, folder: Path) -> dict[str, CommandCost]:
     }
 
 
-def exceeded(name: str, found: CommandCost) -> list[str]:
-    """What is over its budget, by how much; the processor's time, which says less of what its user
-    waits for, has none."""
+def find_excess(name: str, found: CommandCost) -> list[str]:
+    """Return what is over its budget, by how much; the processor's time, which says less of what
+    its user waits for, has none."""
     seconds, megabytes = BUDGETS[name]
     late = [f"{found.wall:.3f} s of {seconds} s"] if found.wall > seconds else []
     large = (
@@ -119,8 +119,8 @@ def main() -> None:
     over = {}
     before = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as folder:
-        for name, found in measured(recipe, Path(folder)).items():
-            over[name] = ", ".join(exceeded(name, found))
+        for name, found in measure_commands(recipe, Path(folder)).items():
+            over[name] = ", ".join(find_excess(name, found))
             told = f"over budget: {over[name]}" if over[name] else f"within {BUDGETS[name][0]} s"
             print(
                 f"{name:<22} {found.wall:6.3f} s, processor {found.cpu:6.3f} s, "

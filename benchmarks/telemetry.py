@@ -37,7 +37,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-async def started(path: Path, watched: bool, settings: dict[str, Any]) -> Server:
+async def start_server(path: Path, watched: bool, settings: dict[str, Any]) -> Server:
     server = Server(parse_sources([str(path)]), Settings(http_port=0, grpc_port=None, **settings))
     if not watched:
         repository = Repository(parse_sources([str(path)]), server.settings, server.supervisor)
@@ -46,8 +46,8 @@ async def started(path: Path, watched: bool, settings: dict[str, Any]) -> Server
     return server
 
 
-async def taken(server: Server) -> float:
-    """Microseconds of a request."""
+async def time_requests(server: Server) -> float:
+    """Return the microseconds of a request."""
     start = process_time()
     for _ in range(REQUESTS):
         await server.api.answer(
@@ -63,17 +63,17 @@ async def taken(server: Server) -> float:
     return (process_time() - start) / REQUESTS * 1e6
 
 
-async def measured(path: Path) -> dict[str, float]:
-    """Medians of turns in which each has its turn, as the machine is not equally quick all the
-    time."""
+async def measure_variants(path: Path) -> dict[str, float]:
+    """Return medians of turns in which each has its turn, as the machine is not equally quick all
+    the time."""
     servers = {
-        name: await started(path, name != "nothing", settings)
+        name: await start_server(path, name != "nothing", settings)
         for name, settings in VARIANTS.items()
     }
     found: dict[str, list[float]] = {name: [] for name in servers}
     for _ in range(TURNS):
         for name, server in servers.items():
-            found[name].append(await taken(server))
+            found[name].append(await time_requests(server))
     for server in servers.values():
         await server.stop()
     return {name: median(each) for name, each in found.items()}
@@ -81,7 +81,7 @@ async def measured(path: Path) -> dict[str, float]:
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
-        found = uvloop.run(measured(package_bundle(Path(folder) / "points")))
+        found = uvloop.run(measure_variants(package_bundle(Path(folder) / "points")))
     alone = found["nothing"]
     for name, each in found.items():
         sys.stdout.write(f"{name:20} {each:6.2f} us  {each / alone - 1:+.1%}\n")

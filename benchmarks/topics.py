@@ -15,8 +15,8 @@ from attar.models.task import SplitName
 from attar.models.tasks.topics import Topics
 
 
-def texts(*names: SplitName) -> tuple[list[str], list[int]]:
-    """All texts of these splits, and the numbers of their sections."""
+def read_texts(*names: SplitName) -> tuple[list[str], list[int]]:
+    """Return all texts of these splits, and the numbers of their sections."""
     task = Topics()
     taken = [split.take(np.arange(len(split))) for split in map(task.split, names)]
     return (
@@ -26,7 +26,7 @@ def texts(*names: SplitName) -> tuple[list[str], list[int]]:
 
 
 def main() -> None:
-    test, expected = texts("test")
+    test, expected = read_texts("test")
     words, pairs, letters = (
         TfidfVectorizer(sublinear_tf=True),
         TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2)),
@@ -40,7 +40,7 @@ def main() -> None:
     majority = max(np.bincount(expected)) / len(expected)
     print(f"{len(test)} test texts, the largest section has {majority:.3f} of them")
     for which in (("train",), ("train", "validation")):
-        learned, sections = texts(*which)
+        learned, sections = read_texts(*which)
         for name, feature in features.items():
             classifier = make_pipeline(feature, LinearSVC(C=0.5)).fit(learned, sections)
             print(

@@ -50,15 +50,15 @@ Measured = dict[str, tuple[float, float]]
 """For each graph its accuracy and its CORR with the teacher."""
 
 
-def made(kind: type[A], folder: Path, stage: Stage[Any], **inputs: Artifact) -> A:
+def make_artifact(kind: type[A], folder: Path, stage: Stage[Any], **inputs: Artifact) -> A:
     out = folder / "out"
     out.mkdir(parents=True)
     return kind(key="", digest="", root=out, facts=stage.run(out, **inputs))
 
 
-def stretched(file: Path, most: float, seed: int = 0) -> None:
-    """Between a convolution, a ReLU and the only convolution that reads it: each channel times a
-    factor, and over it again."""
+def stretch_graph(file: Path, most: float, seed: int = 0) -> None:
+    """Stretch what lies between a convolution, a ReLU and the only convolution that reads it: each
+    channel times a factor, and over it again."""
     model = onnx.load(file)
     makers = {node.output[0]: node for node in model.graph.node}
     readers: dict[str, list[onnx.NodeProto]] = {}
@@ -73,11 +73,11 @@ def stretched(file: Path, most: float, seed: int = 0) -> None:
             relu is not None and len(readers[relu.input[0]]) == len(readers[relu.output[0]]) == 1
         )
         if first is not None and first.op_type == "Conv" and alone:
-            stretch(model, first, second, most, random)
+            stretch_channels(model, first, second, most, random)
     onnx.save(model, file)
 
 
-def stretch(
+def stretch_channels(
     model: onnx.ModelProto,
     first: onnx.NodeProto,
     second: onnx.NodeProto,
@@ -98,8 +98,8 @@ def stretch(
         tensors[name].CopyFrom(onnx.numpy_helper.from_array(values, name))
 
 
-def measured(file: Path, answers: Answers) -> tuple[float, float]:
-    """Accuracy and CORR on the test split."""
+def measure_graph(file: Path, answers: Answers) -> tuple[float, float]:
+    """Return accuracy and CORR on the test split."""
     task = load_task(TASK)
     with onnxruntime.open_session({"model": file}, 1) as predict:
         seen = list(views.iterate_clean(task, task.split("test")))
@@ -117,32 +117,32 @@ def measured(file: Path, answers: Answers) -> tuple[float, float]:
     )
 
 
-def of_student(
+def measure_student(
     folder: Path, seed: int, teacher: Weights, answers: Answers
 ) -> Mapping[str, Measured]:
-    """One student: for each case its graphs in float, in int8 and tuned."""
+    """Make one student, and measure for each case its graphs in float, in int8 and tuned."""
     settings = Distill(**TRAINED, options={"width": 5}, epochs=12, learning_rate=0.02, seed=seed)
-    student = made(Weights, folder / "student", settings, teacher=teacher, answers=answers)
+    student = make_artifact(Weights, folder / "student", settings, teacher=teacher, answers=answers)
     found: dict[str, Measured] = {}
     for form, most in FORMS.items():
-        graph = made(
+        graph = make_artifact(
             OnnxModel, folder / form / "onnx", Export(exporter="torchscript"), weights=student
         )
-        stretched(graph.file(), most, seed)
-        ranges = made(Ranges, folder / form / "ranges", Calibrate(task=TASK), onnx=graph)
+        stretch_graph(graph.file(), most, seed)
+        ranges = make_artifact(Ranges, folder / form / "ranges", Calibrate(task=TASK), onnx=graph)
         learning = Tuning(
             TASK, student, answers, folder, EPOCHS, LEARNING_RATE, seed, "auto"
         ).make_settings()
         for channels in (True, False):
             name = f"{form}, {'a scale a channel' if channels else 'a scale a weight'}"
-            files = {"float": graph.file()} | tuned(
+            files = {"float": graph.file()} | tune_graph(
                 folder / name, graph.file(), ranges, channels, answers, learning
             )
-            found[name] = {each: measured(file, answers) for each, file in files.items()}
+            found[name] = {each: measure_graph(file, answers) for each, file in files.items()}
     return found
 
 
-def tuned(
+def tune_graph(
     folder: Path,
     source: Path,
     ranges: Ranges,
@@ -150,7 +150,7 @@ def tuned(
     answers: Answers,
     learning: TrainingSettings,
 ) -> dict[str, Path]:
-    """The graph in int8 before and after it is trained: that rung of the ladder alone."""
+    """Return the graph in int8 before and after it is trained: that rung of the ladder alone."""
     (folder / "out").mkdir(parents=True)
     files, form = (
         {name: folder / f"{name}.onnx" for name in ("int8", "tuned")},
@@ -176,9 +176,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         taught = Teach(**TRAINED, options={"width": 12}, epochs=6, learning_rate=0.01)
-        teacher = made(Weights, folder / "teacher", taught)
-        answers = made(Answers, folder / "answers", Label(task=TASK, views=4), teacher=teacher)
-        students = [of_student(folder / str(seed), seed, teacher, answers) for seed in SEEDS]
+        teacher = make_artifact(Weights, folder / "teacher", taught)
+        answers = make_artifact(
+            Answers, folder / "answers", Label(task=TASK, views=4), teacher=teacher
+        )
+        students = [measure_student(folder / str(seed), seed, teacher, answers) for seed in SEEDS]
     print("| case | float | int8 | tuned int8 |\n| --- | --- | --- | --- |")
     for case in students[0]:
         cells = []

@@ -16,7 +16,7 @@ from attar.stages.artifacts import Answers, OnnxModel, Ranges, Weights
 from attar.stages.calibrate import Calibrate
 from attar.stages.export.stage import Export
 from attar.stages.label.stage import Label
-from benchmarks.tuning import stretched
+from benchmarks.tuning import stretch_graph
 from tests.support.bundles.engine_pairs import OTHERWISE, package_pair
 from tests.support.bundles.packaging import package_bundle
 from tests.support.processes.isolation import empty_home, loopback_only
@@ -132,7 +132,7 @@ def hard(tmp_path_factory: pytest.TempPathFactory, digits_weights: Weights) -> t
 
     def export(root: Path) -> dict[str, Any]:
         facts = dict(Export(exporter="torchscript").run(root, weights=digits_weights))
-        stretched(smoke.artifact(OnnxModel, root, facts).file(), 100)
+        stretch_graph(smoke.artifact(OnnxModel, root, facts).file(), 100)
         return facts
 
     model = smoke.artifact(OnnxModel, *make_once(tmp_path_factory, "hard-onnx", export))

@@ -57,23 +57,23 @@ def test_a_step_is_done_failed_or_not_run_here(
     step: GpuCommand, outcome: str, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gpu, "STEPS", (step,))
-    (result,) = gpu.results(None)
+    (result,) = gpu.run_steps(None)
     assert result.outcome == outcome
     assert said in result.said
 
 
 def test_what_a_step_prints_is_on_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu, "STEPS", (GpuCommand("told", (), ("-c", "print('one'); raise SystemExit('two')")),))
-    (result,) = gpu.results(None)
+    (result,) = gpu.run_steps(None)
     assert result.printed == ("one", "two")
-    assert gpu.page("NVIDIA L4", "2026-11-28", [result]).endswith("## told\n\n```\none\ntwo\n```\n")
+    assert gpu.render_page("NVIDIA L4", "2026-11-28", [result]).endswith("## told\n\n```\none\ntwo\n```\n")
 
 
 def test_a_long_step_is_heard_of_while_it_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     code = "import time; print('one'); time.sleep(1); print('two')"
     monkeypatch.setattr(_gpu_log, "NEWS_SECONDS", 0.2)
     monkeypatch.setattr(gpu, "STEPS", (GpuCommand("long", (), ("-c", code)),))
-    (result,) = gpu.results(None)
+    (result,) = gpu.run_steps(None)
     assert result.printed == ("one", "two")
     lines = capsys.readouterr().out.splitlines()
     silent = [place for place, line in enumerate(lines) if line.startswith("   ... ")]
@@ -89,7 +89,7 @@ def test_what_a_stopped_step_started_is_ended(tmp_path: Path, monkeypatch: pytes
     command = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {started!r}])"
     reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
     monkeypatch.setattr(gpu, "STEPS", (GpuCommand("parent", (), ("-c", command), limit=1),))
-    (result,) = gpu.results(None)
+    (result,) = gpu.run_steps(None)
     assert result.outcome == "stopped"
     os.set_blocking(reader, True)
     assert os.read(reader, 1) == b""
@@ -107,20 +107,20 @@ def test_the_gpus_own_time_is_counted_once() -> None:
 
 def test_no_step_begins_when_the_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu, "STEPS", (GpuCommand("late", (), ("-c", "")),))
-    (result,) = gpu.results(None, minutes=0)
+    (result,) = gpu.run_steps(None, minutes=0)
     assert (result.outcome, result.said) == ("not run here", "0 minutes are over")
 
 
 def test_a_failed_step_is_an_exit_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu, "ROOT", tmp_path)
-    monkeypatch.setattr(gpu, "results", lambda *_: iter([Result("x", "done", ""), Result("y", "failed", "exit code 2")]))
+    monkeypatch.setattr(gpu, "run_steps", lambda *_: iter([Result("x", "done", ""), Result("y", "failed", "exit code 2")]))
     assert gpu.main() == 1
 
 
 def test_the_script_for_the_device_runs(capsys: pytest.CaptureFixture[str]) -> None:
     _on_cuda.main("cpu", steps=1)
     said = capsys.readouterr().out
-    assert said.count("apart by 0.0e+00") == len(_on_cuda.losses()) + len(_on_cuda.networks())
+    assert said.count("apart by 0.0e+00") == len(_on_cuda.list_losses()) + len(_on_cuda.make_networks())
     assert "images/s" in said
 
 
@@ -131,7 +131,7 @@ def _narrow(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("_narrow")
-@pytest.mark.parametrize("step", [_gpu_steps.compare_answers, _gpu_steps.reduce_alone])
+@pytest.mark.parametrize("step", [_gpu_steps.compare_answers, _gpu_steps.reduce_ones])
 def test_a_question_to_the_device_is_answered_by_the_cpu(
     step: Callable[[Device], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -156,11 +156,11 @@ def test_what_the_host_spends_on_an_image(capsys: pytest.CaptureFixture[str]) ->
 
 def test_numbers_go_through_a_driver_and_back(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cuda, "load_library", HostDriver)
-    _gpu_steps.copy_there_and_back("cpu")
+    _gpu_steps.copy_numbers("cpu")
     assert "64 MiB there and back" in capsys.readouterr().out
 
 
 @pytest.mark.slow
 def test_a_training_that_is_killed_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
-    _gpu_steps.kill_and_resume("cpu")
+    _gpu_steps.resume_killed_training("cpu")
     assert "losses apart by 0.0e+00" in capsys.readouterr().out

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from benchmarks import startup
-from benchmarks.startup import CommandCost, exceeded
+from benchmarks.startup import CommandCost, find_excess
 
 
 @pytest.mark.parametrize(
@@ -20,12 +20,12 @@ from benchmarks.startup import CommandCost, exceeded
     ],
 )
 def test_a_budget_is_of_the_clock_and_of_memory(name: str, found: CommandCost, over: list[str]) -> None:
-    assert exceeded(name, found) == over
+    assert find_excess(name, found) == over
 
 
 def test_what_is_over_its_budget_is_told_and_fails(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     found = {"import attar": CommandCost(0.1, 0.1, 20), "attar serve": CommandCost(3.1, 0.59, 104)}
-    monkeypatch.setattr(startup, "measured", lambda recipe, folder: found)
+    monkeypatch.setattr(startup, "measure_commands", lambda recipe, folder: found)
     monkeypatch.setattr(sys, "argv", ["startup"])
     with pytest.raises(AssertionError, match=r"attar serve \(3\.100 s"):
         startup.main()
@@ -36,6 +36,6 @@ def test_what_is_over_its_budget_is_told_and_fails(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_process_that_fails_is_no_measurement() -> None:
-    assert startup.taken([sys.executable, "-c", "pass"], {}).wall > 0
+    assert startup.measure_command([sys.executable, "-c", "pass"], {}).wall > 0
     with pytest.raises(AssertionError, match="wrong"):
-        startup.taken([sys.executable, "-c", "raise SystemExit('wrong')"], {})
+        startup.measure_command([sys.executable, "-c", "raise SystemExit('wrong')"], {})
