@@ -29,7 +29,7 @@ import torch
 from scipy.stats import t as student_t
 
 from attar.stages.artifacts import Answers, Weights
-from benchmarks.distillation_figure import draw
+from benchmarks.distillation_figure import draw_figure
 from benchmarks.distillation_rows import (
     CONTROL,
     FIELDS,
@@ -38,8 +38,8 @@ from benchmarks.distillation_rows import (
     SMOOTHED,
     ControlRow,
     Part,
-    all_rows,
-    rows,
+    list_all_rows,
+    list_rows,
     select_part,
 )
 from benchmarks.distillation_workbench import Columns, Workbench
@@ -48,32 +48,37 @@ LEAST = 0.985
 """The CORR on validation that a row needs to be chosen."""
 
 
-def train(bench: Workbench, part: Part) -> None:
-    """Every training of the table that no other process is at; those of one seed before those of
-    the next."""
-    if SMOOTHED in part.rows and bench.busy("teacher"):
-        bench.teacher("smoothed-", 0.1)
+def train_missing(bench: Workbench, part: Part) -> None:
+    """Train every student of the table that no other process is at; those of one seed before those
+    of the next."""
+    if SMOOTHED in part.rows and bench.is_busy("teacher"):
+        bench.make_teacher("smoothed-", 0.1)
     jobs = [(name, seed) for seed in part.seeds for name in part.rows]
     jobs += [(CONTROL, seed) for seed in FRESH if part.whole]
     for name, seed in jobs:
-        if not bench.busy(bench.place(name, seed)):
-            bench.student(name, part.rows[name], seed, bench.teacher_of(name))
+        if not bench.is_busy(bench.name_folder(name, seed)):
+            bench.make_student(name, part.rows[name], seed, bench.choose_teacher(name))
 
 
-def difference(values: Sequence[float], base: Sequence[float]) -> tuple[float, float]:
-    """The mean of the paired differences and half of its two-sided 90 % t interval: each end is a
-    one-sided 95 % bound."""
+def estimate_difference(values: Sequence[float], base: Sequence[float]) -> tuple[float, float]:
+    """Return the mean of the paired differences and half of its two-sided 90 % t interval: each end
+    is a one-sided 95 % bound."""
     apart = [a - b for a, b in zip(values, base, strict=True)]
     half = float(student_t.ppf(0.95, len(apart) - 1)) * statistics.stdev(apart) / len(apart) ** 0.5
     return statistics.mean(apart), half
 
 
-def line(name: str, columns: Columns, base: Columns | None, students: Sequence[Weights]) -> str:
-    """A row of the table: means and, against the control of the same seeds, paired differences."""
+def format_row(
+    name: str, columns: Columns, base: Columns | None, students: Sequence[Weights]
+) -> str:
+    """Return a row of the table: means and, against the control of the same seeds, paired
+    differences."""
     cells = []
     for metric, values in columns.items():
         beside = (
-            "" if base is None else " ({:+.4f} ± {:.4f})".format(*difference(values, base[metric]))
+            ""
+            if base is None
+            else " ({:+.4f} ± {:.4f})".format(*estimate_difference(values, base[metric]))
         )
         cells.append(f"{statistics.mean(values):.4f}{beside}")
     seconds = statistics.median(student.facts["seconds_an_epoch"] for student in students)
@@ -81,29 +86,30 @@ def line(name: str, columns: Columns, base: Columns | None, students: Sequence[W
     return f"| {name} | {' | '.join(cells)} | {validation:.4f} | {seconds:.2f} |"
 
 
-def best(trained: Mapping[str, Sequence[Weights]]) -> str:
-    """By validation alone: the highest mean score among the rows whose mean CORR is at least LEAST;
-    else the highest CORR."""
+def choose_best(trained: Mapping[str, Sequence[Weights]]) -> str:
+    """Choose by validation alone: the highest mean score among the rows whose mean CORR is at least
+    LEAST; else the highest CORR."""
 
-    def mean(name: str, fact: str) -> float:
+    def average_fact(name: str, fact: str) -> float:
         return float(statistics.mean(student.facts[fact] for student in trained[name]))
 
-    able = [name for name in trained if mean(name, "correlation") >= LEAST]
+    able = [name for name in trained if average_fact(name, "correlation") >= LEAST]
     return (
-        max(able, key=lambda name: mean(name, "score"))
+        max(able, key=lambda name: average_fact(name, "score"))
         if able
-        else max(trained, key=lambda name: mean(name, "correlation"))
+        else max(trained, key=lambda name: average_fact(name, "correlation"))
     )
 
 
-def machine(bench: Workbench, answers: Answers, seeds: Sequence[int]) -> None:
+def print_head(bench: Workbench, answers: Answers, seeds: Sequence[int]) -> None:
     today = f"{datetime.datetime.now(datetime.UTC):%d %B %Y}"
     print(
         f"{platform.machine()}, torch {torch.__version__}, {torch.get_num_threads()} threads, "
         f"{today}"
     )
     print(
-        f"seeds {', '.join(map(str, seeds))}; the teacher scores {bench.oacc(answers):.4f} on test"
+        f"seeds {', '.join(map(str, seeds))}; the teacher scores "
+        f"{bench.score_teacher(answers):.4f} on test"
     )
     print(
         "\n| row | accuracy | CORR | KDL | agreement | validation | s an epoch |\n| --- | --- | "
@@ -111,19 +117,19 @@ def machine(bench: Workbench, answers: Answers, seeds: Sequence[int]) -> None:
     )
 
 
-def compared(
+def compare_rows(
     bench: Workbench, part: Part
 ) -> tuple[dict[str, Columns], dict[str, Sequence[Weights]]]:
-    """Train and print every row. Returns what each measures on test, and the students of those of
+    """Train and print every row. Return what each measures on test, and the students of those of
     which one is chosen."""
     trained: dict[str, Sequence[Weights]] = {}
     found: dict[str, Columns] = {}
     for name, chosen in part.rows.items():
-        teacher = bench.teacher_of(name)
-        students = bench.students(name, chosen, part.seeds, teacher)
-        found[name] = bench.tested(students, teacher[1])
+        teacher = bench.choose_teacher(name)
+        students = bench.make_students(name, chosen, part.seeds, teacher)
+        found[name] = bench.measure_students(students, teacher[1])
         print(
-            line(name, found[name], None if name == CONTROL else found[CONTROL], students),
+            format_row(name, found[name], None if name == CONTROL else found[CONTROL], students),
             flush=True,
         )
         if not isinstance(chosen, ControlRow) and name not in (SMOOTHED, MATCHED):
@@ -131,27 +137,27 @@ def compared(
     return found, trained
 
 
-def confirmed(bench: Workbench, name: str, taught: tuple[Weights, Answers]) -> None:
-    """The chosen row and the control with fresh seeds, tested once."""
-    base = bench.students(CONTROL, rows(bench.field)[CONTROL], FRESH, taught)
-    students = bench.students(name, rows(bench.field)[name], FRESH, taught)
-    beside = bench.tested(base, taught[1])
+def confirm_choice(bench: Workbench, name: str, taught: tuple[Weights, Answers]) -> None:
+    """Train the chosen row and the control with fresh seeds, test both once, and print them."""
+    base = bench.make_students(CONTROL, list_rows(bench.field)[CONTROL], FRESH, taught)
+    students = bench.make_students(name, list_rows(bench.field)[name], FRESH, taught)
+    beside = bench.measure_students(base, taught[1])
     print(f"\nChosen on validation: {name}. Fresh seeds {FRESH[0]} to {FRESH[-1]}, tested once:\n")
-    print(line(CONTROL, beside, None, base))
-    print(line(name, bench.tested(students, taught[1]), beside, students))
+    print(format_row(CONTROL, beside, None, base))
+    print(format_row(name, bench.measure_students(students, taught[1]), beside, students))
 
 
-def plot(file: Path, found: Mapping[str, Columns], task: str) -> None:
+def draw_gains(file: Path, found: Mapping[str, Columns], task: str) -> None:
     base = found[CONTROL]
     points = {
-        row: [difference(columns[metric], base[metric]) for metric in ("accuracy", "CORR")]
+        row: [estimate_difference(columns[metric], base[metric]) for metric in ("accuracy", "CORR")]
         for row, columns in found.items()
         if row != CONTROL
     }
-    draw(file, points, task)
+    draw_figure(file, points, task)
 
 
-def arguments() -> argparse.Namespace:
+def read_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--task", choices=FIELDS, default="digits")
     parser.add_argument("--work", type=Path, help="where finished trainings are kept")
@@ -163,7 +169,7 @@ def arguments() -> argparse.Namespace:
         action="store_true",
         help="train what is missing and no other process is at; print nothing",
     )
-    names = list(all_rows(FIELDS["digits"]))
+    names = list(list_all_rows(FIELDS["digits"]))
     parser.add_argument(
         "--rows",
         nargs="+",
@@ -184,7 +190,7 @@ def arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-    given = arguments()
+    given = read_arguments()
     field = FIELDS[given.task]
     if given.epochs is not None:
         field = replace(field, student={**field.student, "epochs": given.epochs})
@@ -196,15 +202,15 @@ def main() -> None:
     )
     part = select_part(bench.field, given.rows, given.seeds)
     if given.train:
-        train(bench, part)
+        train_missing(bench, part)
         return
-    taught = bench.teacher()
-    machine(bench, taught[1], part.seeds)
-    found, trained = compared(bench, part)
+    taught = bench.make_teacher()
+    print_head(bench, taught[1], part.seeds)
+    found, trained = compare_rows(bench, part)
     if given.figure:
-        plot(given.figure, found, given.task)
+        draw_gains(given.figure, found, given.task)
     if part.whole:
-        confirmed(bench, best(trained), taught)
+        confirm_choice(bench, choose_best(trained), taught)
 
 
 if __name__ == "__main__":

@@ -13,9 +13,9 @@ Interval = tuple[float, float]
 TITLES = ("accuracy, points over no teacher", "CORR over no teacher")
 
 
-def draw(file: Path, rows: Mapping[str, Sequence[Interval]], task: str) -> None:
-    """One line a row, its intervals for accuracy and CORR side by side; the same bytes for the same
-    numbers."""
+def draw_figure(file: Path, rows: Mapping[str, Sequence[Interval]], task: str) -> None:
+    """Draw one line a row, its intervals for accuracy and CORR side by side; the same bytes for the
+    same numbers."""
     matplotlib.use("svg")
     from matplotlib import pyplot
 

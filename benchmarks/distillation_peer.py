@@ -32,11 +32,23 @@ from attar.stages.artifacts import Answers, Weights
 from attar.stages.distill.stage import Distill
 from benchmarks.distillation_rows import FIELDS
 from benchmarks.distillation_workbench import Workbench
-from benchmarks.peers.environments import Environment, ours, python, surroundings, versions
+from benchmarks.peers.environments import (
+    Environment,
+    list_variables,
+    pin_version,
+    prepare_python,
+    read_versions,
+)
 
 TORCHDISTILL = Environment(
     "torchdistill",
-    ("torchdistill==1.1.5", ours("torch"), ours("numpy"), ours("pydantic"), ours("safetensors")),
+    (
+        "torchdistill==1.1.5",
+        pin_version("torch"),
+        pin_version("numpy"),
+        pin_version("pydantic"),
+        pin_version("safetensors"),
+    ),
 )
 PEER = Path(__file__).parent / "peers" / "train_torchdistill.py"
 KD = {"kind": "kd", "temperature": 2.0}
@@ -70,12 +82,12 @@ def measure_student(bench: Workbench, answers: Answers, logits: Array) -> tuple[
 
 def train_attar(bench: Workbench, precision: str, seed: int) -> tuple[list[float], Array]:
     """Return the seconds of each epoch, and the student's logits of the test split."""
-    teacher, answers = bench.teacher()
+    teacher, answers = bench.make_teacher()
     wanted = {"seed": seed, "precision": precision, "losses": [KD], "lambda_kd": LAMBDA_KD}
-    stage = Distill(**bench.settings(bench.field.student), **wanted)
+    stage = Distill(**bench.merge_settings(bench.field.student), **wanted)
     ends = [time.process_time()]
     with listen_to_epochs(lambda *_: ends.append(time.process_time())):
-        out, facts = bench.made(
+        out, facts = bench.run_stage(
             f"attar-{precision}/{seed}", stage, teacher=teacher, answers=answers
         )
     note = out.parent / "epochs.json"
@@ -89,27 +101,27 @@ def train_attar(bench: Workbench, precision: str, seed: int) -> tuple[list[float
 
 
 def train_peer(bench: Workbench, cache: Path, seed: int) -> tuple[list[float], Array]:
-    """As ``train_attar``, by torchdistill."""
+    """Train as ``train_attar`` does, by torchdistill."""
     out = (bench.work / "torchdistill" / str(seed)).resolve()
     if not (out / "epochs.json").exists():
         out.mkdir(parents=True, exist_ok=True)
         order = out / "order.json"
         order.write_text(json.dumps(describe_order(bench, seed)))
-        command = [str(python(TORCHDISTILL, cache)), str(PEER), str(order), str(out)]
+        command = [str(prepare_python(TORCHDISTILL, cache)), str(PEER), str(order), str(out)]
         path = str(Path(__file__).parents[1])
-        subprocess.run(command, check=True, env=surroundings(path), stdout=subprocess.DEVNULL)
+        subprocess.run(command, check=True, env=list_variables(path), stdout=subprocess.DEVNULL)
     epochs = json.loads((out / "epochs.json").read_text())
     return [seconds for seconds, _ in epochs], np.load(out / "logits.npy")
 
 
 def describe_order(bench: Workbench, seed: int) -> dict[str, Any]:
     """Return the settings of the training as the peer reads them: those of attar's ``Distill``."""
-    stage = Distill(**bench.settings(bench.field.student), seed=seed)
+    stage = Distill(**bench.merge_settings(bench.field.student), seed=seed)
     shared = {"epochs", "batch", "learning_rate", "weight_decay", "seed", "task"}
     return stage.model_dump(include=shared) | {
         "teacher": bench.field.teacher["options"],
         "student": bench.field.student["options"],
-        "weights": str((bench.teacher()[0].root / "weights.safetensors").resolve()),
+        "weights": str((bench.make_teacher()[0].root / "weights.safetensors").resolve()),
         "temperature": KD["temperature"],
         "lambda_kd": LAMBDA_KD,
     }
@@ -121,11 +133,12 @@ def train_row(bench: Workbench, cache: Path, row: str, seed: int) -> TrainingOut
         seconds, logits = train_peer(bench, cache, seed)
     else:
         seconds, logits = train_attar(bench, precision, seed)
-    return TrainingOutcome(seconds, *measure_student(bench, bench.teacher()[1], logits))
+    return TrainingOutcome(seconds, *measure_student(bench, bench.make_teacher()[1], logits))
 
 
 def format_row(row: str, trainings: Sequence[TrainingOutcome], labelling: float) -> str:
-    """A row of the table; ``labelling``: seconds of CPU time that come before the first student."""
+    """Return a row of the table; ``labelling``: seconds of CPU time that come before the first
+    student."""
     accuracy, correlation = (
         statistics.mean(getattr(training, name) for training in trainings)
         for name in ("accuracy", "correlation")
@@ -151,14 +164,14 @@ def main() -> None:
     field = FIELDS["fashion"]
     field = replace(field, student={**field.student, "epochs": given.epochs})
     bench = Workbench("fashion", field, given.work, "cpu")
-    labelling = bench.teacher()[1].facts["seconds_an_epoch"]
+    labelling = bench.make_teacher()[1].facts["seconds_an_epoch"]
     found: dict[str, list[TrainingOutcome]] = {row: [] for row in ROWS}
     for seed in given.seeds:
         for row in ROWS:
             found[row].append(train_row(bench, given.environments, row, seed))
             print(f"{row}, seed {seed}: {found[row][-1]}", flush=True)
     print(f"\n{platform.machine()}, {datetime.now(UTC):%d %B %Y}, {len(given.seeds)} seeds")
-    print(f"{versions(TORCHDISTILL, given.environments)}\n")
+    print(f"{read_versions(TORCHDISTILL, given.environments)}\n")
     print(
         "| trained by | accuracy | CORR | answers, s | first epoch, s | last epoch, s | "
         "first student, s | next student, s |\n" + "| --- " * 8 + "|"

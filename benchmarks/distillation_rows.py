@@ -67,15 +67,14 @@ FIELDS = {
 }
 
 
-def rows(field: TeacherStudent) -> dict[str, Choice]:
-    """All that have the teacher of the table or none, by name."""
+def list_rows(field: TeacherStudent) -> dict[str, Choice]:
+    """Return all that have the teacher of the table or none, by name."""
     attention = {
         "kind": "attention",
         "student": field.layers,
         "teacher": field.layers,
         "weight": 10.0,
     }
-    plain = {"teacher_attention": False, "student_attention": False}
     return {
         CONTROL: ControlRow({}),
         "no teacher, label smoothing": ControlRow({"label_smoothing": 0.1}),
@@ -109,6 +108,13 @@ def rows(field: TeacherStudent) -> dict[str, Choice]:
         "DIST at 0.9, T = 1, + logit_pearson": {"losses": [DIST, PEARSON]},
         "KD + AT": {"losses": [KD, attention]},
         "KD, standardized + logit_pearson": {"losses": [KD | {"standardize": True}, PEARSON]},
+        **list_distiller_rows(),
+    }
+
+
+def list_distiller_rows() -> dict[str, Choice]:
+    plain = {"teacher_attention": False, "student_attention": False}
+    return {
         "KD + distiller": {"losses": [KD], "distiller": plain},
         "KD + distiller, teacher attention": {
             "losses": [KD],
@@ -130,9 +136,9 @@ MATCHED = "function matching"
 """A row with answers of its own: to mixed views, a new one in each epoch, and without labels."""
 
 
-def all_rows(field: TeacherStudent) -> dict[str, Choice]:
+def list_all_rows(field: TeacherStudent) -> dict[str, Choice]:
     return {
-        **rows(field),
+        **list_rows(field),
         SMOOTHED: {"losses": [KD]},
         MATCHED: {"losses": [KD], "lambda_kd": 1.0},
     }
@@ -151,6 +157,6 @@ class Part:
 def select_part(
     field: TeacherStudent, names: Sequence[str] | None, seeds: Sequence[int] | None
 ) -> Part:
-    table = all_rows(field)
+    table = list_all_rows(field)
     chosen = {name: table[name] for name in table if names is None or name in (CONTROL, *names)}
     return Part(chosen, seeds or SEEDS, names is None and seeds is None)

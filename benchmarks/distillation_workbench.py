@@ -41,16 +41,16 @@ class Workbench:
     work: Path
     device: str
 
-    def made(self, name: str, stage: Any, **inputs: Any) -> tuple[Path, dict[str, Any]]:
-        """A stage's folder and facts, from ``work`` where it was made before; waits where another
-        process is making it.
+    def run_stage(self, name: str, stage: Any, **inputs: Any) -> tuple[Path, dict[str, Any]]:
+        """Return a stage's folder and facts, from ``work`` where it was made before; wait where
+        another process is making it.
 
         Raises SystemExit where it was made with other settings.
         """
         settings = json.loads(stage.model_dump_json())
         out, note = self.work / name / "out", self.work / name / "facts.json"
         out.mkdir(parents=True, exist_ok=True)
-        with self.lock(name):
+        with self.create_lock(name):
             if not note.exists():
                 started = time.process_time()
                 facts = dict(stage.run(out, **inputs))
@@ -64,57 +64,61 @@ class Workbench:
             )
         return out, found
 
-    def lock(self, name: str) -> FileLock:
+    def create_lock(self, name: str) -> FileLock:
         self.work.mkdir(parents=True, exist_ok=True)
         return FileLock(self.work / f"{name.replace('/', '-')}.lock")
 
-    def busy(self, name: str) -> bool:
-        """Whether another process is making it."""
+    def is_busy(self, name: str) -> bool:
+        """Return whether another process is making it."""
         try:
-            with self.lock(name).acquire(timeout=0):
+            with self.create_lock(name).acquire(timeout=0):
                 return False
         except Timeout:
             return True
 
-    def settings(self, part: Mapping[str, Any]) -> dict[str, Any]:
+    def merge_settings(self, part: Mapping[str, Any]) -> dict[str, Any]:
         return {"task": self.field.task, "network": RESIDUAL, "device": self.device, **part}
 
-    def teacher(
+    def make_teacher(
         self, name: str = "", smoothing: float = 0.0, asked: str = "", **labelling: Any
     ) -> tuple[Weights, Answers]:
-        stage = Teach(**self.settings(self.field.teacher), label_smoothing=smoothing)
-        root, facts = self.made(f"{name}teacher", stage)
+        stage = Teach(**self.merge_settings(self.field.teacher), label_smoothing=smoothing)
+        root, facts = self.run_stage(f"{name}teacher", stage)
         teacher = Weights("", "", root, facts)
         labels = Label(task=self.field.task, device=self.device, **{"views": 4, **labelling})
-        root, facts = self.made(f"{name}{asked}answers", labels, teacher=teacher)
+        root, facts = self.run_stage(f"{name}{asked}answers", labels, teacher=teacher)
         return teacher, Answers("", "", root, facts)
 
-    def teacher_of(self, row: str) -> tuple[Weights, Answers]:
+    def choose_teacher(self, row: str) -> tuple[Weights, Answers]:
         if row == MATCHED:
             views = self.field.student["epochs"]
-            return self.teacher(asked=f"{self.length}mixed-", views=views, mix=("mixup", "cutmix"))
-        return self.teacher("smoothed-", 0.1) if row == SMOOTHED else self.teacher()
+            return self.make_teacher(
+                asked=f"{self.length}mixed-", views=views, mix=("mixup", "cutmix")
+            )
+        return self.make_teacher("smoothed-", 0.1) if row == SMOOTHED else self.make_teacher()
 
-    def students(
+    def make_students(
         self, name: str, chosen: Choice, seeds: Sequence[int], taught: tuple[Weights, Answers]
     ) -> list[Weights]:
-        return [self.student(name, chosen, seed, taught) for seed in seeds]
+        return [self.make_student(name, chosen, seed, taught) for seed in seeds]
 
-    def student(
+    def make_student(
         self, name: str, chosen: Choice, seed: int, taught: tuple[Weights, Answers]
     ) -> Weights:
-        settings = self.settings(self.field.student) | {"seed": seed}
-        place = self.place(name, seed)
+        settings = self.merge_settings(self.field.student) | {"seed": seed}
+        place = self.name_folder(name, seed)
         if isinstance(chosen, ControlRow):
-            root, facts = self.made(place, Control(**settings, enabled=True, **chosen.settings))
+            root, facts = self.run_stage(
+                place, Control(**settings, enabled=True, **chosen.settings)
+            )
         else:
-            root, facts = self.made(
+            root, facts = self.run_stage(
                 place, Distill(**settings, **chosen), teacher=taught[0], answers=taught[1]
             )
         return Weights("", "", root, facts)
 
-    def place(self, name: str, seed: int) -> str:
-        """The folder of a student, below ``work``."""
+    def name_folder(self, name: str, seed: int) -> str:
+        """Return the folder of a student, below ``work``."""
         return f"{self.length}{name.replace(' ', '-').replace(',', '')}/{seed}"
 
     @property
@@ -124,8 +128,8 @@ class Workbench:
         epochs = self.field.student["epochs"]
         return "" if epochs == FIELDS[self.name].student["epochs"] else f"{epochs}-epochs-"
 
-    def measured(self, student: Weights, answers: Answers) -> dict[str, float]:
-        """On the test split, against the teacher's stored answers."""
+    def measure_student(self, student: Weights, answers: Answers) -> dict[str, float]:
+        """Measure on the test split, against the teacher's stored answers."""
         task = load_task(self.field.task)
         seen = list(views.iterate_clean(task, task.split("test")))
         with student.open() as predict:
@@ -143,11 +147,11 @@ class Workbench:
         score = task.aggregate(task.score(outputs, targets))
         return {"accuracy": score, **{name: float(value or 0) for name, value in told.items()}}
 
-    def tested(self, students: Sequence[Weights], answers: Answers) -> Columns:
-        found = [self.measured(student, answers) for student in students]
+    def measure_students(self, students: Sequence[Weights], answers: Answers) -> Columns:
+        found = [self.measure_student(student, answers) for student in students]
         return {metric: [each[metric] for each in found] for metric in found[0]}
 
-    def oacc(self, answers: Answers) -> float:
+    def score_teacher(self, answers: Answers) -> float:
         task = load_task(self.field.task)
         targets = [seen.targets for seen in views.iterate_clean(task, task.split("test"))]
         joined = {name: np.concatenate([each[name] for each in targets]) for name in targets[0]}

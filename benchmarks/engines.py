@@ -36,8 +36,8 @@ from attar.proof.estimates import statistics
 from attar.recipes.workspace import open_workspace
 from attar.stages.artifacts import Answers
 from attar.stages.slots import SLOTS
-from benchmarks.engines_figure import draw
-from benchmarks.engines_report import LOST, goals, table
+from benchmarks.engines_figure import draw_figure
+from benchmarks.engines_report import LOST, judge_goals, render_table
 from benchmarks.peers.contenders import BATCHES, CANDIDATES, FLOAT, PEERS, Given
 from benchmarks.peers.environments import (
     NNCF,
@@ -46,17 +46,17 @@ from benchmarks.peers.environments import (
     STOCK,
     Environment,
     UnavailableError,
-    versions,
+    read_versions,
 )
-from benchmarks.peers.field import ContenderRow, Field, opened
+from benchmarks.peers.field import ContenderRow, Field, open_contenders
 
 NEEDED = ("student", "onnx", "answers")
 """The slots that engines are built from."""
 
 
-def prepared(chosen: argparse.Namespace) -> tuple[Given, Task, Answers]:
-    """The student and its teacher's answers from the store, and everything that the contenders
-    read, as files."""
+def prepare_files(chosen: argparse.Namespace) -> tuple[Given, Task, Answers]:
+    """Return the student and its teacher's answers from the store, after everything that the
+    contenders read is written as files."""
     opened = open_workspace(chosen.recipe, SLOTS, Store(chosen.store), chosen.set)
     records = list(opened.run.walk(opened.recipe.pipeline.up_to(set(NEEDED))))
     slots = {record.slot: record for record in records if record.path is not None}
@@ -94,41 +94,43 @@ def write_inputs(task: Task, given: Given) -> None:
     for batch in BATCHES:
         joined[str(batch)] = {name: array[:batch] for name, array in joined["test"].items()}
     for name, arrays in joined.items():
-        np.savez(given.inputs(name), **arrays)  # type: ignore[arg-type]  # numpy's stub takes the arrays for its flag
+        np.savez(given.find_inputs(name), **arrays)  # type: ignore[arg-type]  # numpy's stub takes the arrays for its flag
 
 
-def pick(field: Field, rounds: int) -> dict[int, ContenderRow]:
-    """By batch size, of attar's candidates, on validation alone."""
+def pick_candidates(field: Field, rounds: int) -> dict[int, ContenderRow]:
+    """Return attar's picks by batch size, chosen of its candidates on validation alone."""
     names = [each.name for each in CANDIDATES]
-    field.answer([*names, FLOAT], "validation")
+    field.answer_split([*names, FLOAT], "validation")
     names = [name for name in names if field.rows[name].answers]
-    floor = field.correlation(field.rows[FLOAT], "validation").value - LOST
+    floor = field.compute_correlation(field.rows[FLOAT], "validation").value - LOST
     able = [
-        name for name in names if field.correlation(field.rows[name], "validation").value >= floor
+        name
+        for name in names
+        if field.compute_correlation(field.rows[name], "validation").value >= floor
     ]
     if not able:
         sys.exit("none of attar's candidates can be had here, or all lose too much")
     for batch in BATCHES:
-        field.times(able, batch, rounds)
+        field.time_engines(able, batch, rounds)
     rows = [field.rows[name] for name in able]
-    return {batch: min(rows, key=lambda row: row.median(batch)) for batch in BATCHES}
+    return {batch: min(rows, key=lambda row: row.compute_median(batch)) for batch in BATCHES}
 
 
-def measured(chosen: argparse.Namespace) -> dict[str, Any]:
-    """Everything; prints the table and what became of the goals, and returns what a program would
-    want to know."""
-    given, task, answers = prepared(chosen)
+def measure_engines(chosen: argparse.Namespace) -> dict[str, Any]:
+    """Measure everything, print the table and what became of the goals, and return what a program
+    would want to know."""
+    given, task, answers = prepare_files(chosen)
     loads = [read_load_average()]
     with ExitStack() as stack:
-        rows, workers = opened([*CANDIDATES, *PEERS], given, chosen.core, stack)
+        rows, workers = open_contenders([*CANDIDATES, *PEERS], given, chosen.core, stack)
         field = Field(task, answers, given, chosen.core, chosen.slice, rows, workers)
-        picked = pick(field, chosen.rounds)
-        field.answer(list(rows), "test")
+        picked = pick_candidates(field, chosen.rounds)
+        field.answer_split(list(rows), "test")
         for batch in BATCHES:
-            field.times(list(rows), batch, chosen.rounds)
+            field.time_engines(list(rows), batch, chosen.rounds)
             loads.append(read_load_average())
-    found = {name: versions_of(environment, given) for name, environment in ENVIRONMENTS.items()}
-    said = goals(field, picked)
+    found = {name: list_versions(environment, given) for name, environment in ENVIRONMENTS.items()}
+    said = judge_goals(field, picked)
     print(
         f"{datetime.now(UTC):%d %B %Y}, {machine.describe_machine()['cpu']}, "
         f"{machine.describe_machine()['system']}, core {chosen.core}, one"
@@ -137,7 +139,7 @@ def measured(chosen: argparse.Namespace) -> dict[str, Any]:
         f"thread; {chosen.rounds} rounds; load average "
         f"{', '.join(f'{load:.1f}' for load in loads)}\n"
     )
-    print(table(field, picked), "", *(f"- {goal}" for goal in said), "", sep="\n")
+    print(render_table(field, picked), "", *(f"- {goal}" for goal in said), "", sep="\n")
     print(
         *(
             f"- {name}: {', '.join(f'{k} {v}' for k, v in each.items())}"
@@ -147,11 +149,11 @@ def measured(chosen: argparse.Namespace) -> dict[str, Any]:
     )
     if chosen.figure:
         shown = {
-            row.name: (row.seconds, field.correlation(row, "test").value)
+            row.name: (row.seconds, field.compute_correlation(row, "test").value)
             for row in rows.values()
             if row.seconds
         }
-        draw(chosen.figure, shown, {batch: row.name for batch, row in picked.items()})
+        draw_figure(chosen.figure, shown, {batch: row.name for batch, row in picked.items()})
     return {
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
         "machine": machine.describe_machine(),
@@ -162,27 +164,27 @@ def measured(chosen: argparse.Namespace) -> dict[str, Any]:
         "versions": found,
         "picks": {str(batch): row.name for batch, row in picked.items()},
         "goals": said,
-        "engines": {row.name: as_json(field, row) for row in rows.values()},
+        "engines": {row.name: describe_engine(field, row) for row in rows.values()},
     }
 
 
 ENVIRONMENTS = {"attar": OURS, "Olive": OLIVE, "ONNX Runtime": STOCK, "NNCF and OpenVINO": NNCF}
 
 
-def versions_of(environment: Environment, given: Given) -> Mapping[str, str]:
+def list_versions(environment: Environment, given: Given) -> Mapping[str, str]:
     try:
-        return versions(environment, given.cache)
+        return read_versions(environment, given.cache)
     except UnavailableError as error:
         return {"not installed": str(error)}
 
 
-def as_json(field: Field, row: ContenderRow) -> dict[str, Any]:
+def describe_engine(field: Field, row: ContenderRow) -> dict[str, Any]:
     if not row.seconds or row.built is None:
         return {"status": "not run here", "why": row.why}
     return {
         "seconds": {str(batch): taken.tolist() for batch, taken in row.seconds.items()},
-        "accuracy": field.score(row),
-        "correlation": field.correlation(row, "test").value,
+        "accuracy": field.compute_score(row),
+        "correlation": field.compute_correlation(row, "test").value,
         "bytes": row.built.size,
         "build": asdict(row.built.cost) if row.built.cost else None,
     }
@@ -242,7 +244,7 @@ def read_arguments() -> argparse.Namespace:
 
 def main() -> None:
     chosen = read_arguments()
-    found = measured(chosen)
+    found = measure_engines(chosen)
     if chosen.json:
         chosen.json.write_text(json.dumps(found, indent=1) + "\n")
 

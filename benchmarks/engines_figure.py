@@ -15,9 +15,9 @@ Found = tuple[Mapping[int, Seconds], float]
 """Of one engine: the seconds of each round by batch size, and its CORR."""
 
 
-def draw(file: Path, engines: Mapping[str, Found], picked: Mapping[int, str]) -> None:
-    """The same bytes for the same numbers. Engines are numbered in the panels and named once, below
-    them."""
+def draw_figure(file: Path, engines: Mapping[str, Found], picked: Mapping[int, str]) -> None:
+    """Draw the engines, numbered in the panels and named once, below them; the same bytes for the
+    same numbers."""
     matplotlib.use("svg")
     from matplotlib import pyplot
     from matplotlib.ticker import LogLocator

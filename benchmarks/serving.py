@@ -31,22 +31,22 @@ from attar.models.task import Arrays
 from attar.pipeline.keys import machine
 from attar.proof.comparison.timing import read_load_average
 from attar.serving.load.load import SHARE, Outcome
-from benchmarks.peers.environments import OURS, UnavailableError, python, versions
-from benchmarks.peers.process import environ
-from benchmarks.peers.servers import ATTAR, PEERS, RunningPeer, checked
+from benchmarks.peers.environments import OURS, UnavailableError, prepare_python, read_versions
+from benchmarks.peers.process import choose_variables
+from benchmarks.peers.servers import ATTAR, PEERS, RunningPeer, check_server
 from benchmarks.serving_report import (
     CONNECTIONS,
     MANY,
     PEAK,
     BundleMeasurements,
     Case,
-    draw,
-    goals,
-    table,
+    draw_figure,
+    judge_goals,
+    render_table,
 )
 
 
-def made_bundle(chosen: argparse.Namespace) -> Path:
+def make_bundle(chosen: argparse.Namespace) -> Path:
     if chosen.bundle:
         return Path(chosen.bundle).resolve()
     records = run("demo", store=chosen.store)
@@ -55,14 +55,14 @@ def made_bundle(chosen: argparse.Namespace) -> Path:
     )
 
 
-def opened(
+def open_servers(
     chosen: argparse.Namespace,
     path: Path,
     requests: Arrays,
     found: BundleMeasurements,
     stack: ExitStack,
 ) -> dict[str, RunningPeer]:
-    """Those that can be had here; why the others cannot goes to ``found``."""
+    """Open those that can be had here; why the others cannot goes to ``found``."""
     made: dict[str, RunningPeer] = {}
     for peer in PEERS:
         log = chosen.work / f"{peer.environment.name}.log"
@@ -70,16 +70,16 @@ def opened(
         try:
             stack.enter_context(running)
             for form in peer.forms:
-                checked(running, requests, form)
+                check_server(running, requests, form)
         except UnavailableError as error:
             found.missing[peer.name] = str(error)
             continue
-        found.ready[peer.name], found.memory[peer.name] = running.ready, running.resident()
+        found.ready[peer.name], found.memory[peer.name] = running.ready, running.sum_memory()
         made[peer.name] = running
     return made
 
 
-def cases(servers: dict[str, RunningPeer]) -> list[Case]:
+def list_cases(servers: dict[str, RunningPeer]) -> list[Case]:
     made = [
         (name, form, 1, c)
         for name, each in servers.items()
@@ -89,75 +89,84 @@ def cases(servers: dict[str, RunningPeer]) -> list[Case]:
     return [*made, (ATTAR.name, "binary", MANY, 16)]
 
 
-def rounds(
+def measure_rounds(
     chosen: argparse.Namespace,
     path: Path,
     requests: Arrays,
     servers: dict[str, RunningPeer],
     found: BundleMeasurements,
 ) -> None:
-    order, every = np.random.default_rng(0), cases(servers)
+    order, every = np.random.default_rng(0), list_cases(servers)
     for _ in range(chosen.rounds):
         for index in order.permutation(len(every)):
             name, form, batch, connections = every[index]
-            outcome = servers[name].closed(requests, form, batch, connections, chosen.seconds)
-            found.add(every[index], outcome)
-        found.engine.append(bare(path, chosen))
+            outcome = servers[name].run_closed_loop(
+                requests, form, batch, connections, chosen.seconds
+            )
+            found.add_outcome(every[index], outcome)
+        found.engine.append(measure_bare_engine(path, chosen))
         found.loads.append(read_load_average())
 
 
-def bare(path: Path, chosen: argparse.Namespace) -> float:
-    """Samples a second of the engine alone, on the servers' core."""
-    command = ["taskset", "-c", str(chosen.server_core), str(python(OURS, chosen.environments))]
+def measure_bare_engine(path: Path, chosen: argparse.Namespace) -> float:
+    """Return the samples a second of the engine alone, on the servers' core."""
+    command = [
+        "taskset",
+        "-c",
+        str(chosen.server_core),
+        str(prepare_python(OURS, chosen.environments)),
+    ]
     arguments = ["-m", "benchmarks.peers.bare_engine", str(path), str(MANY), str(chosen.seconds)]
     return float(
         subprocess.run(
-            [*command, *arguments], capture_output=True, check=True, env=environ(OURS)
+            [*command, *arguments], capture_output=True, check=True, env=choose_variables(OURS)
         ).stdout
     )
 
 
-def open_loop(running: RunningPeer, requests: Arrays, rate: float, seconds: float) -> Outcome:
-    with running.load(requests, "json", 1, 64) as load:
+def run_open_loop(running: RunningPeer, requests: Arrays, rate: float, seconds: float) -> Outcome:
+    with running.open_load(requests, "json", 1, 64) as load:
         return load.run_open_loop(rate, seconds)
 
 
-def at_peak(
+def measure_peak(
     chosen: argparse.Namespace, running: RunningPeer, requests: Arrays, found: BundleMeasurements
 ) -> None:
-    """The open loop at 80 % of peak, a few times, then the soak in pieces of a minute."""
-    rate = SHARE * found.rate((ATTAR.name, "json", 1, PEAK))
-    running.go(signal.SIGCONT)
+    """Run the open loop at 80 % of peak, a few times, then the soak in pieces of a minute."""
+    rate = SHARE * found.compute_rate((ATTAR.name, "json", 1, PEAK))
+    running.send_signal(signal.SIGCONT)
     for _ in range(chosen.rounds):
-        found.peak.append(open_loop(running, requests, rate, chosen.seconds).compute_quantiles())
+        found.peak.append(
+            run_open_loop(running, requests, rate, chosen.seconds).compute_quantiles()
+        )
     for piece in range(int(chosen.soak / chosen.soak_piece)):
-        outcome = open_loop(running, requests, rate, chosen.soak_piece)
+        outcome = run_open_loop(running, requests, rate, chosen.soak_piece)
         found.soaked.append(
             {
                 "errors": sum(outcome.errors.values()),
-                "resident": running.resident(),
+                "resident": running.sum_memory(),
                 **outcome.compute_quantiles(),
             }
         )
         print(f"soak {piece + 1}: {found.soaked[-1]}", flush=True)
 
 
-def measured(chosen: argparse.Namespace) -> BundleMeasurements:
-    path = made_bundle(chosen)
+def measure_servers(chosen: argparse.Namespace) -> BundleMeasurements:
+    path = make_bundle(chosen)
     chosen.work.mkdir(parents=True, exist_ok=True)
     manifest = bundle.open_verified(path).manifest
     requests, found = golden.load_requests(path, manifest), BundleMeasurements(manifest.name)
     os.sched_setaffinity(0, {chosen.load_core})
     with ExitStack() as stack:
-        servers = opened(chosen, path, requests, found, stack)
+        servers = open_servers(chosen, path, requests, found, stack)
         if ATTAR.name not in servers:
             raise SystemExit(f"attar serve: {found.missing[ATTAR.name]}")
-        rounds(chosen, path, requests, servers, found)
-        at_peak(chosen, servers[ATTAR.name], requests, found)
+        measure_rounds(chosen, path, requests, servers, found)
+        measure_peak(chosen, servers[ATTAR.name], requests, found)
     return found
 
 
-def told(chosen: argparse.Namespace, found: BundleMeasurements) -> str:
+def render_report(chosen: argparse.Namespace, found: BundleMeasurements) -> str:
     here = machine.describe_machine()
     head = (
         f"{datetime.now(UTC):%d %B %Y}, {here['cpu']}, {here['system']}; {found.bundle}; servers "
@@ -172,13 +181,20 @@ def told(chosen: argparse.Namespace, found: BundleMeasurements) -> str:
         chosen.server_core == chosen.load_core
     )
     return "\n".join(
-        [head + loads + warning, "", table(found), "", *(f"- {goal}" for goal in goals(found)), ""]
+        [
+            head + loads + warning,
+            "",
+            render_table(found),
+            "",
+            *(f"- {goal}" for goal in judge_goals(found)),
+            "",
+        ]
     )
 
 
-def installed(cache: Path, found: BundleMeasurements) -> dict[str, Any]:
+def list_versions(cache: Path, found: BundleMeasurements) -> dict[str, Any]:
     return {
-        peer.name: dict(versions(peer.environment, cache))
+        peer.name: dict(read_versions(peer.environment, cache))
         for peer in PEERS
         if peer.name not in found.missing
     }
@@ -217,23 +233,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     signal.signal(
         signal.SIGTERM, lambda *_: sys.exit("ended before it was done")
     )  # so that no server is left behind
-    found = measured(chosen)
-    print(told(chosen, found))
+    found = measure_servers(chosen)
+    print(render_report(chosen, found))
     if chosen.markdown:
-        chosen.markdown.write_text(told(chosen, found))
+        chosen.markdown.write_text(render_report(chosen, found))
     if chosen.figure:
-        chosen.figure.write_text(draw(found))
+        chosen.figure.write_text(draw_figure(found))
     if chosen.json:
         about = {
             "date": f"{datetime.now(UTC):%Y-%m-%d}",
             "machine": machine.describe_machine(),
-            "goals": goals(found),
+            "goals": judge_goals(found),
         }
         about |= {
-            "versions": installed(chosen.environments, found),
+            "versions": list_versions(chosen.environments, found),
             "cores": [chosen.server_core, chosen.load_core],
         }
-        chosen.json.write_text(json.dumps({**about, **found.as_json()}, indent=1) + "\n")
+        chosen.json.write_text(json.dumps({**about, **found.to_json()}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -69,7 +69,9 @@ def measure_rates(
     for _ in range(rounds):
         for index in order.permutation(len(turns)):
             (samples, connections), name = turns[index]
-            outcome = servers[name].closed(requests, "binary", samples, connections, seconds)
+            outcome = servers[name].run_closed_loop(
+                requests, "binary", samples, connections, seconds
+            )
             if outcome.errors:
                 raise SystemExit(f"{name}: {outcome.errors}")
             rates[samples, connections][name].append(outcome.rate)

@@ -11,7 +11,7 @@ import numpy as np
 from attar.proof.estimates import statistics
 from attar.serving.load.figure import Bar, draw_chart
 from attar.serving.load.load import Outcome
-from benchmarks.verdicts import at_most, verdict
+from benchmarks.verdicts import judge_least, judge_most
 
 CONNECTIONS = (1, 16, 64)
 PEAK = 64
@@ -42,7 +42,7 @@ class BundleMeasurements:
     missing: dict[str, str] = field(default_factory=dict)
     loads: list[float] = field(default_factory=list)
 
-    def add(self, case: Case, outcome: Outcome) -> None:
+    def add_outcome(self, case: Case, outcome: Outcome) -> None:
         errors = float(sum(outcome.errors.values()))
         made = {
             "rate": outcome.rate,
@@ -52,19 +52,19 @@ class BundleMeasurements:
         }
         self.rounds.setdefault(case, []).append(made)
 
-    def each(self, case: Case, what: str = "rate") -> Any:
+    def collect_values(self, case: Case, what: str = "rate") -> Any:
         return np.array([found.get(what, np.inf) for found in self.rounds[case]])
 
-    def rate(self, case: Case) -> float:
-        return float(np.median(self.each(case)))
+    def compute_rate(self, case: Case) -> float:
+        return float(np.median(self.collect_values(case)))
 
-    def as_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         cases = [{"case": list(case), "rounds": found} for case, found in self.rounds.items()]
         rest = {name: value for name, value in vars(self).items() if name != "rounds"}
         return {**rest, "cases": cases}
 
 
-def table(found: BundleMeasurements) -> str:
+def render_table(found: BundleMeasurements) -> str:
     head = [
         "server",
         "form",
@@ -75,60 +75,71 @@ def table(found: BundleMeasurements) -> str:
         "p99, µs",
         "errors",
     ]
-    lines = [line(found, case) for case in found.rounds]
+    lines = [format_row(found, case) for case in found.rounds]
     lines += [f"| {name} | not run here: {why} |" + " |" * 6 for name, why in found.missing.items()]
     engine = f"| engine alone | | {MANY} | | {np.median(found.engine) / MANY:,.0f} | | | |"
     return "\n".join([f"| {' | '.join(head)} |", "|" + " --- |" * len(head), *lines, engine])
 
 
-def line(found: BundleMeasurements, case: Case) -> str:
-    times = [f"{np.median(found.each(case, name)):,.0f}" for name in ("rate", "p50", "p99")]
-    return f"| {' | '.join([*map(str, case), *times])} | {found.each(case, 'errors').sum():.0f} |"
+def format_row(found: BundleMeasurements, case: Case) -> str:
+    times = [
+        f"{np.median(found.collect_values(case, name)):,.0f}" for name in ("rate", "p50", "p99")
+    ]
+    errors = found.collect_values(case, "errors").sum()
+    return f"| {' | '.join([*map(str, case), *times])} | {errors:.0f} |"
 
 
-def goals(found: BundleMeasurements) -> list[str]:
-    """What was hoped for, what became of it."""
-    said = [goal for name, least in TIMES.items() for goal in against(found, name, least)]
+def judge_goals(found: BundleMeasurements) -> list[str]:
+    """Return what was hoped for and what became of it."""
+    said = [goal for name, least in TIMES.items() for goal in judge_peer(found, name, least)]
     json, binary, many = (OURS, "json", 1, 16), (OURS, "binary", 1, 16), (OURS, "binary", MANY, 16)
     said.append(
-        goal("binary tensors, times our JSON", found.each(binary) / found.each(json), (1.4,))
+        judge_goal(
+            "binary tensors, times our JSON",
+            found.collect_values(binary) / found.collect_values(json),
+            (1.4,),
+        )
     )
-    share = MANY * found.each(many) / np.array(found.engine)
-    said.append(goal(f"{MANY} samples a request, share of the bare engine", share, (0.55, 0.75)))
+    share = MANY * found.collect_values(many) / np.array(found.engine)
+    said.append(
+        judge_goal(f"{MANY} samples a request, share of the bare engine", share, (0.55, 0.75))
+    )
     spread = np.array([each["p99"] / each["p50"] for each in found.peak if "p99" in each])
     return [
         *said,
-        goal("80 % of peak load, p99 over p50", spread, (5.0,), most=True),
-        soak(found),
-        *small(found),
+        judge_goal("80 % of peak load, p99 over p50", spread, (5.0,), most=True),
+        judge_soak(found),
+        *describe_servers(found),
     ]
 
 
-def against(found: BundleMeasurements, name: str, least: Sequence[float]) -> list[str]:
+def judge_peer(found: BundleMeasurements, name: str, least: Sequence[float]) -> list[str]:
     if name in found.missing:
         return [f"{name}: not run here: {found.missing[name]}"]
     mine, theirs = ((server, "json", 1, 16) for server in (OURS, name))
     said = [
-        goal(
+        judge_goal(
             f"requests/s in JSON at 16 connections, times {name}'s",
-            found.each(mine) / found.each(theirs),
+            found.collect_values(mine) / found.collect_values(theirs),
             least,
         )
     ]
     for c in CONNECTIONS:
-        ratio = found.each((OURS, "json", 1, c), "p99") / found.each((name, "json", 1, c), "p99")
-        said.append(goal(f"p99 at {c} connections, times {name}'s", ratio, (1.0,), most=True))
+        ratio = found.collect_values((OURS, "json", 1, c), "p99") / found.collect_values(
+            (name, "json", 1, c), "p99"
+        )
+        said.append(judge_goal(f"p99 at {c} connections, times {name}'s", ratio, (1.0,), most=True))
     return said
 
 
-def goal(what: str, values: Any, limits: Sequence[float], most: bool = False) -> str:
-    """The median over the rounds with its bounds, and whether each limit is kept, missed or
+def judge_goal(what: str, values: Any, limits: Sequence[float], most: bool = False) -> str:
+    """Return the median over the rounds with its bounds, and whether each limit is kept, missed or
     undecided."""
     if len(values) < statistics.count_fewest_values():
         verdicts, shown = ["undecided: too few rounds" for _ in limits], "no bounds"
     else:
         low, high = statistics.bound_median(values)
-        verdicts = [(at_most if most else verdict)(low, high, limit) for limit in limits]
+        verdicts = [(judge_most if most else judge_least)(low, high, limit) for limit in limits]
         shown = f"{low:.2f} to {high:.2f}"
     middle = float(np.median(values)) if len(values) else float("nan")
     asked = "; ".join(
@@ -138,7 +149,7 @@ def goal(what: str, values: Any, limits: Sequence[float], most: bool = False) ->
     return f"{what}: {middle:.2f} ({shown}); {asked}"
 
 
-def soak(found: BundleMeasurements) -> str:
+def judge_soak(found: BundleMeasurements) -> str:
     if len(found.soaked) < 2:
         return "soak at 80 % of peak load: not run here"
     first, last = found.soaked[0]["resident"], found.soaked[-1]["resident"]
@@ -160,7 +171,7 @@ def soak(found: BundleMeasurements) -> str:
     )
 
 
-def small(found: BundleMeasurements) -> list[str]:
+def describe_servers(found: BundleMeasurements) -> list[str]:
     return [
         f"{name}: listens after {found.ready[name]:.2f} s, {found.memory[name] / 1e6:.0f} MB "
         "resident"
@@ -168,19 +179,23 @@ def small(found: BundleMeasurements) -> list[str]:
     ]
 
 
-def draw(found: BundleMeasurements) -> str:
-    bars = [bar(found, case) for case in found.rounds if np.isfinite(found.each(case, "p99")).all()]
+def draw_figure(found: BundleMeasurements) -> str:
+    bars = [
+        make_bar(found, case)
+        for case in found.rounds
+        if np.isfinite(found.collect_values(case, "p99")).all()
+    ]
     return draw_chart(f"{found.bundle}: servers on one core, {len(found.engine)} rounds", bars)
 
 
-def bar(found: BundleMeasurements, case: Case) -> Bar:
+def make_bar(found: BundleMeasurements, case: Case) -> Bar:
     times: Mapping[str, float] = {
-        name: float(np.median(found.each(case, name))) for name in ("p50", "p99")
+        name: float(np.median(found.collect_values(case, name))) for name in ("p50", "p99")
     }
     name, form, batch, connections = case
     return Bar(
         f"{name}, {form}, {batch} × {connections}",
         times["p50"],
         times["p99"],
-        f"{found.rate(case):,.0f} requests/s",
+        f"{found.compute_rate(case):,.0f} requests/s",
     )

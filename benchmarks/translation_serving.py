@@ -34,7 +34,7 @@ from attar.proof.estimates.statistics import bound_median
 from attar.serving.load.client import build_request, take_turns
 from attar.serving.load.load_http import HttpLoad
 from attar.serving.protocol.tensors import make_object_array
-from benchmarks.peers.servers import ATTAR, RunningPeer, group
+from benchmarks.peers.servers import ATTAR, RunningPeer, list_processes
 
 SENTENCES = 8
 LIMIT = 1.1
@@ -75,13 +75,13 @@ def ask_server(running: RunningPeer, requests: Sequence[Arrays], seconds: float)
     asked = [
         build_request("served-raw", each, "json").encode(str(running.where)) for each in requests
     ]
-    running.go(signal.SIGCONT)
+    running.send_signal(signal.SIGCONT)
     with HttpLoad(running.where, asked, 1) as load:
         load.run_closed_loop(seconds / 10)
         before = read_processor_seconds(running)
         outcome = load.run_closed_loop(seconds)
         used = read_processor_seconds(running) - before
-    running.go(signal.SIGSTOP)
+    running.send_signal(signal.SIGSTOP)
     if outcome.errors:
         raise SystemExit(f"the server answered with {dict(outcome.errors)}")
     return RequestCost(float(np.median(outcome.latencies)), used / len(outcome.latencies))
@@ -90,7 +90,7 @@ def ask_server(running: RunningPeer, requests: Sequence[Arrays], seconds: float)
 def read_processor_seconds(running: RunningPeer) -> float:
     """Return what all threads of the server have computed."""
     ticks = 0
-    for process in group(running.process.pid):
+    for process in list_processes(running.process.pid):
         fields = (
             Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
         )
@@ -108,7 +108,7 @@ def stay_on_core(core: int) -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
-def measure(chosen: argparse.Namespace) -> dict[str, list[RequestCost]]:
+def measure_costs(chosen: argparse.Namespace) -> dict[str, list[RequestCost]]:
     """Return the costs of both in each round, by name."""
     found: dict[str, list[RequestCost]] = {"engine alone": [], "attar serve": []}
     with tempfile.TemporaryDirectory() as scratch, open_bundle(chosen.bundle, threads=1) as model:
@@ -126,7 +126,7 @@ def measure(chosen: argparse.Namespace) -> dict[str, list[RequestCost]]:
         log = Path(scratch) / "server.log"
         with RunningPeer(ATTAR, chosen.bundle, Path(scratch), chosen.server_core, log) as running:
             for _ in range(chosen.rounds):
-                running.go(signal.SIGSTOP)
+                running.send_signal(signal.SIGSTOP)
                 with stay_on_core(chosen.server_core):
                     found["engine alone"].append(answer_alone(model, turns, chosen.seconds))
                 with stay_on_core(chosen.load_core):
@@ -177,7 +177,7 @@ def main() -> None:
     parser.add_argument("--server-core", type=int, default=cores[-1])
     parser.add_argument("--load-core", type=int, default=cores[0])
     chosen = parser.parse_args()
-    print_results(chosen, measure(chosen))
+    print_results(chosen, measure_costs(chosen))
 
 
 if __name__ == "__main__":

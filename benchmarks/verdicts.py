@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 
-def verdict(low: float, high: float, least: float) -> str:
-    """Of a goal that something is at least so much."""
+def judge_least(low: float, high: float, least: float) -> str:
+    """Judge a goal that something is at least so much."""
     return "kept" if low >= least else "missed" if high < least else "undecided"
 
 
-def at_most(low: float, high: float, most: float) -> str:
-    return verdict(-high, -low, -most)
+def judge_most(low: float, high: float, most: float) -> str:
+    """Judge a goal that something is at most so much."""
+    return judge_least(-high, -low, -most)

@@ -26,19 +26,19 @@ S = TypeVar("S", bound=Stage[Any])
 STAGES: tuple[type[Stage[Any]], ...] = (Calibrate, Optimize, Build)
 
 
-def made(kind: type[A], out: Path, stage: Stage[Any], **inputs: Artifact) -> A:
+def make_artifact(kind: type[A], out: Path, stage: Stage[Any], **inputs: Artifact) -> A:
     out.mkdir(parents=True)
     return kind("", "", out, stage.run(out, **inputs))
 
 
-def known(target: Mapping[str, Any]) -> Mapping[str, Any]:
+def check_keys(target: Mapping[str, Any]) -> Mapping[str, Any]:
     for key in target:
         if not any(key in stage.model_fields for stage in STAGES):
             raise SystemExit(f"attar has no {key} yet")
     return target
 
 
-def asked(stage: type[S], target: Mapping[str, Any], task: str) -> S:
+def make_stage(stage: type[S], target: Mapping[str, Any], task: str) -> S:
     try:
         return stage.model_validate(
             {"task": task}
@@ -57,28 +57,28 @@ def main() -> None:
         Path(sys.argv[1]),
         int(sys.argv[2]),
         Path(sys.argv[3]),
-        known(json.loads(sys.argv[4])),
+        check_keys(json.loads(sys.argv[4])),
     )
     slots = json.loads(given.read_text(encoding="utf-8"))
     task = slots["onnx"]["facts"]["task"]
 
-    def slot(kind: type[A], name: str) -> A:
+    def open_slot(kind: type[A], name: str) -> A:
         return kind("", "", Path(slots[name]["root"]), slots[name]["facts"])
 
-    onnx = slot(OnnxModel, "onnx")
-    calibration = made(
+    onnx = open_slot(OnnxModel, "onnx")
+    calibration = make_artifact(
         Ranges, out / "calibration/out", Calibrate(task=task, samples=samples), onnx=onnx
     )
-    model = made(
+    model = make_artifact(
         OnnxModel,
         out / "model/out",
-        asked(Optimize, target, task),
-        student=slot(Weights, "student"),
+        make_stage(Optimize, target, task),
+        student=open_slot(Weights, "student"),
         onnx=onnx,
         calibration=calibration,
-        answers=slot(Answers, "answers"),
+        answers=open_slot(Answers, "answers"),
     )
-    engine = made(Engine, out / "engine/out", asked(Build, target, task), model=model)
+    engine = make_artifact(Engine, out / "engine/out", make_stage(Build, target, task), model=model)
     (out / "engine.json").write_text(
         json.dumps({"root": str(engine.root), "facts": dict(engine.facts)})
     )

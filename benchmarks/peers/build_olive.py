@@ -31,7 +31,7 @@ class OliveSamples(Dataset[Any]):
 
 
 @Registry.register_dataset("samples")  # type: ignore[untyped-decorator]  # Olive is untyped
-def load(**_: Any) -> OliveSamples:
+def load_samples(**_: Any) -> OliveSamples:
     return OliveSamples()
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.peers.environments import NNCF, OLIVE, OURS, STOCK, Environment, UnavailableError
-from benchmarks.peers.process import ProcessCost, build
+from benchmarks.peers.process import ProcessCost, run_build
 
 BATCHES = (1, 32)
 
@@ -39,8 +39,8 @@ class Given:
         """The facts and the folders of the slots that attar's own stages read."""
         return self.folder / "slots.json"
 
-    def inputs(self, name: str | int) -> Path:
-        """``calibration``, ``validation``, ``test``, or a batch to be timed."""
+    def find_inputs(self, name: str | int) -> Path:
+        """Return the file of ``calibration``, ``validation``, ``test``, or a batch to be timed."""
         return self.folder / f"{name}.npz"
 
 
@@ -70,21 +70,22 @@ class Contender:
     def ours(self) -> bool:
         return bool(self.target)
 
-    def built(self, given: Given) -> Built:
-        """From nothing, in an empty folder. Raises UnavailableError when it cannot be had here."""
+    def build_engine(self, given: Given) -> Built:
+        """Build from nothing, in an empty folder. Raises UnavailableError when it cannot be had
+        here."""
         out = given.folder / self.name.replace(" ", "-")
         shutil.rmtree(out, ignore_errors=True)
         out.mkdir(parents=True)
         if self.ours:
-            return self.engine(given, out)
+            return self.build_target(given, out)
         if self.environment is OURS:
-            return self.module(given, out)
+            return self.build_module(given, out)
         if self.script is None:
             return Built(given.student, given.student.stat().st_size)
         arguments = [
-            str(path.resolve()) for path in (given.student, given.inputs("calibration"), out)
+            str(path.resolve()) for path in (given.student, given.find_inputs("calibration"), out)
         ]
-        cost = build(self.environment, given.cache, self.script, arguments, out / "build.log")
+        cost = run_build(self.environment, given.cache, self.script, arguments, out / "build.log")
         made = [
             path
             for path in out.glob("model.*")
@@ -93,28 +94,34 @@ class Contender:
         if not made:
             raise UnavailableError(f"{self.script} wrote no model")
         return Built(
-            next(path for path in made if path.suffix in (".onnx", ".xml")), size(made), cost
+            next(path for path in made if path.suffix in (".onnx", ".xml")), sum_sizes(made), cost
         )
 
-    def engine(self, given: Given, out: Path) -> Built:
+    def build_target(self, given: Given, out: Path) -> Built:
         arguments = [str(given.slots), str(given.samples), str(out), json.dumps(dict(self.target))]
-        cost = build(OURS, given.cache, "build_attar", arguments, out / "build.log")
+        cost = run_build(OURS, given.cache, "build_attar", arguments, out / "build.log")
         root = Path(json.loads((out / "engine.json").read_text())["root"])
         return Built(
-            out / "engine.json", size([path for path in root.rglob("*") if path.is_file()]), cost
+            out / "engine.json",
+            sum_sizes([path for path in root.rglob("*") if path.is_file()]),
+            cost,
         )
 
-    def module(self, given: Given, out: Path) -> Built:
+    def build_module(self, given: Given, out: Path) -> Built:
         file, cost = out / "student.json", None
         shutil.copyfile(given.weights, file)
         if self.script:
-            arguments = [self.kind, str(file), *(str(given.inputs(batch)) for batch in BATCHES)]
-            cost = build(OURS, given.cache, self.script, arguments, out / "build.log")
+            arguments = [
+                self.kind,
+                str(file),
+                *(str(given.find_inputs(batch)) for batch in BATCHES),
+            ]
+            cost = run_build(OURS, given.cache, self.script, arguments, out / "build.log")
         weights = Path(json.loads(file.read_text())["root"]) / "weights.safetensors"
         return Built(file, weights.stat().st_size, cost)
 
 
-def size(files: list[Path]) -> int:
+def sum_sizes(files: list[Path]) -> int:
     return sum(path.stat().st_size for path in files)
 
 

@@ -23,9 +23,9 @@ class UnavailableError(Exception):
     """Why something cannot be run here."""
 
 
-def ours(package: str) -> str:
-    """A requirement of the version that attar has, so that graphs are compared and not versions of
-    a runtime."""
+def pin_version(package: str) -> str:
+    """Return a requirement of the version that attar has, so that graphs are compared and not
+    versions of a runtime."""
     try:
         return f"{package}=={version(package).partition('+')[0]}"
     except PackageNotFoundError:
@@ -49,25 +49,25 @@ OLIVE = Environment(
     "olive",
     (
         "olive-ai==0.13.0",
-        ours("onnxruntime"),
-        ours("torch"),
+        pin_version("onnxruntime"),
+        pin_version("torch"),
         "requests",
     ),  # which it imports and does not ask for
 )
-STOCK = Environment("onnxruntime", (ours("onnxruntime"), ours("onnx"), "sympy"))
-NNCF = Environment("nncf", ("nncf", ours("openvino"), ours("onnx")))
+STOCK = Environment("onnxruntime", (pin_version("onnxruntime"), pin_version("onnx"), "sympy"))
+NNCF = Environment("nncf", ("nncf", pin_version("openvino"), pin_version("onnx")))
 
 
-def python(environment: Environment, cache: Path) -> Path:
-    """Its interpreter; installs what is missing. Raises UnavailableError with the installer's last
-    words."""
+def prepare_python(environment: Environment, cache: Path) -> Path:
+    """Return an environment's interpreter; install what is missing. Raises UnavailableError with
+    the installer's last words."""
     if environment is OURS:
         return Path(sys.executable)
     folder = cache.resolve() / environment.name
     made, note = folder / "bin" / "python", folder / "requirements.json"
     if not note.exists() or json.loads(note.read_text()) != list(environment.requirements):
-        called([sys.executable, "-m", "venv", "--clear", str(folder)])
-        called(
+        run_command([sys.executable, "-m", "venv", "--clear", str(folder)])
+        run_command(
             [
                 str(made),
                 "-m",
@@ -82,29 +82,31 @@ def python(environment: Environment, cache: Path) -> Path:
     return made
 
 
-def called(command: list[str]) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, env=surroundings())
+def run_command(command: list[str]) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, env=list_variables())
     if done.returncode:
         raise UnavailableError(
-            last_words(done.stderr) or f"{command[0]} ended with {done.returncode}"
+            find_last_words(done.stderr) or f"{command[0]} ended with {done.returncode}"
         )
     return done.stdout
 
 
-def last_words(said: str) -> str:
+def find_last_words(said: str) -> str:
     return next((line.strip() for line in reversed(said.splitlines()) if line.strip()), "")
 
 
-def versions(environment: Environment, cache: Path) -> Mapping[str, str]:
+def read_versions(environment: Environment, cache: Path) -> Mapping[str, str]:
     if environment is OURS:
-        return installed(environment.packages)
+        return read_own_versions(environment.packages)
     found: dict[str, str] = json.loads(
-        called([str(python(environment, cache)), "-c", VERSIONS, *environment.packages])
+        run_command(
+            [str(prepare_python(environment, cache)), "-c", VERSIONS, *environment.packages]
+        )
     )
     return found
 
 
-def installed(packages: list[str]) -> dict[str, str]:
+def read_own_versions(packages: list[str]) -> dict[str, str]:
     found = {}
     for package in packages:
         try:
@@ -114,8 +116,8 @@ def installed(packages: list[str]) -> dict[str, str]:
     return found
 
 
-def surroundings(path: str | None = None) -> dict[str, str]:
-    """Variables for a process; ``path``: where it finds attar. The peers find only what is
-    installed for them."""
+def list_variables(path: str | None = None) -> dict[str, str]:
+    """Return the variables for a process; ``path``: where it finds attar. The peers find only what
+    is installed for them."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     return kept | QUIET | ({"PYTHONPATH": path} if path else {})

@@ -39,8 +39,8 @@ class ContenderRow:
     def name(self) -> str:
         return self.contender.name
 
-    def median(self, batch: int) -> float:
-        """Seconds of a call."""
+    def compute_median(self, batch: int) -> float:
+        """Return the seconds of a call."""
         return float(np.median(self.seconds[batch]))
 
 
@@ -56,7 +56,7 @@ class Field:
     rows: dict[str, ContenderRow]
     workers: dict[str, Worker]
 
-    def each(self, names: Sequence[str], **request: Any) -> dict[str, dict[str, Any]]:
+    def ask_workers(self, names: Sequence[str], **request: Any) -> dict[str, dict[str, Any]]:
         """Ask these in turn. One whose process dies is out, and its row says why."""
         replies = {}
         for name in [name for name in names if name in self.workers]:
@@ -67,14 +67,14 @@ class Field:
                 del self.workers[name]
         return replies
 
-    def answer(self, names: Sequence[str], split: SplitName) -> None:
+    def answer_split(self, names: Sequence[str], split: SplitName) -> None:
         for name in names:
             made = self.given.folder / "answers.npz"
-            if self.each([name], answer=self.given.inputs(split), batch=ASKED, to=made):
+            if self.ask_workers([name], answer=self.given.find_inputs(split), batch=ASKED, to=made):
                 self.rows[name].answers = dict(np.load(made))
 
-    def times(self, names: Sequence[str], batch: int, rounds: int) -> None:
-        self.each(names, load=self.given.inputs(batch))
+    def time_engines(self, names: Sequence[str], batch: int, rounds: int) -> None:
+        self.ask_workers(names, load=self.given.find_inputs(batch))
         timed = [name for name in names if name in self.workers]
         taken: dict[str, list[float]] = {name: [] for name in timed}
         order = np.random.default_rng(0)
@@ -86,28 +86,28 @@ class Field:
         for name in timed:
             self.rows[name].seconds[batch] = np.array(taken[name])
 
-    def score(self, row: ContenderRow) -> float:
+    def compute_score(self, row: ContenderRow) -> float:
         seen = [each.targets for each in views.iterate_clean(self.task, self.task.split("test"))]
         targets = {name: np.concatenate([each[name] for each in seen]) for name in seen[0]}
         return self.task.aggregate(self.task.score(row.answers, targets))
 
-    def correlation(self, row: ContenderRow, split: SplitName) -> Sums:
-        """CORR with the teacher, of the task's first output."""
+    def compute_correlation(self, row: ContenderRow, split: SplitName) -> Sums:
+        """Return CORR with the teacher, of the task's first output."""
         name, output = next(iter(self.task.outputs.items()))
         return compare_outputs(
             output.kind, self.answers.read_split(split)[name], row.answers[name]
         ).sums["correlation"]
 
 
-def opened(
+def open_contenders(
     contenders: Sequence[Contender], given: Given, cpu: int, stack: ExitStack
 ) -> tuple[dict[str, ContenderRow], dict[str, Worker]]:
-    """Every contender built, then every one that could be held open."""
+    """Build every contender, and hold every one open that can be."""
     rows, workers = {contender.name: ContenderRow(contender) for contender in contenders}, {}
     for name, row in rows.items():
         print(f"building {name}", file=sys.stderr)
         try:
-            row.built = row.contender.built(given)
+            row.built = row.contender.build_engine(given)
             log = given.folder / f"{name.replace(' ', '-')}.log"
             worker = Worker(
                 row.contender.environment, given.cache, row.contender.kind, row.built.file, cpu, log

@@ -15,8 +15,8 @@ import sys
 from pathlib import Path
 
 
-def most() -> int:
-    """Bytes."""
+def read_peak_memory() -> int:
+    """Return bytes."""
     own = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text(encoding="utf-8"))
     assert own is not None
     return 1024 * max(int(own[1]), resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
@@ -25,4 +25,4 @@ def most() -> int:
 if __name__ == "__main__":
     note, *sys.argv = sys.argv[1:]
     runpy.run_path(sys.argv[0], run_name="__main__")
-    Path(note).write_text(json.dumps(most()), encoding="utf-8")
+    Path(note).write_text(json.dumps(read_peak_memory()), encoding="utf-8")

@@ -15,17 +15,17 @@ from benchmarks.peers.environments import (
     OURS,
     Environment,
     UnavailableError,
-    last_words,
-    python,
-    surroundings,
+    find_last_words,
+    list_variables,
+    prepare_python,
 )
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 
 
-def environ(environment: Environment) -> dict[str, str]:
-    return surroundings(str(ROOT) if environment is OURS else None)
+def choose_variables(environment: Environment) -> dict[str, str]:
+    return list_variables(str(ROOT) if environment is OURS else None)
 
 
 @dataclass(frozen=True)
@@ -40,20 +40,22 @@ class ProcessCost:
     """Bytes: the most that it, or one of its children, had in memory."""
 
 
-def build(
+def run_build(
     environment: Environment, cache: Path, script: str, arguments: Sequence[str], log: Path
 ) -> ProcessCost:
     """Run ``peers/SCRIPT.py`` there. Raises UnavailableError with its last words when it fails."""
     note, made = log.with_suffix(".memory"), [str(HERE / f"{script}.py"), *arguments]
-    command = [str(python(environment, cache)), str(HERE / "measured.py"), str(note), *made]
+    command = [str(prepare_python(environment, cache)), str(HERE / "measured.py"), str(note), *made]
     started = time.perf_counter()
     with log.open("w", encoding="utf-8") as said:
-        process = subprocess.Popen(command, stdout=said, stderr=said, env=environ(environment))
+        process = subprocess.Popen(
+            command, stdout=said, stderr=said, env=choose_variables(environment)
+        )
         _, status, used = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise UnavailableError(
-            last_words(log.read_text(encoding="utf-8"))
+            find_last_words(log.read_text(encoding="utf-8"))
             or f"{script} ended with {process.returncode}"
         )
     return ProcessCost(
@@ -69,7 +71,7 @@ class Worker:
         self, environment: Environment, cache: Path, kind: str, file: Path, cpu: int, log: Path
     ) -> None:
         command = [
-            str(python(environment, cache)),
+            str(prepare_python(environment, cache)),
             str(HERE / "worker.py"),
             kind,
             str(file),
@@ -83,9 +85,9 @@ class Worker:
                 stdout=subprocess.PIPE,
                 stderr=said,
                 text=True,
-                env=environ(environment),
+                env=choose_variables(environment),
             )
-        self.heard()
+        self.read_reply()
 
     def __enter__(self) -> Self:
         return self
@@ -100,19 +102,20 @@ class Worker:
             self.process.stdin.write(json.dumps(request, default=str) + "\n")
             self.process.stdin.flush()
         except BrokenPipeError as error:
-            raise self.dead() from error
-        return self.heard()
+            raise self.explain_death() from error
+        return self.read_reply()
 
-    def heard(self) -> dict[str, Any]:
+    def read_reply(self) -> dict[str, Any]:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
-            raise self.dead()
+            raise self.explain_death()
         reply: dict[str, Any] = json.loads(line)
         return reply
 
-    def dead(self) -> UnavailableError:
+    def explain_death(self) -> UnavailableError:
         self.process.communicate()  # which closes the pipes
         return UnavailableError(
-            last_words(self.log.read_text()) or f"its process ended with {self.process.returncode}"
+            find_last_words(self.log.read_text())
+            or f"its process ended with {self.process.returncode}"
         )

@@ -20,16 +20,16 @@ LENGTH = "inference-header-content-length"
 waiting: list[tuple[Any, asyncio.Future[Any]]] = []
 
 
-def session(file: str) -> Any:
+def open_session(file: str) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     return onnxruntime.InferenceSession(file, options)
 
 
-def turn() -> None:
+def answer_batch() -> None:
     batch = [waiting.pop(0) for _ in range(min(32, len(waiting)))]
     if waiting:
-        asyncio.get_running_loop().call_soon(turn)
+        asyncio.get_running_loop().call_soon(answer_batch)
     found = MODEL.run(None, {INPUT: np.concatenate([each for each, _ in batch])})[0]
     start = 0
     for each, future in batch:
@@ -37,19 +37,19 @@ def turn() -> None:
         start += len(each)
 
 
-async def answered(array: Any) -> Any:
+async def answer_array(array: Any) -> Any:
     future = asyncio.get_running_loop().create_future()
     waiting.append((array, future))
     if len(waiting) == 1:
-        asyncio.get_running_loop().call_soon(turn)
+        asyncio.get_running_loop().call_soon(answer_batch)
     return await future
 
 
-async def infer(request: Request) -> Response:
+async def answer_request(request: Request) -> Response:
     body, size = await request.body(), int(request.headers.get(LENGTH, 0))
     told = orjson.loads(body[:size] if size else body)["inputs"][0]
     flat = np.frombuffer(body[size:], np.float32) if size else np.array(told["data"], np.float32)
-    found = await answered(flat.reshape(told["shape"]))
+    found = await answer_array(flat.reshape(told["shape"]))
     output = {"name": "output", "datatype": "FP32", "shape": found.shape}
     if not size:
         text = orjson.dumps(
@@ -65,7 +65,7 @@ async def infer(request: Request) -> Response:
 
 
 if __name__ == "__main__":
-    MODEL = session(sys.argv[1])
+    MODEL = open_session(sys.argv[1])
     INPUT = MODEL.get_inputs()[0].name
-    app = Starlette(routes=[Route("/v2/models/served/infer", infer, methods=["POST"])])
+    app = Starlette(routes=[Route("/v2/models/served/infer", answer_request, methods=["POST"])])
     uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[2]), log_level="warning", access_log=False)

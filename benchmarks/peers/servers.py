@@ -26,23 +26,23 @@ from benchmarks.peers.environments import (
     OURS,
     Environment,
     UnavailableError,
-    last_words,
-    ours,
-    python,
+    find_last_words,
+    pin_version,
+    prepare_python,
 )
-from benchmarks.peers.process import HERE, environ
+from benchmarks.peers.process import HERE, choose_variables
 
 START = 60.0
 """Seconds that a server may need until it answers."""
-ENGINE = ours("onnxruntime")
+ENGINE = pin_version("onnxruntime")
 
 
-def protocol(inputs: Arrays, form: str) -> PostRequest:
+def build_v2_request(inputs: Arrays, form: str) -> PostRequest:
     return build_request("served", inputs, form)
 
 
-def litserve(inputs: Arrays, form: str) -> PostRequest:
-    """One sample; LitServe has a form of its own."""
+def build_litserve_request(inputs: Arrays, form: str) -> PostRequest:
+    """Build a request of one sample; LitServe has a form of its own."""
     sample = next(iter(inputs.values()))[0]
     body = orjson.dumps({"input": sample}, option=orjson.OPT_SERIALIZE_NUMPY)
     return PostRequest("/predict", {"Content-Type": "application/json"}, body)
@@ -54,7 +54,7 @@ class Peer:
     environment: Environment
     script: str
     forms: Sequence[str] = ("json",)
-    ask: Callable[[dict[str, Array], str], PostRequest] = protocol
+    ask: Callable[[dict[str, Array], str], PostRequest] = build_v2_request
 
 
 ATTAR = Peer("attar serve", OURS, "", ("json", "binary"))
@@ -62,7 +62,7 @@ LITSERVE = Peer(
     "LitServe",
     Environment("litserve", ("litserve==0.2.19", ENGINE)),
     "serve_litserve",
-    ask=litserve,
+    ask=build_litserve_request,
 )
 MLSERVER = Peer("MLServer", Environment("mlserver", ("mlserver==1.7.1", ENGINE)), "serve_mlserver")
 STARLETTE = Peer(
@@ -87,22 +87,24 @@ class RunningPeer:
     """Seconds from the start of the process to its first answer."""
 
     def __enter__(self) -> Self:
-        self.port = free()
+        self.port = find_port()
         self.where = Address("127.0.0.1", self.port)
-        command = self.command()  # which installs what is missing
+        command = self.build_command()  # which installs what is missing
         with self.log.open("w") as said:
             start = time.perf_counter()
             self.process = subprocess.Popen(
                 ["taskset", "-c", str(self.core), *command],
                 stdout=said,
                 stderr=said,
-                env=environ(self.peer.environment),
+                env=choose_variables(self.peer.environment),
                 start_new_session=True,
             )
-        while not self.answers():
+        while not self.is_listening():
             if self.process.poll() is not None or time.perf_counter() > start + START:
                 self.__exit__()
-                raise UnavailableError(last_words(self.log.read_text()) or "it does not answer")
+                raise UnavailableError(
+                    find_last_words(self.log.read_text()) or "it does not answer"
+                )
             time.sleep(0.01)
         self.ready = time.perf_counter() - start
         return self
@@ -112,51 +114,51 @@ class RunningPeer:
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
-    def command(self) -> list[str]:
+    def build_command(self) -> list[str]:
         if self.peer is ATTAR:
             options = ["--threads", "1", "--http-port", str(self.port), "--allow-native"]
             return [sys.executable, "-m", "attar", "serve", *options, f"served={self.bundle}"]
         model = self.bundle / "engines" / "onnxruntime" / "model.onnx"
         script = HERE / f"{self.peer.script}.py"
         return [
-            str(python(self.peer.environment, self.cache)),
+            str(prepare_python(self.peer.environment, self.cache)),
             str(script),
             str(model),
             str(self.port),
         ]
 
-    def answers(self) -> bool:
+    def is_listening(self) -> bool:
         with suppress(OSError), socket.create_connection((self.where.host, self.where.port), 1):
             return True
         return False
 
-    def load(self, requests: Arrays, form: str, batch: int, connections: int) -> HttpLoad:
+    def open_load(self, requests: Arrays, form: str, batch: int, connections: int) -> HttpLoad:
         asked = [
             self.peer.ask(each, form).encode(str(self.where))
             for each in take_turns(requests, batch)
         ]
         return HttpLoad(self.where, asked, connections)
 
-    def closed(
+    def run_closed_loop(
         self, requests: Arrays, form: str, batch: int, connections: int, seconds: float
     ) -> Outcome:
-        """After a tenth of the time that does not count."""
-        self.go(signal.SIGCONT)
-        with self.load(requests, form, batch, connections) as made:
+        """Measure after a tenth of the time that does not count."""
+        self.send_signal(signal.SIGCONT)
+        with self.open_load(requests, form, batch, connections) as made:
             made.run_closed_loop(seconds / 10)
             found = made.run_closed_loop(seconds)
-        self.go(signal.SIGSTOP)
+        self.send_signal(signal.SIGSTOP)
         return found
 
-    def go(self, number: signal.Signals) -> None:
+    def send_signal(self, number: signal.Signals) -> None:
         os.killpg(self.process.pid, number)
 
-    def resident(self) -> int:
-        """Bytes of all its processes."""
-        return sum(memory(pid) for pid in group(self.process.pid))
+    def sum_memory(self) -> int:
+        """Return the bytes of all its processes."""
+        return sum(read_process_memory(pid) for pid in list_processes(self.process.pid))
 
 
-def group(leader: int) -> list[int]:
+def list_processes(leader: int) -> list[int]:
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(ProcessLookupError):
@@ -165,23 +167,23 @@ def group(leader: int) -> list[int]:
     return found
 
 
-def memory(pid: int) -> int:
+def read_process_memory(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text(encoding="utf-8").split()[1]) * os.sysconf(
         "SC_PAGE_SIZE"
     )
 
 
-def free() -> int:
-    """A port whose two neighbours are likely free too."""
+def find_port() -> int:
+    """Return a port whose two neighbours are likely free too."""
     with socket.create_server(("127.0.0.1", 0)) as made:
         port: int = made.getsockname()[1]
     return port - 10
 
 
-def checked(running: RunningPeer, requests: Arrays, form: str) -> None:
-    """Raises UnavailableError for a server that does not answer what it is asked."""
+def check_server(running: RunningPeer, requests: Arrays, form: str) -> None:
+    """Raise UnavailableError for a server that does not answer what it is asked."""
     try:
-        found = running.closed(requests, form, 1, 1, 0.2)
+        found = running.run_closed_loop(requests, form, 1, 1, 0.2)
     except AttarError as error:
         raise UnavailableError(str(error)) from error
     if found.errors or not len(found.latencies):

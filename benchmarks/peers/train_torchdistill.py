@@ -76,7 +76,7 @@ def create_box(teacher: nn.Module, student: nn.Module, data: Any, settings: dict
     )
 
 
-def configure(order: Mapping[str, Any], steps: int) -> dict[str, Any]:
+def configure_training(order: Mapping[str, Any], steps: int) -> dict[str, Any]:
     """Return torchdistill's configuration of the training."""
     kd = {
         "student_module_path": ".",
@@ -161,7 +161,7 @@ def main() -> None:
         "validation": AugmentedSamples(task, "validation", None),
     }
     steps = order["epochs"] * (len(data["train"]) // order["batch"])
-    box = create_box(teacher, student, data, configure(order, steps))
+    box = create_box(teacher, student, data, configure_training(order, steps))
     epochs = list(train_epochs(box, student))
     np.save(out / "logits.npy", answer_test(student, task))
     (out / "epochs.json").write_text(json.dumps(epochs))

@@ -34,7 +34,7 @@ OPEN = ExitStack()
 FLOAT32 = {"INFERENCE_PRECISION_HINT": "f32"}
 
 
-def onnxruntime(file: Path) -> Predict:
+def open_onnxruntime(file: Path) -> Predict:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -44,15 +44,15 @@ def onnxruntime(file: Path) -> Predict:
     return lambda inputs: dict(zip(names, session.run(names, inputs), strict=True))
 
 
-def openvino(file: Path, hints: Mapping[str, str]) -> Predict:
-    """What it makes itself, or an ONNX file. Each batch size is compiled for itself: three quarters
-    of the time."""
+def open_openvino(file: Path, hints: Mapping[str, str]) -> Predict:
+    """Open what OpenVINO makes itself, or an ONNX file. Each batch size is compiled for itself:
+    three quarters of the time."""
     import openvino
 
     core, opened = openvino.Core(), dict[int, tuple[list[str], Any]]()
     asked = {"INFERENCE_NUM_THREADS": 1, "PERFORMANCE_HINT": "LATENCY", **hints}
 
-    def compiled(inputs: Arrays) -> tuple[list[str], Any]:
+    def compile_shape(inputs: Arrays) -> tuple[list[str], Any]:
         model = core.read_model(file)
         model.reshape({name: array.shape for name, array in inputs.items()})
         made = core.compile_model(model, "CPU", asked)
@@ -61,16 +61,16 @@ def openvino(file: Path, hints: Mapping[str, str]) -> Predict:
     def predict(inputs: Arrays) -> Mapping[str, Any]:
         batch = len(next(iter(inputs.values())))
         if batch not in opened:
-            opened[batch] = compiled(inputs)
+            opened[batch] = compile_shape(inputs)
         names, request = opened[batch]
         return dict(zip(names, request.infer(inputs, share_inputs=True).values(), strict=True))
 
     return predict
 
 
-def torch(file: Path, compiled: bool, freezing: bool = False) -> Predict:
-    """``file``: the facts and the folder of attar's ``Weights``. Each batch size is compiled for
-    itself, which is fastest.
+def open_torch(file: Path, compiled: bool, freezing: bool = False) -> Predict:
+    """Open a module; ``file``: the facts and the folder of attar's ``Weights``. Each batch size is
+    compiled for itself, which is fastest.
 
     ``freezing`` makes constants of the weights, so that batch normalisation is folded into
     convolutions; PyTorch leaves it off.
@@ -96,8 +96,8 @@ def torch(file: Path, compiled: bool, freezing: bool = False) -> Predict:
     return make_predictor(module, load_task(given["facts"]["task"]))
 
 
-def attar(file: Path) -> Predict:
-    """``file``: the facts and the folder of an ``Engine``, opened as a bundle's is."""
+def open_attar(file: Path) -> Predict:
+    """Open an engine as a bundle's is; ``file``: the facts and the folder of an ``Engine``."""
     from attar.stages.artifacts import Engine
 
     given = json.loads(file.read_text(encoding="utf-8"))
@@ -105,18 +105,19 @@ def attar(file: Path) -> Predict:
 
 
 KINDS: Mapping[str, Callable[[Path], Predict]] = {
-    "attar": attar,
-    "onnxruntime": onnxruntime,
-    "openvino": lambda file: openvino(file, {}),
-    "openvino-f32": lambda file: openvino(file, FLOAT32),
-    "torch": lambda file: torch(file, False),
-    "torch-compile": lambda file: torch(file, True),
-    "torch-frozen": lambda file: torch(file, True, freezing=True),
+    "attar": open_attar,
+    "onnxruntime": open_onnxruntime,
+    "openvino": lambda file: open_openvino(file, {}),
+    "openvino-f32": lambda file: open_openvino(file, FLOAT32),
+    "torch": lambda file: open_torch(file, False),
+    "torch-compile": lambda file: open_torch(file, True),
+    "torch-frozen": lambda file: open_torch(file, True, freezing=True),
 }
 
 
-def answered(predict: Predict, inputs: Arrays, batch: int) -> Arrays:
-    """The last batch is filled up from the start, so that no other size is ever asked for."""
+def answer_samples(predict: Predict, inputs: Arrays, batch: int) -> Arrays:
+    """Answer all samples. The last batch is filled up from the start, so that no other size is ever
+    asked for."""
     count = len(next(iter(inputs.values())))
     parts = []
     for start in range(0, count, batch):
@@ -130,13 +131,13 @@ def answered(predict: Predict, inputs: Arrays, batch: int) -> Arrays:
     return {name: np.concatenate([part[name] for part in parts])[:count] for name in parts[0]}
 
 
-def timed(predict: Predict, inputs: Arrays, seconds: float) -> dict[str, Any]:
-    calls(predict, inputs, seconds / 2)
-    taken = calls(predict, inputs, seconds / 2)
+def time_calls(predict: Predict, inputs: Arrays, seconds: float) -> dict[str, Any]:
+    repeat_calls(predict, inputs, seconds / 2)
+    taken = repeat_calls(predict, inputs, seconds / 2)
     return {"seconds": statistics.median(taken), "calls": len(taken)}
 
 
-def calls(predict: Predict, inputs: Arrays, seconds: float) -> list[float]:
+def repeat_calls(predict: Predict, inputs: Arrays, seconds: float) -> list[float]:
     taken: list[float] = []
     end = time.perf_counter() + seconds
     while not taken or time.perf_counter() < end:
@@ -146,20 +147,21 @@ def calls(predict: Predict, inputs: Arrays, seconds: float) -> list[float]:
     return taken
 
 
-def serve(predict: Predict, reply: Callable[[Mapping[str, Any]], None]) -> None:
+def serve_requests(predict: Predict, reply: Callable[[Mapping[str, Any]], None]) -> None:
     inputs: Arrays = {}
     reply({"ready": True})
     for line in sys.stdin:
         asked = json.loads(line)
         if "load" in asked:
             inputs = dict(np.load(asked["load"]))
-            calls(predict, inputs, 0)  # what is compiled for this size is compiled now
+            repeat_calls(predict, inputs, 0)  # what is compiled for this size is compiled now
             reply({})
         elif "time" in asked:
-            reply(timed(predict, inputs, asked["time"]))
+            reply(time_calls(predict, inputs, asked["time"]))
         else:
             np.savez(
-                asked["to"], **answered(predict, dict(np.load(asked["answer"])), asked["batch"])
+                asked["to"],
+                **answer_samples(predict, dict(np.load(asked["answer"])), asked["batch"]),
             )
             reply({})
 
@@ -172,7 +174,7 @@ def main() -> None:
     predict = KINDS[kind](Path(file))
     gc.disable()
     with suppress(BrokenPipeError):
-        serve(predict, lambda said: print(json.dumps(said), file=replies, flush=True))
+        serve_requests(predict, lambda said: print(json.dumps(said), file=replies, flush=True))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from benchmarks.peers import contenders, environments, measured, process
 from benchmarks.peers.contenders import Contender, Given
 from benchmarks.peers.environments import OURS, Environment, UnavailableError
 from benchmarks.peers.process import Worker
-from benchmarks.peers.worker import answered
+from benchmarks.peers.worker import answer_samples
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_no_other_batch_size_is_ever_asked_for() -> None:
         sizes.append(len(inputs["x"]))
         return {"y": inputs["x"]}
 
-    made = answered(predict, {"x": np.arange(5)}, 2)
+    made = answer_samples(predict, {"x": np.arange(5)}, 2)
     assert sizes == [2, 2, 2]
     assert made["y"].tolist() == [0, 1, 2, 3, 4]
 
@@ -73,7 +73,7 @@ def test_no_other_batch_size_is_ever_asked_for() -> None:
 def test_what_a_build_says_last_is_the_reason(tmp_path: Path) -> None:
     (tmp_path / "calibration.npz").write_bytes(b"")
     with pytest.raises(UnavailableError, match=r"No such file|student\.onnx"):
-        process.build(OURS, tmp_path, "build_onnxruntime", [str(tmp_path / "student.onnx")] * 3, tmp_path / "log")
+        process.run_build(OURS, tmp_path, "build_onnxruntime", [str(tmp_path / "student.onnx")] * 3, tmp_path / "log")
 
 
 @pytest.mark.slow  # makes an environment
@@ -83,7 +83,7 @@ def test_an_environment_that_cannot_be_installed_is_a_reason_and_not_kept(
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     environment = Environment("none", ("no-such-package-of-attar",))
     with pytest.raises(UnavailableError, match="no-such-package-of-attar"):
-        environments.python(environment, tmp_path)
+        environments.prepare_python(environment, tmp_path)
     assert not (tmp_path / "none" / "requirements.json").exists()
 
 
@@ -92,7 +92,7 @@ def test_the_memory_of_a_build_is_its_own(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(process, "HERE", tmp_path)
     (tmp_path / "measured.py").write_text(Path(measured.__file__).read_text(encoding="utf-8"))
     (tmp_path / "hungry.py").write_text("import sys; held = bytearray(int(sys.argv[1]) * 10**6)")
-    small, large = (process.build(OURS, tmp_path, "hungry", [size], tmp_path / "build.log").memory for size in ("1", "101"))
+    small, large = (process.run_build(OURS, tmp_path, "hungry", [size], tmp_path / "build.log").memory for size in ("1", "101"))
     assert 90e6 < large - small < 110e6
     assert small < 50e6
 
@@ -101,14 +101,14 @@ def test_a_key_that_attar_has_not_is_a_reason(tmp_path: Path) -> None:
     given = Given(tmp_path, 8, tmp_path)
     given.slots.write_text("{}")
     with pytest.raises(UnavailableError, match="attar has no magic"):
-        Contender("attar, magic", OURS, "attar", target={"magic": True}).built(given)
+        Contender("attar, magic", OURS, "attar", target={"magic": True}).build_engine(given)
 
 
 def test_peers_find_only_what_is_installed_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", "/elsewhere")
-    assert "PYTHONPATH" not in process.environ(environments.OLIVE)
-    assert process.environ(OURS)["PYTHONPATH"] == str(process.ROOT)
-    assert environments.python(OURS, Path("nowhere")) == Path(sys.executable)
+    assert "PYTHONPATH" not in process.choose_variables(environments.OLIVE)
+    assert process.choose_variables(OURS)["PYTHONPATH"] == str(process.ROOT)
+    assert environments.prepare_python(OURS, Path("nowhere")) == Path(sys.executable)
 
 
 def test_every_name_is_one_contender() -> None:
@@ -119,12 +119,12 @@ def test_every_name_is_one_contender() -> None:
 
 @pytest.mark.parametrize(("bounds", "said"), [((2.0, 2.2), "kept"), ((1.8, 1.9), "missed"), ((1.9, 2.1), "undecided")])
 def test_goals_are_judged_by_bounds(bounds: tuple[float, float], said: str) -> None:
-    assert verdicts.verdict(*bounds, 2.0) == said
+    assert verdicts.judge_least(*bounds, 2.0) == said
 
 
 @pytest.mark.parametrize(("bounds", "said"), [((2.1, 2.2), "missed"), ((1.8, 2.0), "kept"), ((1.9, 2.1), "undecided")])
 def test_of_what_may_be_no_more_the_upper_bound_counts(bounds: tuple[float, float], said: str) -> None:
-    assert verdicts.at_most(*bounds, 2.0) == said
+    assert verdicts.judge_most(*bounds, 2.0) == said
 
 
 def test_the_resnet_has_the_parameters_of_its_paper() -> None:
