@@ -51,7 +51,7 @@ SITE_STYLE = f"""<style>
 
 
 def render_svg(width: float, height: float, parts: Iterable[str]) -> str:
-    """A whole file."""
+    """Return a whole file."""
     head = (
         f'<svg xmlns="http://www.w3.org/2000/svg" class="figure" viewBox="0 0 {width:g} {height:g}"'
     )
@@ -69,7 +69,7 @@ def draw_text(
     bold: bool = False,
     size: float = 13,
 ) -> str:
-    """One line; ``y`` is its baseline."""
+    """Draw one line; ``y`` is its baseline."""
     weight = ' font-weight="600"' if bold else ""
     head = f'<text x="{x:g}" y="{y:g}" style="fill: var(--{tone})" text-anchor="{anchor}" font-size="{size:g}"{weight}>'
     return f"{head}{escape(words)}</text>"
@@ -84,7 +84,7 @@ def draw_box(
     tone: str = "line",
     dashed: bool = False,
 ) -> str:
-    """A rectangle with its lines in the middle, the first one bold."""
+    """Draw a rectangle with its lines in the middle, the first one bold."""
     words = list(lines)
     dash = ' stroke-dasharray="5 4"' if dashed else ""
     first = y + height / 2 + 4.5 - 8.5 * (len(words) - 1)
@@ -106,7 +106,7 @@ def draw_box(
 def draw_area(
     x: float, y: float, width: float, height: float, tone: str, opacity: float = 0.1
 ) -> str:
-    """A shade behind other parts."""
+    """Draw a shade behind other parts."""
     shape = f'<rect x="{x:g}" y="{y:g}" width="{width:g}" height="{height:g}" rx="9"'
     return f'{shape} style="fill: var(--{tone})" opacity="{opacity:g}"/>'
 
@@ -120,7 +120,7 @@ def draw_line(
 
 
 def draw_arrow(*points: Point, tone: str = "muted", dashed: bool = False) -> str:
-    """A line through the points with a head at the last; its last stretch is level or upright."""
+    """Draw a line through the points with a head at the last; its last stretch is level or upright."""
     (x0, y0), (x, y) = points[-2:]
     across, down = (x > x0) - (x < x0), (y > y0) - (y < y0)
     back, side = (x - 8 * across, y - 8 * down), (4 * down, 4 * across)

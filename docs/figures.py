@@ -32,7 +32,7 @@ def place_drop(drop: float) -> float:
 
 
 def draw_gates() -> str:
-    """Score drops with their real bounds against one promise."""
+    """Draw score drops with their real bounds against one promise."""
     bottom, limit = TOP + ROW * len(CASES), place_drop(LIMIT)
     parts = [
         draw_area(LEFT, TOP - 16, limit - LEFT, bottom - TOP + 10, "passed"),
@@ -77,7 +77,7 @@ def draw_interval(y: float, seen: str, lost: int, won: int, samples: int) -> Ite
 
 
 def draw_distiller() -> str:
-    """Who reads what while a student learns with a distiller, and what is left when it is
+    """Draw who reads what while a student learns with a distiller, and what is left when it is
     exported."""
     parts = [*draw_exported(), *draw_dropped(), *draw_losses()]
     return render_svg(760, 580, parts)
@@ -176,8 +176,8 @@ WORDS = {
 
 
 def list_actions(changed: str) -> dict[str, str]:
-    """What ``attar plan`` says of every slot of a target without candidates when a setting of one
-    changed."""
+    """Return what ``attar plan`` says of every slot of a target without candidates when a setting
+    of one changed."""
     found: dict[str, str] = {}
     for slot in SLOTS:
         if slot.scope == "choice":
@@ -189,7 +189,7 @@ def list_actions(changed: str) -> dict[str, str]:
 
 
 def draw_slots() -> str:
-    """The walk over the slots after ``--set student.epochs=2``."""
+    """Draw the walk over the slots after ``--set student.epochs=2``."""
     found = list_actions("student")
     parts = [
         part for name, place in ROWS.items() for part in draw_slot(name, *place, TONES[found[name]])
@@ -230,7 +230,7 @@ def draw_legend(action: str, y: float) -> Iterator[str]:
 
 
 def draw_candidates() -> str:
-    """From the candidates of a target to what all that follows sees of them."""
+    """Draw the way from the candidates of a target to what all that follows sees of them."""
     middles = [62 + 72 * row for row in range(3)]
     parts = [
         draw_area(150, 20, 260, 228, "student"),
@@ -286,7 +286,8 @@ ROOM_WIDTH, ROOM_HEIGHT, ROOM_GAP = 520.0, 46.0, 20.0
 
 
 def draw_rooms() -> str:
-    """The rooms of the code, one above the other: each imports those below it and nothing else."""
+    """Draw the rooms of the code, one above the other: each imports those below it and nothing
+    else."""
     parts: list[str] = []
     for row, names in enumerate(ROOMS):
         width = (ROOM_WIDTH - ROOM_GAP * (len(names) - 1)) / len(names)

@@ -52,7 +52,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def list_cited() -> list[str]:
-    """Files that the pages link to and that have no page."""
+    """Return the files that the pages link to and that have no page."""
     pages = [
         *(ROOT / "docs").glob("*.md"),
         *(ROOT / name for name in INCLUDED if name.endswith(".md")),
@@ -76,14 +76,14 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def rewrite_links(markdown: str, source: str, place: str) -> str:
-    """Links between files of the repository as links between pages. One that leads nowhere stays,
-    and is refused as broken."""
+    """Turn links between files of the repository into links between pages. One that leads nowhere
+    stays, and is refused as broken."""
 
-    def led(found: re.Match[str]) -> str:
+    def rewrite_link(found: re.Match[str]) -> str:
         page = find_page(resolve_link(source, found[1]))
         return posixpath.relpath(page, posixpath.dirname(place) or ".") if page else found[1]
 
-    return LINK.sub(led, markdown)
+    return LINK.sub(rewrite_link, markdown)
 
 
 def resolve_link(source: str, link: str) -> str:
@@ -91,7 +91,7 @@ def resolve_link(source: str, link: str) -> str:
 
 
 def find_page(source: str) -> str | None:
-    """Where in the site a file of the repository is; None where there is no such file."""
+    """Return where in the site a file of the repository is; None where there is no such file."""
     if source.startswith("docs/"):
         return source.removeprefix("docs/")
     if not (ROOT / source).is_file():
@@ -101,7 +101,7 @@ def find_page(source: str) -> str | None:
 
 
 def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Figures become part of their page, so that they follow its light and its dark."""
+    """Make figures part of their page, so that they follow its light and its dark."""
     return IMAGE.sub(
         lambda found: inline_figure(
             Path(config.docs_dir, "figures", Path(found[2]).name), found[1]
