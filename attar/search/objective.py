@@ -12,7 +12,7 @@ from attar.search.speeds import VariantSpeeds
 
 
 @dataclass(frozen=True)
-class Objective:
+class SearchObjective:
     """More of it is better."""
 
     name: ObjectiveName

@@ -7,7 +7,7 @@ from dataclasses import InitVar, dataclass, field, replace
 
 from attar.pipeline.core.errors import StageError
 from attar.search.descriptions import describe, describe_slowness, describe_trained
-from attar.search.objective import Objective
+from attar.search.objective import SearchObjective
 from attar.search.result import VariantResult
 from attar.search.speed_comparisons import SpeedComparisons
 from attar.search.speeds import VariantSpeeds
@@ -26,7 +26,7 @@ class Standings:
     """Every variant, from its first timing to the row of the report."""
 
     timed: InitVar[Sequence[VariantSpeeds]]
-    objective: Objective
+    objective: SearchObjective
     limit: float | None
     """The promised speedup."""
     epochs: int

@@ -17,7 +17,7 @@ from optuna.trial import Trial, TrialState
 
 from attar.pipeline.core.errors import StageError
 from attar.pipeline.recipe.search_space import SearchSpace
-from attar.search.objective import Objective
+from attar.search.objective import SearchObjective
 from attar.search.result import VariantResult
 from attar.search.speeds import Show, Timing, VariantSpeeds
 from attar.search.standings import Standings
@@ -60,7 +60,7 @@ class VariantStudy:
 
     def __post_init__(self, timed: Sequence[VariantSpeeds], epochs: int) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        space, objective = self.search.space, Objective(self.search.space.objective)
+        space, objective = self.search.space, SearchObjective(self.search.space.objective)
         self.standings = Standings(timed, objective, self.search.limits.speedup, epochs)
         sampler = TPESampler(
             seed=self.seed,

@@ -7,7 +7,7 @@ import pytest
 from attar.pipeline.core.errors import RecipeError
 from attar.pipeline.recipe.search_space import ObjectiveName
 from attar.proof.ledger.speeds import EngineSpeed
-from attar.search.objective import Objective
+from attar.search.objective import SearchObjective
 from attar.search.result import VariantResult
 from attar.search.speeds import VariantSpeeds
 from attar.search.variant import Variant
@@ -27,10 +27,10 @@ ROW = VariantResult("v1", "", {}, "kept", "", speedup=1.5, size_bytes=100, score
 def test_speed_and_size_are_known_before_a_training_and_measures_after_it(
     name: ObjectiveName, untrained: float | None, trained: float
 ) -> None:
-    assert Objective(name).estimate_best(SPEEDS) == untrained
-    assert Objective(name).read(ROW) == trained
+    assert SearchObjective(name).estimate_best(SPEEDS) == untrained
+    assert SearchObjective(name).read(ROW) == trained
 
 
 def test_a_measure_that_the_task_does_not_have_is_named() -> None:
     with pytest.raises(RecipeError, match="agreement"):
-        Objective("agreement").read(ROW)
+        SearchObjective("agreement").read(ROW)
