@@ -12,8 +12,6 @@ from __future__ import annotations
 import argparse
 import math
 import platform
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -38,6 +36,7 @@ from attar.stages.loading import ChunkRequest, open_loader
 from attar.stages.teach.stage import Teach
 from benchmarks import _gpu_task
 from benchmarks._drawings import Drawings, make_pictures
+from benchmarks.measuring import count_cpu_seconds
 
 BATCH = 256
 PICTURES = 2048
@@ -78,12 +77,6 @@ class Tiny(_gpu_task.DrawnPictures):
 
     def data(self) -> list[str]:
         return ["drawn tiny"]
-
-
-def count_cpu_seconds(call: Callable[[], object]) -> float:
-    started = time.process_time()
-    call()
-    return time.process_time() - started
 
 
 def measure_preparing(home: Path) -> tuple[float, float]:

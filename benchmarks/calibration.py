@@ -11,7 +11,6 @@ import platform
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
@@ -24,6 +23,7 @@ from attar.engines.runtimes import onnxruntime
 from attar.models.views import iterate_spread
 from attar.stages.artifacts import OnnxModel, Ranges
 from attar.stages.calibrate import BATCH, Calibrate
+from benchmarks.measuring import count_cpu_seconds
 from tests.support.tasks.stream_task import Stream, convolutions
 
 TASK = "tests.support.tasks.stream_task:Stream"
@@ -87,12 +87,6 @@ def print_costs(method: str, samples: int) -> None:
                 name: count_cpu_seconds(partial(ranges.compute_ranges, name)) for name in METHODS
             }
     print(json.dumps(found))
-
-
-def count_cpu_seconds(call: Callable[[], object]) -> float:
-    start = time.process_time()
-    call()
-    return time.process_time() - start
 
 
 def read_peak_memory() -> float:

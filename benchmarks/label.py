@@ -8,8 +8,7 @@ import hashlib
 import platform
 import statistics
 import tempfile
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from attar.pipeline.keys import machine
 from attar.pipeline.store.file_cache import FileCache
 from attar.stages.label.shard_labeller import ShardLabeller, update_digest
 from attar.stages.label.shards import Shard, ShardBuilder, save_shard
+from benchmarks.measuring import count_cpu_seconds
 
 GOAL = 0.95
 TASK = "attar.models.tasks.fashion:FashionMnist"
@@ -38,14 +38,6 @@ def take_first(task: Task) -> InMemory:
     """Return the first samples of the training split."""
     batch = task.split("train").take(np.arange(SAMPLES))
     return InMemory(batch.inputs, batch.targets)
-
-
-def count_cpu_seconds(call: Callable[[], object]) -> float:
-    """Count seconds of this process's CPU: other load on the machine counts less than in wall
-    time."""
-    start = time.process_time()
-    call()
-    return time.process_time() - start
 
 
 def call_teacher(predict: Predictor, prepared: Iterable[views.ViewBatch]) -> None:

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from unittest.mock import patch
 
 import numpy as np
@@ -29,7 +29,6 @@ from attar.models import views
 from attar.models.probabilities import to_logits
 from attar.models.task import Output, load_task
 from attar.models.tasks.digits import Digits
-from attar.pipeline.core.stage import Artifact, Stage
 from attar.proof.estimates.metrics import compare_outputs
 from attar.stages.artifacts import Answers, OnnxModel, Weights
 from attar.stages.distill.loss_settings import Kd
@@ -37,6 +36,7 @@ from attar.stages.distill.stage import Distill
 from attar.stages.export.stage import Export
 from attar.stages.label.stage import Label
 from attar.stages.teach.stage import Teach
+from benchmarks.measuring import make_artifact
 
 LOGITS = "attar.models.tasks.digits:Digits"
 PROBABILITIES = "benchmarks.probabilities:LikelyDigits"
@@ -58,7 +58,6 @@ STUDENT: dict[str, Any] = {
 SEEDS = (0, 1, 2)
 SHARES = (0.9, 1.0)
 """Of L_KD: with the labels' share, as the recipe has it, and from the teacher alone."""
-A = TypeVar("A", bound=Artifact)
 Numbers = npt.NDArray[np.float32]
 
 
@@ -66,12 +65,6 @@ class LikelyDigits(Digits):
     """Digits, by a teacher that answers probabilities."""
 
     outputs = {"logits": Output(("batch", 10), kind="probabilities", target="label")}
-
-
-def make_artifact(kind: type[A], folder: Path, stage: Stage[Any], **inputs: Artifact) -> A:
-    out = folder / "out"
-    out.mkdir(parents=True)
-    return kind(key="", digest="", root=out, facts=stage.run(out, **inputs))
 
 
 @contextmanager

@@ -17,7 +17,6 @@ import resource
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -40,6 +39,7 @@ from attar.stages.distill.stage import Distill
 from attar.stages.label.labelling import LabelProgress
 from attar.stages.label.shards import Shard
 from attar.stages.label.stage import Label
+from benchmarks.measuring import count_cpu_seconds
 
 FIGURE = Path(__file__).parent.parent / "docs" / "figures" / "scale.svg"
 SIZES = (10_000, 100_000, 1_000_000)
@@ -99,12 +99,6 @@ class ManyPoints(Task):
 
 def layer() -> nn.Linear:
     return nn.Linear(2, CLASSES)
-
-
-def count_cpu_seconds(call: Any) -> float:
-    start = time.process_time()
-    call()
-    return time.process_time() - start
 
 
 def measure_here(samples: int, folder: Path) -> Growth:

@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +26,6 @@ from attar.engines.graphs.int8 import QuantizationSpec, write_int8_graph
 from attar.engines.runtimes import onnxruntime
 from attar.models import views
 from attar.models.task import load_task
-from attar.pipeline.core.stage import Artifact, Stage
 from attar.proof.estimates.metrics import compare_outputs
 from attar.stages.artifacts import Answers, OnnxModel, Ranges, Weights
 from attar.stages.calibrate import Calibrate
@@ -37,6 +36,7 @@ from attar.stages.learning.settings import TrainingSettings
 from attar.stages.optimize.rungs import Tuning
 from attar.stages.optimize.tuning import distil_graph
 from attar.stages.teach.stage import Teach
+from benchmarks.measuring import make_artifact
 
 TASK = "attar.models.tasks.digits:Digits"
 RESIDUAL = "attar.models.networks.residual:residual"
@@ -45,15 +45,8 @@ SEEDS = (0, 1, 2)
 EPOCHS, LEARNING_RATE = 2, 1e-3
 FORMS = {"as trained": 1.0, "stretched 100-fold": 10.0, "stretched 900-fold": 30.0}
 """The most that a channel is stretched; another one is shrunk as much."""
-A = TypeVar("A", bound=Artifact)
 Measured = dict[str, tuple[float, float]]
 """For each graph its accuracy and its CORR with the teacher."""
-
-
-def make_artifact(kind: type[A], folder: Path, stage: Stage[Any], **inputs: Artifact) -> A:
-    out = folder / "out"
-    out.mkdir(parents=True)
-    return kind(key="", digest="", root=out, facts=stage.run(out, **inputs))
 
 
 def stretch_graph(file: Path, most: float, seed: int = 0) -> None:

@@ -20,15 +20,11 @@ from attar.stages.artifacts import Answers, Engine, OnnxModel, Ranges, Weights
 from attar.stages.build import Build
 from attar.stages.calibrate import Calibrate
 from attar.stages.optimize.stage import Optimize
+from benchmarks.measuring import make_artifact
 
 A = TypeVar("A", bound=Artifact)
 S = TypeVar("S", bound=Stage[Any])
 STAGES: tuple[type[Stage[Any]], ...] = (Calibrate, Optimize, Build)
-
-
-def make_artifact(kind: type[A], out: Path, stage: Stage[Any], **inputs: Artifact) -> A:
-    out.mkdir(parents=True)
-    return kind("", "", out, stage.run(out, **inputs))
 
 
 def check_keys(target: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -67,18 +63,18 @@ def main() -> None:
 
     onnx = open_slot(OnnxModel, "onnx")
     calibration = make_artifact(
-        Ranges, out / "calibration/out", Calibrate(task=task, samples=samples), onnx=onnx
+        Ranges, out / "calibration", Calibrate(task=task, samples=samples), onnx=onnx
     )
     model = make_artifact(
         OnnxModel,
-        out / "model/out",
+        out / "model",
         make_stage(Optimize, target, task),
         student=open_slot(Weights, "student"),
         onnx=onnx,
         calibration=calibration,
         answers=open_slot(Answers, "answers"),
     )
-    engine = make_artifact(Engine, out / "engine/out", make_stage(Build, target, task), model=model)
+    engine = make_artifact(Engine, out / "engine", make_stage(Build, target, task), model=model)
     (out / "engine.json").write_text(
         json.dumps({"root": str(engine.root), "facts": dict(engine.facts)})
     )
