@@ -44,9 +44,9 @@ def draw_panel(result: SearchResult) -> Panel | None:
 def list_points(result: SearchResult) -> list[Point]:
     """Return the trained variants."""
     return [
-        Point(each.name, latency, each.score, choose_ink(each), each.status == "kept")
+        Point(each.name, each.p50, each.score, choose_ink(each), each.status == "kept")
         for each in result.variants
-        if (latency := result.compute_latency(each)) is not None and each.score is not None
+        if each.p50 is not None and each.score is not None
     ]
 
 
@@ -56,8 +56,7 @@ def choose_ink(each: VariantResult) -> str:
 
 def draw_untrained(axes: Axes, result: SearchResult) -> None:
     """Mark the times of the variants that have no score, at the bottom."""
-    untrained = [each for each in result.variants if each.score is None]
-    times = [time for each in untrained if (time := result.compute_latency(each)) is not None]
+    times = [each.p50 for each in result.variants if each.score is None and each.p50 is not None]
     bottom = axes.get_xaxis_transform()
     axes.plot(times, [0.0] * len(times), "|", color=style.MUTED, markersize=14, transform=bottom)
 
@@ -126,8 +125,7 @@ def write_title(axes: Axes, point: Point, title: str, is_left: bool, wins: bool)
 def write_caption(result: SearchResult, log: bool) -> str:
     axis = " The axis is logarithmic." if log else ""
     return (
-        "Time of a call, which is that of the teacher's graph divided by the speedup, and the "
-        "score on the validation split. Filled dots keep "
+        "Median time of a call, and the score on the validation split. Filled dots keep "
         "all promises, hollow ones break one. The line joins those that no other beats. Strokes at "
         f"the bottom are the times of variants that were not trained to the end.{axis}"
     )

@@ -7,9 +7,7 @@ from collections.abc import Sequence
 
 from attar.proof.report.formatting import format_score
 from attar.search.result import VariantResult, count_epochs
-from attar.search.speed_comparisons import have_common_speed
 from attar.search.speeds import Timing
-from attar.search.standings import Standings
 from attar.search.variant import RecipeSearch, Variant
 
 UNTRAINED = ("too slow", "cannot win", "refused")
@@ -21,13 +19,12 @@ MOST_SPREAD = 1.25
 """How many times as long the reference may take beside some engines as beside others."""
 
 
-def describe_busy_machine(timings: Sequence[Timing], search: RecipeSearch) -> list[str]:
+def describe_busy_machine(timing: Timing, search: RecipeSearch) -> list[str]:
     """Return that something else ran while variants were timed, and what to do. Nothing, if no
     speed decides."""
     if search.space.objective != "speedup" and search.limits.speedup is None:
         return []
-    uncertainty = max(map(estimate_uncertainty, timings))
-    spread = max(timing.reference_spread for timing in timings)
+    uncertainty, spread = estimate_uncertainty(timing), timing.reference_spread
     signs = []
     if uncertainty > MOST_UNCERTAINTY:
         signs.append(f"half of the speedups are uncertain by {uncertainty:.0%} or more")
@@ -41,8 +38,8 @@ def describe_busy_machine(timings: Sequence[Timing], search: RecipeSearch) -> li
     repeats = f"--set targets.{search.target}.repeats={2 * search.measure.repeats}"
     told = (
         f"The machine was busy while variants were timed: {', and '.join(signs)}. Search again "
-        f"when nothing else runs, with {repeats}, which times all engines anew in more rounds and "
-        "repeats no training."
+        f"when nothing else runs, with {repeats}, which times all engines anew and repeats no "
+        "training."
     )
     return [told]
 
@@ -58,26 +55,31 @@ def estimate_uncertainty(timing: Timing) -> float:
     return statistics.median(shares) if shares else 0.0
 
 
-def describe_ties(known: Standings, winner: VariantResult | None) -> list[str]:
-    """Return which variants may be as fast as the winner, though both were timed in the same
-    rounds."""
-    if winner is None:
+def describe_ties(
+    variants: Sequence[VariantResult], winner: VariantResult | None, objective: str
+) -> list[str]:
+    """Return which variants may be as fast as the winner: all were timed in the same rounds."""
+    if winner is None or objective != "speedup":
         return []
     close = [
         each
-        for each in known.list_rows()
-        if each.status in ("kept", "cannot win")
+        for each in variants
+        if each.name != winner.name
+        and each.status in ("kept", "cannot win")
         and have_common_speed(each, winner)
-        and known.comparisons.get_faster(each.name, winner.name) == winner.name
     ]
     if not close:
         return []
     named = "; ".join(f"{each.title}, speedup {format_speedup(each)}" for each in close)
-    told = (
-        f"A second timing, in the same rounds, cannot tell the winner, speedup "
-        f"{format_speedup(winner)}, from: {named}."
-    )
+    told = f"As fast as the winner, speedup {format_speedup(winner)}, within bounds: {named}."
     return [told]
+
+
+def have_common_speed(one: VariantResult, other: VariantResult) -> bool:
+    """Whether the bounds of both speedups hold one value."""
+    if one.bounds is None or other.bounds is None:
+        return False
+    return one.bounds.low <= other.bounds.high and other.bounds.low <= one.bounds.high
 
 
 def format_speedup(each: VariantResult) -> str:

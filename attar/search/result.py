@@ -82,13 +82,6 @@ class SearchResult:
     def get_winner(self) -> VariantResult | None:
         return next((each for each in self.variants if each.name == self.winner), None)
 
-    def compute_latency(self, each: VariantResult) -> float | None:
-        """Return the time of a call in microseconds as if all variants had been timed together with
-        the reference; None if the variant was not timed."""
-        if each.speedup is None or self.reference_p50 is None:
-            return None
-        return self.reference_p50 / each.speedup
-
     def list_closest(self, most: int = 3) -> list[VariantResult]:
         """Return the variants that broke a promise by the least."""
         broken = [each for each in self.variants if each.status == "broke"]

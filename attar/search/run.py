@@ -41,8 +41,8 @@ def run_search(search: RecipeSearch, show: Show, runner: Runner | None = None) -
         reference_p50=timing.reference_p50,
         epochs_each=student.epochs,
         notes=(
-            *describe_busy_machine([timing, *study.second_timings], search),
-            *describe_ties(known, winner),
+            *describe_busy_machine(timing, search),
+            *describe_ties(variants, winner, search.space.objective),
             describe_savings(variants, student.epochs),
             *describe_ruled_out(search),
             *describe_prices(variants, winner),

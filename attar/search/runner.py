@@ -9,7 +9,7 @@ from typing import Protocol
 from attar.pipeline.core.errors import StageError
 from attar.pipeline.run import Record
 from attar.recipes.workspace import open_workspace
-from attar.search.speeds import Show, Timing, time_together, time_variants
+from attar.search.speeds import Show, Timing, time_variants
 from attar.search.trial import TrialEnd, TrialPlan, run_trial
 from attar.search.variant import RecipeSearch
 from attar.stages.slots import SLOTS
@@ -22,9 +22,6 @@ class Runner(Protocol):
     def time_variants(self, search: RecipeSearch, show: Show) -> Timing:
         """Build every variant untrained, and time all of them beside the reference. Raises
         StageError."""
-
-    def time_together(self, search: RecipeSearch, names: Sequence[str], show: Show) -> Timing:
-        """Time these variants once more, for longer, all in the same rounds. Raises StageError."""
 
     def run_trials(
         self, search: RecipeSearch, plans: Sequence[TrialPlan], show: Show
@@ -40,9 +37,6 @@ class LocalRunner:
 
     def time_variants(self, search: RecipeSearch, show: Show) -> Timing:
         return time_variants(search, show)
-
-    def time_together(self, search: RecipeSearch, names: Sequence[str], show: Show) -> Timing:
-        return time_together(search, names, show)
 
     def run_trials(
         self, search: RecipeSearch, plans: Sequence[TrialPlan], show: Show

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from attar.pipeline.core.errors import StageError
@@ -19,10 +19,6 @@ from attar.stages.measure.stage import Measure
 SHARED = ("teacher", REFERENCE, "answers")
 """Slots that all variants have in common."""
 OWN = ("student", "onnx", "calibration")
-SECONDS = 4.0
-"""The longest timing of one group of engines at one batch size."""
-SECOND_TIMING = 4
-"""How many times as long as the first timing a second one lasts, at most."""
 TIMED = "search.speeds"
 Show = Callable[[Record], None]
 
@@ -67,8 +63,7 @@ class Timing:
     """The teacher's own graph at the batch size that decides, in microseconds; None if no engine
     was timed."""
     reference_spread: float = 1.0
-    """How many times as long the reference took in its slowest group of engines as in its fastest:
-    1 if nothing else ran."""
+    """How many times as long that graph took beside some engines as beside others."""
 
 
 def make_shared(search: RecipeSearch, show: Show) -> None:
@@ -84,29 +79,19 @@ def time_variants(search: RecipeSearch, show: Show) -> Timing:
 
     Raises StageError if the teacher, the reference or the timing fails.
     """
-    return build_and_time(search, search.variants, show)
-
-
-def time_together(search: RecipeSearch, names: Sequence[str], show: Show) -> Timing:
-    """Time these variants once more, for longer, all in the same rounds. Raises StageError."""
-    chosen = [variant for variant in search.variants if variant.name in names]
-    return build_and_time(search, chosen, show, together=True)
-
-
-def build_and_time(
-    search: RecipeSearch, chosen: Sequence[Variant], show: Show, *, together: bool = False
-) -> Timing:
     base = search.open([])
-    fit = [variant for variant in chosen if variant.name not in search.ruled_out]
-    bound = {variant.name: bind_untrained(search, variant) for variant in fit}
     slots = {name: base.recipe.pipeline.slots[name] for name in SHARED}
-    for own in bound.values():
+    engines: dict[str, dict[str, str]] = {}
+    fit = [variant for variant in search.variants if variant.name not in search.ruled_out]
+    for variant in fit:
+        own = bind_untrained(search, variant)
         slots |= own
-    engines = {name: name_engines(own) for name, own in bound.items()}
+        ends = [slot for slot in own if slot.endswith(".engine")]
+        engines[variant.name] = {slot: slot.split(".")[2] for slot in ends}
     records = {record.slot: record for record in walk(base, slots, list(slots), show)}
     check_shared(records)
     built = [slot for own in engines.values() for slot in own if records[slot].key is not None]
-    timed = time_engines(base, create_stage(search.measure, together), slots, built, show)
+    timed = time_engines(base, search.measure, slots, built, show)
     variants = [
         VariantSpeeds(
             variant,
@@ -114,15 +99,10 @@ def build_and_time(
             search.speed_batch,
             search.ruled_out.get(variant.name) or find_error(variant, records),
         )
-        for variant in chosen
+        for variant in search.variants
     ]
     batch = search.speed_batch
     return Timing(variants, timed.reference_p50.get(batch), timed.reference_spread.get(batch, 1.0))
-
-
-def name_engines(slots: Iterable[str]) -> dict[str, str]:
-    """Return the candidates of the engines among a variant's slots, by slot."""
-    return {slot: slot.split(".")[2] for slot in slots if slot.endswith(".engine")}
 
 
 def bind_untrained(search: RecipeSearch, variant: Variant) -> dict[str, SlotBinding]:
@@ -157,37 +137,23 @@ def check_shared(records: Mapping[str, Record]) -> None:
             raise StageError(str(records[slot].error)) from records[slot].cause
 
 
-def create_stage(measure: Measure, together: bool) -> TimeEngines:
-    factor = SECOND_TIMING if together else 1
-    return TimeEngines(
-        task=measure.task,
-        batch=measure.batch,
-        optimize_for=measure.optimize_for,
-        repeats=factor * measure.repeats,
-        seconds=factor * SECONDS,
-        together=together,
-    )
-
-
-def name_timing(built: Sequence[str]) -> str:
-    """Return the slot of a second timing, such as ``search.speeds.v2+v7``. Each has its own, so
-    that the store remembers all."""
-    names = dict.fromkeys(slot.split(".")[1] for slot in built)
-    return f"{TIMED}.{'+'.join(names)}"
-
-
 def time_engines(
     base: Workspace,
-    stage: TimeEngines,
+    measure: Measure,
     slots: Mapping[str, SlotBinding],
     built: list[str],
     show: Show,
 ) -> EngineSpeeds:
     """Return the speed of each of these slots' engines, by slot."""
+    stage = TimeEngines(
+        task=measure.task,
+        batch=measure.batch,
+        optimize_for=measure.optimize_for,
+        repeats=measure.repeats,
+    )
     inputs = {slot.replace(".", "_"): slot for slot in built}
-    slot = name_timing(built) if stage.together else TIMED
-    timed = {**slots, slot: SlotBinding(stage, {REFERENCE: REFERENCE, **inputs})}
-    record = list(walk(base, timed, Pipeline(timed).up_to({slot}), show))[-1]
+    timed = {**slots, TIMED: SlotBinding(stage, {REFERENCE: REFERENCE, **inputs})}
+    record = list(walk(base, timed, Pipeline(timed).up_to({TIMED}), show))[-1]
     if record.error:
         raise StageError(str(record.error)) from record.cause
     speeds: EngineSpeeds = get_adapter(EngineSpeeds).validate_python(record.facts)

@@ -19,7 +19,7 @@ from attar.pipeline.core.errors import StageError
 from attar.pipeline.recipe.search_space import SearchSpace
 from attar.search.objective import SearchObjective
 from attar.search.result import VariantResult
-from attar.search.speeds import Show, Timing, VariantSpeeds
+from attar.search.speeds import Show, VariantSpeeds
 from attar.search.standings import Standings
 from attar.search.stopping import create_rule
 from attar.search.trial import TrialEnd, TrialPlan
@@ -53,7 +53,6 @@ class VariantStudy:
     seed: int = 0
     students: set[str] = field(default_factory=set)
     """The settings of the students that were trained. Targets of one student share it."""
-    second_timings: list[Timing] = field(default_factory=list)
     tried: int = 0
     errors: list[StageError] = field(default_factory=list)
     """Of the variants that failed."""
@@ -81,21 +80,10 @@ class VariantStudy:
             plans = [self.plan(each.speeds) for each in batch]
             ends = runner.run_trials(self.search, plans, show)
             for each, end in zip(batch, ends, strict=True):
-                self.standings.record(each.speeds, end)
-            self.compare_speeds(runner, show)
-            for each, end in zip(batch, ends, strict=True):
-                self.inform_sampler(each, end)
+                self.inform_sampler(each.trial, end, self.standings.record(each.speeds, end))
         if self.errors and len(self.errors) == self.tried:
             raise self.errors[0]
         return self.standings.list_rows()
-
-    def compare_speeds(self, runner: Runner, show: Show) -> None:
-        """Time the best variant again beside those that may be as fast, trained or not, all in the
-        same rounds, until none is left that was not compared with it."""
-        while names := self.standings.choose_compared():
-            timing = runner.time_together(self.search, names, show)
-            self.second_timings.append(timing)
-            self.standings.compare(timing.variants)
 
     def list_left(self) -> list[VariantSpeeds]:
         """Return the variants that may still win, the fastest first."""
@@ -143,12 +131,11 @@ class VariantStudy:
     def plan(self, speeds: VariantSpeeds) -> TrialPlan:
         variant, known = speeds.variant, self.standings
         epochs, prior = variant.get_epochs(known.epochs), known.get_prior(speeds)
-        rule = create_rule(epochs, prior, variant.conversion, known.rivals.values())
+        rule = create_rule(epochs, prior, variant.conversion, known.rivals)
         return TrialPlan(variant, rule)
 
-    def inform_sampler(self, asked: AskedVariant, end: TrialEnd) -> None:
+    def inform_sampler(self, trial: Trial, end: TrialEnd, result: VariantResult) -> None:
         """Tell the sampler how a trial ended."""
-        trial, result = asked.trial, self.standings.results[asked.speeds.variant.name]
         self.tried += 1
         if isinstance(end, StageError):
             self.errors.append(end)
@@ -157,7 +144,7 @@ class VariantStudy:
         for epoch, score in end.scores.items():
             trial.report(score, epoch)
         trial.set_constraint(SHORTFALL, result.shortfall if end.candidates else 1.0)
-        if end.candidates:
+        if end.candidates and result.status != "failed":
             self.study.tell(trial, self.standings.objective.read(result))
         else:
             self.study.tell(trial, state=TrialState.PRUNED)

@@ -28,6 +28,6 @@ class EngineSpeed:
 class EngineSpeeds:
     engines: Mapping[str, EngineSpeed]
     reference_p50: Mapping[int, float]
-    """The median of its groups of engines, by batch size."""
+    """By batch size."""
     reference_spread: Mapping[int, float]
-    """How many times as long the reference took in its slowest group as in its fastest."""
+    """How many times as long the reference took beside some engines as beside others."""

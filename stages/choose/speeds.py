@@ -13,7 +13,7 @@ from attar.models.task import load_task
 from attar.pipeline.core.errors import StageError
 from attar.pipeline.core.stage import CodeName, Facts, Stage
 from attar.proof.artifacts import Speeds
-from attar.proof.comparison.timing import MIN_ROUNDS
+from attar.proof.comparison.timing import MIN_ROUNDS, Seconds
 from attar.proof.estimates import statistics
 from attar.proof.ledger.ledger_json import to_json
 from attar.proof.ledger.speeds import EngineSpeed, EngineSpeeds
@@ -22,12 +22,13 @@ from attar.stages.choose.trial import SPLIT
 from attar.stages.measure.bench import Bench, OptimizeFor, TimingRun, choose_timed_batch
 
 REFERENCE = "reference"
-ENGINES_AT_ONCE = 12
-"""Engines that are open together with the reference, which bounds the memory."""
+MOST_ENGINES, MOST_BYTES = 64, 10**9
+"""Engines, and bytes of their files, that are open together with the reference."""
 
 
 class TimeEngines(Stage[Speeds]):
-    """Time engines of untrained students, interleaved, each in the same rounds as the reference.
+    """Time engines of untrained students, all in the same rounds as the reference, as far as they
+    can be open together; else in groups, which are timed twice, in opposite orders.
 
     Facts: an ``EngineSpeeds``.
     """
@@ -40,12 +41,9 @@ class TimeEngines(Stage[Speeds]):
     optimize_for: OptimizeFor = 1
     """The batch size that the speed-ups are of."""
     repeats: int = Field(200, ge=MIN_ROUNDS)
-    """Timed calls of each engine at each batch size."""
-    seconds: float = Field(4, gt=0)
-    """At most about so long for one batch size of one group of engines."""
-    together: bool = False
-    """Whether all engines are timed in the same rounds. Otherwise in groups of at most
-    ``ENGINES_AT_ONCE``, in which none has one thread where another has more."""
+    """Timed calls of each engine at each batch size in a timing of its group."""
+    seconds: float = Field(8, gt=0)
+    """At most about so long for one batch size of a group."""
 
     def run(self, out: Path, *, reference: OnnxModel, **engines: Engine) -> Facts:
         if reference.is_disabled:
@@ -57,63 +55,74 @@ class TimeEngines(Stage[Speeds]):
         bench = Bench(task, task.split(SPLIT), self.batch, SPLIT)
         absent = {name: find_absence(engine) for name, engine in engines.items()}
         speed_batch = choose_timed_batch(self.optimize_for, self.batch)
-        timed = [name for name in engines if absent[name] is None]
-        speeds = {name: EngineSpeed(why) for name, why in absent.items() if why is not None}
-        baselines: dict[bool, list[Mapping[int, float]]] = {}  # by whether they are pinned
-        groups = [timed] if self.together and timed else group_engines(engines, timed)
-        for names in groups:
-            models: dict[str, Model] = {name: engines[name] for name in names}
-            is_pinned = all(has_one_thread(engines[name]) for name in names)
-            times = bench.times(
-                {REFERENCE: reference, **models}, self.repeats, self.seconds, pinned=is_pinned
+        timed = {name: engine for name, engine in engines.items() if absent[name] is None}
+        is_pinned = all(engine.facts["threads"] == 1 for engine in timed.values())
+        runs = [
+            bench.times(
+                {REFERENCE: reference, **group}, self.repeats, self.seconds, pinned=is_pinned
             )
-            baselines.setdefault(is_pinned, []).append(read_medians(times, REFERENCE))
-            for name in names:
-                speeds[name] = describe_speed(times, name, engines[name].size, speed_batch)
-        ordered = {name: speeds[name] for name in engines}
-        return dict(to_json(EngineSpeeds(ordered, *summarize_groups([*baselines.values()]))))
-
-
-def summarize_groups(
-    baselines: Sequence[Sequence[Mapping[int, float]]],
-) -> tuple[dict[int, float], dict[int, float]]:
-    """Return the median of the reference's times, and by how much they differ where it had the same
-    threads, both by batch size. ``baselines``: its times in each group of engines, for each number
-    of threads."""
-    batches = baselines[0][0] if baselines else ()
-    medians, spreads = {}, {}
-    for batch in batches:
-        times = [[group[batch] for group in alike] for alike in baselines]
-        medians[batch] = float(np.median(times[0]))
-        spreads[batch] = max(max(alike) / min(alike) for alike in times)
-    return medians, spreads
+            for group in order_groups(group_engines(timed))
+        ]
+        speeds = {
+            name: EngineSpeed(why)
+            if why is not None
+            else describe_speed(runs, name, engines[name].size, speed_batch)
+            for name, why in absent.items()
+        }
+        return dict(to_json(EngineSpeeds(speeds, *summarize_reference(runs))))
 
 
 def find_absence(engine: Engine) -> str | None:
     return engine.refused or engine.why_not_run
 
 
-def group_engines(engines: Mapping[str, Engine], names: Sequence[str]) -> list[Sequence[str]]:
-    """Return groups of at most ``ENGINES_AT_ONCE`` names: first those of engines with one thread,
-    beside which the reference has one too."""
-    single = [name for name in names if has_one_thread(engines[name])]
-    others = [name for name in names if name not in single]
-    return [
-        names[start : start + ENGINES_AT_ONCE]
-        for names in (single, others)
-        for start in range(0, len(names), ENGINES_AT_ONCE)
-    ]
+def group_engines(engines: Mapping[str, Engine]) -> list[dict[str, Model]]:
+    """Return groups of engines that can be open together, in their order."""
+    groups: list[dict[str, Model]] = []
+    room = 0
+    for name, engine in engines.items():
+        room -= engine.size
+        if not groups or room < 0 or len(groups[-1]) == MOST_ENGINES:
+            groups.append({})
+            room = MOST_BYTES - engine.size
+        groups[-1][name] = engine
+    return groups
 
 
-def has_one_thread(engine: Engine) -> bool:
-    return bool(engine.facts["threads"] == 1)
+def order_groups(groups: Sequence[dict[str, Model]]) -> list[dict[str, Model]]:
+    """Return the groups as they are timed. Of two or more each is timed twice, so that what else
+    the machine does, and its changes, meet all alike."""
+    return [*groups, *reversed(groups)] if len(groups) > 1 else [*groups]
 
 
-def describe_speed(times: TimingRun, name: str, size: int, batch: int) -> EngineSpeed:
-    ratios = times.seconds[REFERENCE][batch] / times.seconds[name][batch]
+def describe_speed(
+    runs: Sequence[TimingRun], name: str, size: int, speed_batch: int
+) -> EngineSpeed:
+    """Return what an engine takes in all runs that it is part of."""
+    own = [run.seconds for run in runs if name in run.seconds]
+    ratios = np.concatenate(
+        [each[REFERENCE][speed_batch] / each[name][speed_batch] for each in own]
+    )
+    times = {batch: [each[name][batch] for each in own] for batch in own[0][name]}
+    medians = {batch: float(np.median(np.concatenate(each))) * 1e6 for batch, each in times.items()}
     bounds = statistics.bound_median(ratios)
-    return EngineSpeed(None, read_medians(times, name), size, float(np.median(ratios)), bounds)
+    return EngineSpeed(None, medians, size, float(np.median(ratios)), bounds)
 
 
-def read_medians(times: TimingRun, name: str) -> dict[int, float]:
-    return {batch: latency.p50 for batch, latency in times.summarize_latency(name).items()}
+def compute_ratios(seconds: Mapping[str, Mapping[int, Seconds]], name: str, batch: int) -> Seconds:
+    """Return how many times as fast as the reference an engine is, by round."""
+    ratios: Seconds = seconds[REFERENCE][batch] / seconds[name][batch]
+    return ratios
+
+
+def summarize_reference(
+    runs: Sequence[TimingRun],
+) -> tuple[dict[int, float], dict[int, float]]:
+    """Return what the reference takes in microseconds, the median of its medians in all runs, and
+    how many times as large the largest of them is as the smallest; by batch size."""
+    found: dict[int, list[float]] = {}
+    for run in runs:
+        for batch, latency in run.summarize_latency(REFERENCE).items():
+            found.setdefault(batch, []).append(latency.p50)
+    medians = {batch: float(np.median(each)) for batch, each in found.items()}
+    return medians, {batch: max(each) / min(each) for batch, each in found.items()}

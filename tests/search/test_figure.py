@@ -8,11 +8,9 @@ from dataclasses import replace
 from attar.search.figure import draw_panel
 from attar.search.result import SearchResult, Status, VariantResult
 
-REFERENCE = 200.0
-
 
 def make_variant(name: str, status: Status, p50: float, score: float | None = None) -> VariantResult:
-    return VariantResult(name, f"title {name}", {}, status, "", p50=p50, speedup=REFERENCE / p50, score=score)
+    return VariantResult(name, f"title {name}", {}, status, "", p50=p50, score=score)
 
 
 VARIANTS = (
@@ -22,7 +20,7 @@ VARIANTS = (
     make_variant("v4", "stopped", 60.0),
     make_variant("v5", "cannot win", 80.0),
 )
-RESULT = SearchResult("demo", "speedup", VARIANTS, "v2", "accuracy", {"score_drop": 0.02, "speedup": 2.0}, 0.91, REFERENCE, 9)
+RESULT = SearchResult("demo", "speedup", VARIANTS, "v2", "accuracy", {"score_drop": 0.02, "speedup": 2.0}, 0.91, 200.0, 9)
 
 
 def list_texts(result: SearchResult) -> list[str]:

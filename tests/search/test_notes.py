@@ -11,7 +11,7 @@ from attar.pipeline.recipe.search_space import SearchSpace
 from attar.pipeline.store.store import Store
 from attar.proof.estimates.bounds import ConfidenceBounds
 from attar.proof.ledger.speeds import EngineSpeed
-from attar.search.notes import describe_busy_machine, describe_prices, describe_savings
+from attar.search.notes import describe_busy_machine, describe_prices, describe_savings, describe_ties
 from attar.search.result import Status, VariantResult
 from attar.search.speeds import Timing, VariantSpeeds
 from attar.search.variant import RecipeSearch, Variant
@@ -55,7 +55,7 @@ def test_a_student_that_names_its_epochs_counts_with_them() -> None:
     ],
 )
 def test_a_machine_that_was_busy_is_told_with_what_to_do(timing: Timing, told: str | None) -> None:
-    notes = describe_busy_machine([make_timing(0.1), timing], SEARCH)
+    notes = describe_busy_machine(timing, SEARCH)
     if told is None:
         assert notes == []
     else:
@@ -65,9 +65,18 @@ def test_a_machine_that_was_busy_is_told_with_what_to_do(timing: Timing, told: s
 
 def test_where_no_speed_decides_a_busy_machine_does_not_matter() -> None:
     space = SPACE.model_copy(update={"objective": "size"})
-    assert describe_busy_machine([make_timing(2.0)], replace(SEARCH, space=space))
+    assert describe_busy_machine(make_timing(2.0), replace(SEARCH, space=space))
     free = replace(SEARCH, space=space, overrides=("gates={score_drop=0.1}",))
-    assert describe_busy_machine([make_timing(2.0)], free) == []
+    assert describe_busy_machine(make_timing(2.0), free) == []
+
+
+def test_what_may_be_as_fast_as_the_winner_is_named_with_the_bounds() -> None:
+    winner = make_row("8", "kept", 10.0)
+    rest = [make_row("6", "broke", 10.5), make_row("12", "cannot win", 9.0), make_row("16", "cannot win", 8.1)]
+    told = "As fast as the winner, speedup 10 (9 to 11), within bounds: width 12, speedup 9 (8.1 to 9.9)."
+    assert describe_ties([winner, *rest], winner, "speedup") == [told]
+    assert describe_ties([winner, rest[0]], winner, "speedup") == []
+    assert describe_ties([winner, *rest], winner, "size") == describe_ties([], None, "speedup") == []
 
 
 def test_what_more_score_or_speed_would_cost_is_told_of_the_nearest() -> None:

@@ -10,9 +10,6 @@ import pytest
 from click.testing import CliRunner
 
 from attar.cli.main import main
-from attar.pipeline.store.store import Store
-from attar.search.speeds import TIMED, time_together
-from attar.search.variant import RecipeSearch
 from tests.support.projects import tiny
 
 SEARCH = """
@@ -79,16 +76,6 @@ def test_a_second_search_trains_and_times_nothing_and_finds_the_same(project: Pa
     again = search(project)
     assert again["search"] == found["search"]
     assert tiny.made_again(again) == []
-
-
-def test_some_variants_are_timed_again_beside_the_reference_without_a_training(project: Path, found: dict[str, Any]) -> None:
-    made: list[str] = []
-    with tiny.project_folder(project):
-        search = RecipeSearch.create("recipe.toml", Store(Path("store")))
-        timing = time_together(search, ["v1", "v6"], lambda record: made.append(record.slot))
-    assert made == [f"{TIMED}.v1+v6"]
-    assert [each.variant.name for each in timing.variants] == ["v1", "v6"]
-    assert all(each.speed > 0 for each in timing.variants)
 
 
 def test_the_page_shows_every_variant(found: dict[str, Any]) -> None:

@@ -155,12 +155,3 @@ def test_a_cluster_of_another_version_of_ray_is_refused(tmp_path: Path, cluster:
     assert done.returncode == 2
     assert "another version of Ray" in done.stderr
     assert not (tmp_path / "bucket" / "records").exists()
-
-
-def test_speeds_that_are_close_are_compared_where_the_target_is(tmp_path: Path, cluster: LocalCluster) -> None:
-    fast = SEARCH.replace("[2, 8, 16]", "[16, 17]").replace('"size"', '"speedup"').replace("parallel = 2", "parallel = 1")
-    tiny.write(tmp_path, recipe=RECIPE + fast)
-    found = search(tmp_path, write_command(tmp_path, cluster))
-    records = [json.loads(path.read_text())["record"] for path in (tmp_path / "bucket" / "records").iterdir()]
-    assert [each["slot"] for each in records if each["slot"].startswith("search.speeds.")] == ["search.speeds.v1+v2"]
-    assert found["search"]["winner"] in ("v1", "v2")

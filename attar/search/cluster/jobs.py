@@ -4,7 +4,7 @@ values."""
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import redirect_stdout
 from typing import TypeVar
 
@@ -15,7 +15,7 @@ from attar.pipeline.team import Team, TeamError
 from attar.search.cluster.logs import keep_log, write_line
 from attar.search.cluster.orders import Delivery, FoundRecipe, Order, deliver_error, strip_record
 from attar.search.runner import walk_winner
-from attar.search.speeds import Show, Timing, make_shared, time_together, time_variants
+from attar.search.speeds import Show, Timing, make_shared, time_variants
 from attar.search.trial import (
     StudentTraining,
     TrialOutcome,
@@ -78,10 +78,6 @@ def do_shared(order: Order, job: str) -> Delivery[None]:
 
 def do_timing(order: Order, job: str) -> Delivery[Timing]:
     return run_job(order, job, time_variants)
-
-
-def do_second_timing(order: Order, job: str, names: Sequence[str]) -> Delivery[Timing]:
-    return run_job(order, job, lambda search, show: time_together(search, names, show))
 
 
 def do_training(order: Order, job: str, plan: TrialPlan) -> Delivery[StudentTraining]:

@@ -55,12 +55,6 @@ class ClusterRunner:
         timed: Timing = self.finish("timing", timing, show)
         return timed
 
-    def time_together(self, search: RecipeSearch, names: Sequence[str], show: Show) -> Timing:
-        job = f"timing-beside-{names[0]}"
-        timing = self.cluster.start_timing(jobs.do_second_timing, self.order, job, names)
-        timed: Timing = self.finish(job, timing, show)
-        return timed
-
     def run_trials(
         self, search: RecipeSearch, plans: Sequence[TrialPlan], show: Show
     ) -> list[TrialEnd]:

@@ -17,7 +17,6 @@ from attar.pipeline.store.store import Store
 from attar.search.cluster import jobs
 from attar.search.cluster.orders import Delivery, Order, check_delivery
 from attar.search.cluster.runner import ClusterRunner, check_store
-from attar.search.speeds import Timing
 from attar.search.stopping import StoppingRule
 from attar.search.trial import StudentTraining, TrialOutcome, TrialPlan
 from attar.search.variant import RecipeSearch, Variant
@@ -78,14 +77,6 @@ def test_trials_end_in_the_order_of_the_plans_and_what_was_stopped_is_not_measur
     assert cluster.released == ["token-v3"]
     runner.clean_up()
     assert runner.store.remote.list("cluster") == []
-
-
-def test_a_second_timing_is_a_job_of_its_own_where_the_target_is(tmp_path: Path) -> None:
-    timing = Timing([], 100.0)
-    cluster = StandIn({(jobs.do_second_timing, "timing-beside-v1"): Delivery((), timing)})
-    runner = create_runner(tmp_path, cluster)
-    search = RecipeSearch("recipe.toml", runner.store, SPACE, "cpu")
-    assert runner.time_together(search, ["v1", "v3"], lambda _: None) == timing
 
 
 def test_a_mistake_in_the_recipe_stays_one_across_the_wire() -> None:

@@ -1,23 +1,67 @@
-"""Groups of engines that are timed together, and what the reference took beside each."""
+"""Which engines are timed in the same rounds, and what is told of all rounds."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
+from attar.proof.ledger.ledger import TimingConditions
 from attar.stages.artifacts import Engine
-from attar.stages.choose.speeds import ENGINES_AT_ONCE, group_engines, summarize_groups
+from attar.stages.choose.speeds import (
+    MOST_BYTES,
+    MOST_ENGINES,
+    REFERENCE,
+    describe_speed,
+    group_engines,
+    order_groups,
+    summarize_reference,
+)
+from attar.stages.measure.bench import TimingRun
 
 
-def test_the_reference_has_a_median_and_its_spread_is_that_of_groups_with_its_threads() -> None:
-    pinned = [{1: 100.0, 32: 900.0}, {1: 150.0, 32: 900.0}, {1: 110.0, 32: 1800.0}]
-    free = [{1: 50.0, 32: 300.0}]
-    assert summarize_groups([pinned, free]) == ({1: 110.0, 32: 900.0}, {1: 1.5, 32: 2.0})
-    assert summarize_groups([]) == ({}, {})
+class SizedEngine(Engine):
+    """An engine of so many bytes."""
+
+    @property
+    def size(self) -> int:
+        return int(self.facts["bytes"])
 
 
-def test_no_engine_of_one_thread_is_timed_beside_one_of_more() -> None:
-    threads = {f"e{number}": 2 if number == 3 else 1 for number in range(ENGINES_AT_ONCE + 2)}
-    engines = {name: Engine("", "", Path(), {"threads": count}) for name, count in threads.items()}
-    groups = group_engines(engines, list(engines))
-    assert [len(group) for group in groups] == [ENGINES_AT_ONCE, 1, 1]
-    assert groups[-1] == ["e3"]
+def make_engines(*sizes: int) -> dict[str, Engine]:
+    return {f"e{place}": SizedEngine("", "", Path(), {"bytes": size}) for place, size in enumerate(sizes)}
+
+
+def make_run(**milliseconds: float) -> TimingRun:
+    """Return ten rounds of calls that take the same at batch 1."""
+    seconds = {name: {1: np.full(10, 1e-3 * each)} for name, each in milliseconds.items()}
+    return TimingRun(seconds, TimingConditions(None, 1, {1: 10}, ()), {})
+
+
+def test_engines_are_timed_together_as_many_as_can_be_open() -> None:
+    assert [len(group) for group in group_engines(make_engines(*[1000] * (MOST_ENGINES + 2)))] == [MOST_ENGINES, 2]
+    half = MOST_BYTES // 2
+    groups = group_engines(make_engines(half, half, 1, 2 * MOST_BYTES, 1))
+    assert [list(group) for group in groups] == [["e0", "e1"], ["e2"], ["e3"], ["e4"]]
+    assert group_engines({}) == []
+
+
+def test_groups_are_timed_twice_in_opposite_orders_and_one_group_once() -> None:
+    one, two = {"a": None}, {"b": None}
+    assert order_groups([one, two]) == [one, two, two, one]  # type: ignore[list-item]  # names are enough
+    assert order_groups([one]) == [one]  # type: ignore[list-item]  # as above
+
+
+def test_a_speedup_is_of_all_rounds_that_an_engine_shares_with_the_reference() -> None:
+    runs = [make_run(reference=10.0, a=2.0), make_run(reference=20.0, b=4.0), make_run(reference=12.0, a=4.0)]
+    speed = describe_speed(runs, "a", 77, 1)
+    assert (speed.speedup, speed.size_bytes) == (4.0, 77)  # ten ratios of 5 and ten of 3
+    assert speed.p50 == {1: 3000.0}
+    assert speed.bounds == (3.0, 5.0)
+
+
+def test_the_reference_has_the_median_of_its_runs_and_their_spread() -> None:
+    medians, spread = summarize_reference([make_run(**{REFERENCE: each}) for each in (1.0, 1.5, 1.1)])
+    assert medians == {1: 1100.0}
+    assert spread == {1: 1.5}
+    assert summarize_reference([]) == ({}, {})
