@@ -9,6 +9,7 @@ import pytest
 
 from attar.pipeline.run import Record
 from attar.proof.artifacts import Verdict
+from attar.proof.estimates.bounds import ConfidenceBounds
 from attar.search.report import render_search
 from attar.search.result import SearchResult, VariantResult, WinnerTest
 from attar.search.winner import judge_winner
@@ -31,6 +32,12 @@ def test_the_verdict_on_test_heads_the_page(test: WinnerTest | None, banner: str
     page = render_search(replace(RESULT, test=test))
     assert f'class="banner {banner}"' in page
     assert said in page
+
+
+def test_bounds_of_a_speedup_have_as_many_digits_as_it_has() -> None:
+    bounded = replace(WINNER, speedup=15.8461, bounds=ConfidenceBounds(15.3122, 16.2947))
+    page = render_search(replace(RESULT, variants=(bounded,)))
+    assert "15.8 <small>15.3 to 16.3</small>" in page
 
 
 def test_a_run_that_broke_before_its_verdict_says_why() -> None:
