@@ -76,6 +76,6 @@ def test_a_pair_is_set_beside_the_better_of_its_engines() -> None:
 
 def test_a_bundle_of_one_engine_is_fast_at_one_size_and_the_pair_at_both() -> None:
     single, pair = (list_overrides(name)[-1] for name in ("OpenVINO", PAIR))
-    assert single == 'targets.cpu={candidates=[{precision="fp32", runtime="openvino"}], threads=1, optimize_for=1}'
+    assert single == 'targets.cpu={candidates=[{precision="int8", runtime="openvino"}], threads=1, optimize_for=1}'
     assert pair.endswith("threads=1, optimize_for=[1, 32]}")
     assert pair.count("runtime=") == 2
