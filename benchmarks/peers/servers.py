@@ -116,7 +116,8 @@ class RunningPeer:
 
     def build_command(self) -> list[str]:
         if self.peer is ATTAR:
-            options = ["--threads", "1", "--http-port", str(self.port), "--allow-native"]
+            port = str(self.port)
+            options = ["--threads", "1", "--http-port", port, "--no-grpc", "--allow-native"]
             return [sys.executable, "-m", "attar", "serve", *options, f"served={self.bundle}"]
         model = self.bundle / "engines" / "onnxruntime" / "model.onnx"
         script = HERE / f"{self.peer.script}.py"
