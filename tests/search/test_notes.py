@@ -76,6 +76,9 @@ def test_what_may_be_as_fast_as_the_winner_is_named_with_the_bounds() -> None:
     told = "As fast as the winner, speedup 10 (9 to 11), within bounds: width 12, speedup 9 (8.1 to 9.9)."
     assert describe_ties([winner, *rest], winner, "speedup") == [told]
     assert describe_ties([winner, rest[0]], winner, "speedup") == []
+    many = [make_row(str(width), "cannot win", 9.5) for width in range(20, 25)]
+    (note,) = describe_ties([winner, *many], winner, "speedup")
+    assert (note.count("width"), note.endswith("; and 2 more.")) == (3, True)
     assert describe_ties([winner, *rest], winner, "size") == describe_ties([], None, "speedup") == []
 
 
