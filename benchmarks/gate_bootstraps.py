@@ -97,7 +97,7 @@ def draw_answers(rng: np.random.Generator, samples: int, noise: float, spread: f
 
 
 def print_bootstraps() -> None:
-    """Prints the level of the bootstrap's bounds; asserts it for the usual students."""
+    """Print the level of the bootstrap's bounds; asserts it for the usual students."""
     print(f"\nBootstrap: truth exactly at the limit, {BOOTSTRAPPED} validations, % of them")
     print("student       samples  statistic            truth   wrong passes  wrong failures")
     for name, student in STUDENTS.items():
@@ -129,7 +129,7 @@ def compute_levels(
 
 
 def print_timings() -> None:
-    """Prints and asserts the level of the median's bound; only prints it for rounds that are not
+    """Print and assert the level of the median's bound; only prints it for rounds that are not
     independent."""
     print(f"\nSpeedup: the median ratio exactly at the limit, {TIMED} runs, % of them")
     print("rounds  correlation of neighbours  wrong passes")

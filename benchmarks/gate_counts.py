@@ -108,7 +108,7 @@ def make_truth(discordance: float, drop: float) -> Truth:
 
 
 def print_score_drops() -> None:
-    """Prints and asserts the grid of the requirement."""
+    """Print and assert the grid of the requirement."""
     print(
         "\nScore drop: % of validations. At the limit: wrong passes and wrong failures; below it: "
         "passes"
@@ -132,7 +132,7 @@ def print_score_drops() -> None:
 
 
 def print_row(samples: int, discordance: float, limit: float) -> float:
-    """Prints one; gives the larger of the exact and the simulated probability of a wrong pass."""
+    """Print one row; return the larger of the two probabilities of a wrong pass."""
     at = make_truth(discordance, limit)
     passes = [
         compute_probability(passes_gate, at, samples, limit),
@@ -154,7 +154,7 @@ def print_row(samples: int, discordance: float, limit: float) -> float:
 
 
 def print_worst_limits() -> None:
-    """Prints and asserts the worst of many limits: with few samples the probability jumps from
+    """Print and assert the worst of many limits: with few samples the probability jumps from
     limit to limit.
 
     Where the discordance is the limit every change is a loss, and a gate that passes only without a
@@ -202,7 +202,7 @@ def print_worst_limits() -> None:
 
 
 def print_agreements() -> None:
-    """Prints and asserts the level of the bound of an agreement that is exactly at its limit."""
+    """Print and assert the level of the bound of an agreement that is exactly at its limit."""
     print(f"\nAgreement: {SEARCHED} limits between 0.8 and 1, exact, % of validations")
     print(
         "samples   wrong passes: mean  worst  at limit   passes at 0.97 promised, 0.98 and 0.99 "

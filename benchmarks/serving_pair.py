@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
@@ -114,6 +115,8 @@ def main() -> None:
             )
             for index, (name, bundle) in enumerate(bundles.items())
         }
+        for server in servers.values():
+            server.send_signal(signal.SIGSTOP)
         rates = measure_rates(servers, bundles[PAIR], chosen.rounds, chosen.seconds)
     print(
         f"\n{machine.describe_machine()['cpu']}, {datetime.now(UTC):%d %B %Y}; servers on core "

@@ -14,7 +14,7 @@ UNTRAINED = ("too slow", "cannot win", "refused")
 """What a search knows without a training."""
 MOST_UNCERTAINTY = 0.1
 """How far the bounds of half of the speedups may be from them, as a share, on an idle machine. It
-was 0.01 on one. Beside tests it was 0.13, of engines that were timed in groups."""
+was 0.01 on one, and 0.21 beside tests on all cores."""
 MOST_NAMED = 3
 """Variants that are named as fast as the winner."""
 MOST_SPREAD = 1.25

@@ -101,7 +101,8 @@ class Standings:
         )
 
     def choose_candidate(self, speeds: VariantSpeeds, outcome: TrialOutcome) -> VariantResult:
-        """Return the row of the best candidate that was timed untrained, too."""
+        """Return the row of the best candidate that was timed untrained, too. One that only its
+        upper bound makes fast enough comes after the others."""
         results = [
             describe_trained(speeds, each, outcome.epochs, self.limit)
             for each in outcome.candidates
@@ -113,8 +114,9 @@ class Standings:
                 speeds, "failed", f"none of its trained engines was timed untrained: {names}"
             )
         kept = [each for each in results if each.status == "kept"]
+        sure = [each for each in kept if (each.speedup or 0.0) >= (self.limit or 0.0)]
         if kept:
-            return max(kept, key=self.objective.read)
+            return max(sure or kept, key=self.objective.read)
         return min(results, key=lambda each: each.shortfall)
 
     def explain_untrained(self, speeds: VariantSpeeds) -> VariantResult:

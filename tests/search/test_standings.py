@@ -73,6 +73,12 @@ def test_a_trained_engine_keeps_the_promised_speed_as_long_as_its_upper_bound_do
     assert row.shortfall == pytest.approx(0.5 / 3)
 
 
+def test_an_engine_that_is_fast_enough_comes_before_one_that_may_be() -> None:
+    variant = make_speeds(8, 2.95, 3.05)
+    standings = make_standings(variant, objective="score")
+    assert standings.record(variant, make_outcome({"c0": (), "c1": ()})).engine == "c1"
+
+
 def test_a_trained_engine_that_was_not_timed_is_left_out() -> None:
     half, none = make_speeds(8, 4.0, None), make_speeds(12, 4.0)
     standings = make_standings(half, none)
