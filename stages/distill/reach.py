@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence, Set
 
 import numpy as np
 import torch
@@ -11,21 +10,19 @@ from torch import Tensor, nn
 
 from attar.engines.runtimes.torch import build_network, call_network
 from attar.engines.runtimes.torch_layers import LayerHook, Projections, hook_layer, keep_padding
-from attar.models.task import Task, load_task
+from attar.models.task import Task
 from attar.pipeline.core.errors import StageError, UnfitSettingsError
 from attar.stages.distill.feature_loss_settings import AttentionRelations, FeatureLossSettings
 
-if TYPE_CHECKING:
-    from attar.stages.distill.stage import Distill
 
-
-def check_random_network(settings: Distill) -> None:
+def check_random_network(
+    task: Task, network: str, options: Mapping[str, object], losses: Sequence[FeatureLossSettings]
+) -> None:
     """Check the reach in a network that inherits nothing. Raises UnfitSettingsError."""
     try:
-        student = build_network(settings.network, settings.options)
-        losses = [each for each in settings.losses if isinstance(each, FeatureLossSettings)]
+        student = build_network(network, options)
         hooks = [hook_student(each, student) for each in losses]
-        check_reach(load_task(settings.task), student, hooks, frozenset())
+        check_reach(task, student, hooks, frozenset())
     except StageError as error:
         raise UnfitSettingsError(str(error)) from error
 

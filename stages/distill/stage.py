@@ -76,12 +76,17 @@ class Distill(TrainingSettings, Stage[Weights]):
         if not self.inherit and self.start is None and self.reads_layers_alone:
             from attar.stages.distill.reach import check_random_network
 
-            check_random_network(self)
+            task = load_task(self.task)
+            check_random_network(task, self.network, self.options, self.feature_losses)
+
+    @property
+    def feature_losses(self) -> list[FeatureLossSettings]:
+        return [loss for loss in self.losses if isinstance(loss, FeatureLossSettings)]
 
     @property
     def reads_layers_alone(self) -> bool:
         """Whether no answer and no label has a share in the loss."""
-        reads_layers = all(isinstance(loss, FeatureLossSettings) for loss in self.losses)
+        reads_layers = len(self.feature_losses) == len(self.losses)
         return self.lambda_kd == 1 and reads_layers and self.distiller is None
 
     def run(
