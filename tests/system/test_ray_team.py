@@ -23,14 +23,14 @@ objective = "size"
 [search.resources]
 processes = 2
 target = "{TARGET}"
-max_retries = 0
+max_retries = 1
 """
 RECIPE = tiny.RECIPE.replace("epochs = 20", "epochs = 9").replace('precision = "int8"', 'precision = "fp32"\nrepeats = 20')
 WITNESSED = """
     def forward(self, point):
         rank = os.environ.get("RANK", "alone")
         if self.training:
-            (pathlib.Path({folder!r}) / f"{{self[0].out_features}}-{{rank}}").touch()
+            (pathlib.Path({folder!r}) / f"{{self[0].out_features}}-{{rank}}-{{os.getpid()}}").touch()
         if self.training and self[0].out_features == 16 and rank == "1":
             sys.stderr.write("the last words of the second process\\n")
             sys.stderr.flush()
@@ -66,7 +66,9 @@ def test_two_processes_train_each_student_and_one_that_dies_ends_its_trial(tmp_p
     rows = {each["settings"]["student.options.width"]: each for each in found["search"]["variants"]}
     assert (rows[8]["status"], rows[16]["status"]) == ("kept", "failed"), rows
     assert "the last words of the second process" in rows[16]["reason"]
-    assert {"8-0", "8-1", "16-0", "16-1"} <= {path.name for path in (tmp_path / "seen").iterdir()}
+    seen = [path.name.rsplit("-", 1)[0] for path in (tmp_path / "seen").iterdir()]
+    processes = {place: seen.count(place) for place in ("8-0", "8-1", "16-0", "16-1")}
+    assert processes == {"8-0": 1, "8-1": 1, "16-0": 2, "16-1": 2}, "a team begins again once"
 
     alone = call(tmp_path, "distill", "recipe.toml", "--set", "student.options.width=8")
     (student,) = [each for each in alone["slots"] if each["slot"] == "student"]

@@ -17,7 +17,12 @@ from attar.pipeline.core.errors import MissingDependencyError, RecipeError, Stag
 from attar.pipeline.recipe.search_space import ClusterResources
 from attar.search.cluster.head import HeadWatch
 from attar.search.cluster.orders import Node
-from attar.search.cluster.ray_team import release_places, run_team
+from attar.search.cluster.ray_team import (
+    MemberDiedError,
+    describe_death,
+    release_places,
+    run_team,
+)
 
 ANSWER = 10.0
 """Seconds within which a cluster accepts a connection."""
@@ -48,13 +53,12 @@ class RayCluster:
 
     def start_on(self, node: Node, work: Callable[..., Any], *arguments: Any) -> Reference:
         """Start a short job on one node, whatever else it does."""
-        return self._start_at(node.id, self.resources.max_retries, work, *arguments)
+        return self._start_at(node.id, work, *arguments)
 
     def start_training(self, work: Callable[..., Any], *arguments: Any) -> Reference:
         if self.resources.processes > 1:  # what waits for them is beside the command
             own = self.ray.get_runtime_context().get_node_id()
-            given = (self.resources, work, *arguments)
-            return self._start_at(own, self.resources.max_retries, run_team, *given)
+            return self._start_at(own, run_team, self.resources, work, *arguments)
         needs = {"num_cpus": self.resources.num_cpus, "num_gpus": self.resources.num_gpus}
         return self._start(needs, work, *arguments)
 
@@ -73,20 +77,20 @@ class RayCluster:
         }
         return self._start(needs, work, *arguments)
 
-    def _start_at(
-        self, node_id: str, max_retries: int, work: Callable[..., Any], *arguments: Any
-    ) -> Reference:
+    def _start_at(self, node_id: str, work: Callable[..., Any], *arguments: Any) -> Reference:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         place = NodeAffinitySchedulingStrategy(node_id, soft=False)
-        options = {"num_cpus": 0, "max_retries": max_retries, "scheduling_strategy": place}
-        return self.ray.remote(**options)(work).remote(*arguments)
+        return self._start({"num_cpus": 0, "scheduling_strategy": place}, work, *arguments)
 
     def _start(
         self, needs: Mapping[str, Any], work: Callable[..., Any], *arguments: Any
     ) -> Reference:
-        options = {**needs, "max_retries": self.resources.max_retries}
-        return self.ray.remote(**options)(work).remote(*arguments)
+        retries = {
+            "max_retries": self.resources.max_retries,
+            "retry_exceptions": [MemberDiedError],
+        }
+        return self.ray.remote(**needs, **retries)(work).remote(*arguments)
 
     def wait(self, reference: Reference) -> Any:
         """Return the value of a job.
@@ -100,16 +104,6 @@ class RayCluster:
         except self.ray.exceptions.RayError as error:
             self.head.require()
             raise StageError(describe_death(error)) from error
-
-
-def describe_death(error: Exception) -> str:
-    """Return the lines of Ray's error that say what happened: the first, or the last of a
-    traceback."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    if not lines:
-        return type(error).__name__
-    told = lines[-1] if "Traceback" in str(error) else lines[0]
-    return f"{type(error).__name__}: {told}"
 
 
 def find_trainers(nodes: Sequence[Node], resources: ClusterResources) -> list[Node]:

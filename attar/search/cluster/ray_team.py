@@ -27,6 +27,10 @@ Start = Callable[..., Any]
 """Starts a function in a process of its own, and returns Ray's reference to its value."""
 
 
+class MemberDiedError(Exception):
+    """A process of a team died. Ray begins the whole team again."""
+
+
 @dataclass(frozen=True)
 class Seat:
     """The place of a process in its team."""
@@ -53,24 +57,8 @@ def run_team(
 ) -> Delivery[Any]:
     """Do a job in a team of processes, and return what the first of them returns.
 
-    The team begins again if one of them dies. Raises Ray's error when it has died too often.
+    All of the team ends with the first that ends. Raises MemberDiedError if a process died.
     """
-    import ray
-
-    left = resources.max_retries
-    while True:
-        try:
-            return run_members(resources, work, order, job, *arguments)
-        except ray.exceptions.RayError as error:
-            if left == 0 or not is_death(error):
-                raise
-            left -= 1
-
-
-def run_members(
-    resources: ClusterResources, work: Work, order: Order, job: str, *arguments: Any
-) -> Delivery[Any]:
-    """Start a team, and end all of it with the first that ends."""
     import ray
 
     world = resources.processes
@@ -158,6 +146,16 @@ def get_end(member: Any) -> Delivery[Any] | Exception:
     return end
 
 
+def describe_death(error: Exception) -> str:
+    """Return the lines of Ray's error that say what happened: the first, or the last of a
+    traceback."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    told = lines[-1] if "Traceback" in str(error) else lines[0]
+    return f"{type(error).__name__}: {told}"
+
+
 def is_death(end: object) -> bool:
     """Whether a process died, rather than raised an error."""
     from ray.exceptions import RayError, RayTaskError
@@ -172,8 +170,8 @@ def is_success(end: object) -> bool:
 def judge_ends(ends: Mapping[int, Delivery[Any] | Exception]) -> Delivery[Any]:
     """Return the delivery of the first process, by how each process ended.
 
-    A process that died is what the errors of the others come from. Raises Ray's error for it, and
-    StageError for a first process that goes on without the others.
+    A process that died is what the errors of the others come from. Raises MemberDiedError for it,
+    and StageError for a first process that goes on without the others.
     """
     first = ends.get(0)
     if isinstance(first, Delivery) and is_success(first):
@@ -181,7 +179,7 @@ def judge_ends(ends: Mapping[int, Delivery[Any] | Exception]) -> Delivery[Any]:
     errors = [end for end in ends.values() if isinstance(end, Exception)]
     deaths = [error for error in errors if is_death(error)]
     if deaths:
-        raise deaths[0]
+        raise MemberDiedError(describe_death(deaths[0]))
     if isinstance(first, Delivery):
         return first
     if errors:

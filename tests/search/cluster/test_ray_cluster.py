@@ -12,7 +12,7 @@ import pytest
 from attar.pipeline.core.errors import MissingDependencyError, RecipeError
 from attar.pipeline.recipe.search_space import ClusterResources
 from attar.search.cluster.orders import Node
-from attar.search.cluster.ray_cluster import check_address, describe_death, find_timers, find_trainers, import_ray, join_cluster
+from attar.search.cluster.ray_cluster import check_address, find_timers, find_trainers, import_ray, join_cluster
 
 SMALL = Node("a", "small", {"CPU": 2.0, "memory": 1e9, "node:10.0.0.1": 1.0})
 LARGE = Node("b", "large", {"CPU": 16.0, "GPU": 1.0, "xeon": 1.0})
@@ -80,9 +80,3 @@ def test_ray_that_is_not_installed_names_the_extra(monkeypatch: pytest.MonkeyPat
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(MissingDependencyError, match=r"attar\[cluster\]"):
         import_ray()
-
-
-def test_the_words_of_a_death_are_one_line() -> None:
-    assert describe_death(RuntimeError("the node died\n\nsee the logs")) == "RuntimeError: the node died"
-    traced = "job failed\nTraceback (most recent call last):\n  File ...\nValueError: no"
-    assert describe_death(RuntimeError(traced)) == "RuntimeError: ValueError: no"

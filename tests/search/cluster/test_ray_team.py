@@ -11,7 +11,7 @@ from attar.pipeline.core.errors import RecipeError, StageError
 from attar.pipeline.recipe.search_space import ClusterResources
 from attar.search.cluster.orders import Delivery, Node
 from attar.search.cluster.ray_cluster import find_trainers
-from attar.search.cluster.ray_team import Seat, find_port, judge_ends
+from attar.search.cluster.ray_team import MemberDiedError, Seat, describe_death, find_port, judge_ends
 
 DONE: Delivery[None] = Delivery(())
 FAILED: Delivery[None] = Delivery((), error="process 0: Connection closed by peer")
@@ -32,7 +32,7 @@ def test_the_first_process_s_result_counts_whatever_its_end_did_to_the_others() 
 
 def test_a_process_that_died_is_told_and_not_what_that_did_to_the_others() -> None:
     for ends in ({0: FAILED, 1: DEAD}, {0: RAISED, 1: DEAD}, {0: DEAD, 1: RAISED}, {1: DEAD}):
-        with pytest.raises(WorkerCrashedError):
+        with pytest.raises(MemberDiedError, match="WorkerCrashedError"):
             judge_ends(ends)
     for ends in ({0: RAISED, 1: ENDED}, {1: RAISED}):
         with pytest.raises(RayTaskError, match="lost"):
@@ -63,3 +63,9 @@ def test_one_node_has_room_for_the_whole_team() -> None:
         takes = f"{asked.num_cpus * asked.processes} CPUs and {asked.num_gpus * asked.processes} GPUs"
         with pytest.raises(RecipeError, match=re.escape(f"{takes} on one node (processes = {asked.processes})")):
             find_trainers([node], asked)
+
+
+def test_the_words_of_a_death_are_one_line() -> None:
+    assert describe_death(RuntimeError("the node died\n\nsee the logs")) == "RuntimeError: the node died"
+    traced = "job failed\nTraceback (most recent call last):\n  File ...\nValueError: no"
+    assert describe_death(RuntimeError(traced)) == "RuntimeError: ValueError: no"
