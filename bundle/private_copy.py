@@ -5,6 +5,13 @@ It lies in the folder for temporary files (``TMPDIR``), for as long as the bundl
 locked for as long. What a process that was killed left there has no lock any more: the next copy
 that is made removes it. The lock also keeps systemd-tmpfiles away, which removes old files.
 
+A folder is taken for a copy by what is in it, never by its name alone, which anybody may give:
+
+    attar-bundle-RANDOM/        of mode 0700
+        attar-private-copy      says that it is one; written before the folder gets its name, and
+                                removed after the content
+        content/                all that is ever removed with it
+
 It is read through ``/proc/PID/fd``: a descriptor stays with its folder, where a name can be given
 to another one.
 """
@@ -27,6 +34,7 @@ from attar.bundle.checksums import NO_FILE, Checksums
 from attar.pipeline.core.errors import InvalidBundleError
 
 PREFIX, UNLOCKED = "attar-bundle-", "attar-new-"
+MARKER, CONTENT = "attar-private-copy", "content"
 BLOCK_BYTES = 2**20
 
 
@@ -45,10 +53,12 @@ class PrivateFolder:
         lock = os.open(fresh, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         check_private(fresh, os.fstat(lock))
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.mkdir(CONTENT, 0o700, dir_fd=lock)
+        os.close(os.open(MARKER, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=lock))
         named = fresh.rename(
             home / f"{PREFIX}{fresh.name.removeprefix(UNLOCKED)}"
         )  # what is not locked has another name
-        self.path = Path(f"/proc/{os.getpid()}/fd/{lock}")
+        self.path = Path(f"/proc/{os.getpid()}/fd/{lock}/{CONTENT}")
         self._remove = weakref.finalize(self, remove, named, lock, os.getpid())
 
     def close(self) -> None:
@@ -138,24 +148,41 @@ def check_private(folder: Path, found: os.stat_result) -> None:
 
 
 def remove_abandoned(home: Path) -> None:
-    """Remove this user's folders that no process holds the lock of."""
+    """Remove this user's copies that no process holds the lock of."""
     for folder in home.glob(f"{PREFIX}*"):
-        with suppress(FileNotFoundError, BlockingIOError):  # another process removes it, or uses it
-            if folder.lstat().st_uid != os.geteuid():
+        # it is no copy or another process removes it; another process uses it
+        with suppress(FileNotFoundError, BlockingIOError):
+            if not may_be_copy(folder.lstat()):
                 continue
             lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
             try:
+                os.stat(MARKER, dir_fd=lock, follow_symlinks=False)
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(folder)
+                remove_copy(folder, lock)
             finally:
                 os.close(lock)
 
 
+def may_be_copy(found: os.stat_result) -> bool:
+    mine = found.st_uid == os.geteuid()
+    return mine and stat.S_ISDIR(found.st_mode) and stat.S_IMODE(found.st_mode) == 0o700
+
+
+def remove_copy(folder: Path, lock: int) -> None:
+    """Remove what ``PrivateFolder`` made in the folder that the lock is of, and the folder if that
+    was all of it. Its name may be another folder's by now, which is left alone."""
+    with suppress(FileNotFoundError):  # who removed it before was killed
+        shutil.rmtree(CONTENT, dir_fd=lock)
+    os.unlink(MARKER, dir_fd=lock)
+    with suppress(OSError):  # not empty: it, or its name, is somebody's
+        folder.rmdir()
+
+
 def remove(folder: Path, lock: int, owner: int) -> None:
-    """Remove a folder under its lock; in a child that was forked off, only let go of the lock."""
+    """Remove a copy under its lock; in a child that was forked off, only let go of the lock."""
     try:
         if os.getpid() == owner:
             with suppress(FileNotFoundError):
-                shutil.rmtree(folder)
+                remove_copy(folder, lock)
     finally:
         os.close(lock)

@@ -22,7 +22,7 @@ from attar.bundle import checksums
 from attar.bundle.checksums import SIGNATURE, Checksums
 from attar.bundle.finish import finish_bundle
 from attar.bundle.opening import check_bundle
-from attar.bundle.private_copy import PrivateFolder
+from attar.bundle.private_copy import MARKER, PrivateFolder
 from attar.bundle.sign import sign_bundle
 from attar.bundle.verified import open_sealed, read_manifest
 from attar.cli.main import main
@@ -174,6 +174,37 @@ def test_another_folder_in_the_place_of_a_copy_is_not_read(temporary: Path) -> N
     (place / "engine").write_text("theirs")
     assert (folder.path / "engine").read_text() == "ours"
     folder.close()
+    assert (place / "engine").read_text() == "theirs"
+
+
+def test_what_is_no_copy_stays_whatever_it_is_called(signed: Path, key: KeyPair, temporary: Path) -> None:
+    notes, bundle = temporary / "attar-bundle-notes", temporary / "attar-bundle-cpu"
+    notes.mkdir(0o700)
+    (notes / "thesis.txt").write_text("mine")
+    shutil.copytree(signed, bundle)
+    bundle.chmod(0o700)
+    (temporary / "attar-bundle-cpu.tar.gz").write_text("mine")
+    (temporary / "attar-bundle-link").symlink_to(notes)
+    before = sorted(temporary.rglob("*"))
+    with attar.open(bundle, trusted=key.public) as predict:
+        assert predict({"x": POINT})["logits"].tolist() == [ANSWER]
+    assert sorted(temporary.rglob("*")) == before
+
+
+def test_what_was_put_into_a_copy_stays(temporary: Path) -> None:
+    folder = PrivateFolder()
+    (place,) = copies(temporary)
+    (place / "thesis.txt").write_text("mine")
+    folder.close()
+    assert list(temporary.rglob("*")) == [place, place / "thesis.txt"]
+
+
+def test_a_copy_whose_removal_was_cut_short_goes_with_the_next(temporary: Path) -> None:
+    left = temporary / "attar-bundle-left"
+    left.mkdir(0o700)
+    (left / MARKER).touch()
+    PrivateFolder().close()
+    assert copies(temporary) == []
 
 
 def test_what_a_killed_process_left_goes_at_the_next_opening_and_what_is_in_use_stays(
