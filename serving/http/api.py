@@ -30,8 +30,7 @@ MODEL = r"/v2/models/(?P<name>[^/]+)(?:/versions/(?P<version>[^/]+))?"
 MODEL_PARTS = {"name", "version"}
 """The parts of a path that name a model."""
 REQUEST_ID = b"x-request-id"
-PRINTABLE_ID = re.compile(rb"[!-~]{1,128}")
-"""A request id that is echoed and logged; any other is ignored."""
+PRINTABLE_ID = re.compile("[!-~]{1,128}")
 log = logging.getLogger(__name__)
 access = logging.getLogger("attar.access")
 
@@ -53,9 +52,8 @@ class HttpApi:
     async def answer(self, request: Request) -> Reply:
         """Return the reply to a request. An unforeseen error is logged and answered with 500."""
         started = perf_counter_ns() if self.settings.access_log else 0
-        given_id = request.headers.get(REQUEST_ID)
-        if given_id and PRINTABLE_ID.fullmatch(given_id):
-            request.id = given_id.decode()
+        given = request.headers.get(REQUEST_ID)
+        request.id = given_id = filter_id(given.decode("latin-1")) if given else ""
         try:
             handler, parts = self._find_cached(request.method, request.target)
             reply = await handler(request, **parts)
@@ -64,8 +62,8 @@ class HttpApi:
         except Exception:
             log.exception("a request failed", extra=logs.log_fields(**describe_request(request)))
             reply = self.refuse(EngineFailedError("the server failed; its log says why"), request)
-        if given_id and request.id:
-            reply.headers = [*reply.headers, ("X-Request-ID", request.id)]
+        if given_id:
+            reply.headers = [*reply.headers, ("X-Request-ID", given_id)]
         if started:
             log_access(request, reply, perf_counter_ns() - started)
         return reply
@@ -104,6 +102,11 @@ class HttpApi:
                 f"{method} is not allowed here, {' and '.join(allowed)} is", allowed
             )
         raise NotFoundError(f"there is no {path[:200]!r}")
+
+
+def filter_id(given: str) -> str:
+    """Return an id that may be echoed and logged; an empty one for any other."""
+    return given if PRINTABLE_ID.fullmatch(given) else ""
 
 
 def describe_request(request: Request) -> dict[str, Any]:

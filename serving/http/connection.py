@@ -7,13 +7,15 @@ limits (``benchmarks/RESULTS.md``), which are simplest where the bytes come in.
 from __future__ import annotations
 
 import asyncio
+import logging
 from math import inf
 from typing import cast
 
+from attar.serving.core import logs
 from attar.serving.core.authenticator import Authenticator
 from attar.serving.core.errors import BusyError, RequestError, TooSlowError
 from attar.serving.core.ledger import MemoryLedger
-from attar.serving.http.api import HttpApi
+from attar.serving.http.api import HttpApi, describe_request
 from attar.serving.http.message import Reply, Request, format_head
 from attar.serving.http.request_reader import RequestReader
 
@@ -26,6 +28,7 @@ GRACE_SECONDS = 1.0
 """Time that an idle connection stays open when the server ends."""
 MAX_PIPELINED = 16
 """Requests of one connection that may wait before no more of it is read."""
+log = logging.getLogger(__name__)
 
 
 class Connection(asyncio.Protocol):
@@ -144,13 +147,22 @@ class Connection(asyncio.Protocol):
         self._set_deadline()
 
     async def _serve(self, request: Request) -> None:
+        """Answer a request. An unforeseen error is logged, and ends the connection."""
         try:
-            reply = await self._api.answer(request)
-        finally:
-            request.reservation.close()
-        self._task = None
-        if self._transport.is_closing():
-            return
+            try:
+                reply = await self._api.answer(request)
+            finally:
+                request.reservation.close()
+            self._task = None
+            if not self._transport.is_closing():
+                self._finish(request, reply)
+        except Exception:
+            fields = logs.log_fields(**describe_request(request))
+            log.exception("a reply could not be sent", extra=fields)
+            self.abort()
+
+    def _finish(self, request: Request, reply: Reply) -> None:
+        """Send a reply, and go on to the next request or close."""
         is_last = self._reader.is_done and not self._reader.requests and not self._refusal
         keep = request.keep_alive and not self._api.service.draining and not is_last
         self._write_reply(reply, keep, is_head=request.method == "HEAD")

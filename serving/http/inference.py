@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from attar.models.task import Array
 from attar.serving.core.errors import BadRequestError, TooLargeError
 from attar.serving.core.ledger import Reservation
-from attar.serving.http.api import MODEL, HttpApi
+from attar.serving.http.api import MODEL, HttpApi, filter_id
 from attar.serving.http.message import Reply, Request
 from attar.serving.models.model import ServedModel
 from attar.serving.protocol import response
@@ -42,7 +42,7 @@ class InferenceHandler:
     async def read_inference(self, request: Request, model: ServedModel) -> InferenceRequest:
         """Return the request for a model whose bundle is in use. Raises RequestError."""
         asked = await model.read_request(read_body(request, model.reader, self._thread))
-        request.id = request.id or asked.id
+        request.id = request.id or filter_id(asked.id)
         return asked
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from attar.serving.core import logs
 from attar.serving.core.logs import JsonFormatter, log_fields
+from attar.serving.http.message import Reply, Request
 from tests.support.serving.serving_parts import Running, asked, running
 
 INFER = "/v2/models/points/infer"
@@ -92,3 +93,25 @@ def test_a_kind_of_line_has_its_room_in_each_minute(monkeypatch: pytest.MonkeyPa
     now[0] = 5 * logs.MINUTE
     assert limit.count_line("one") == 1
     assert limit.count_line("other") == 0
+
+
+@pytest.mark.parametrize("inner", ["x\r\nSet-Cookie: a=b\r\n\r\nHTTP/1.1 200 OK", "\u20ac", "x" * 129])
+def test_the_id_of_the_protocol_is_neither_a_header_nor_logged_unless_it_is_plain(
+    server: Running, caplog: pytest.LogCaptureFixture, inner: str
+) -> None:
+    """It was written into the reply's head where the header of the request was not plain."""
+    caplog.set_level(logging.INFO)
+    status, told, headers = server.ask("POST", INFER, asked([1, 2], id=inner), X_Request_ID="a b")
+    assert (status, told["id"], headers.keys() & {"x-request-id", "set-cookie"}) == (200, inner, set())
+    assert [line["id"] for line in lines(caplog, "answered")] == [""]
+
+
+def test_a_reply_that_cannot_be_sent_ends_the_connection_and_is_logged(server: Running, caplog: pytest.LogCaptureFixture) -> None:
+    async def answer(request: Request) -> Reply:
+        return Reply(headers=[("A", "\u20ac")])
+
+    server.server.api.add_route("GET", "/unsendable", answer)
+    with pytest.raises(ConnectionError):
+        server.ask("GET", "/unsendable")
+    (line,) = lines(caplog, "a reply could not be sent")
+    assert (line["target"], "UnicodeEncodeError" in line["traceback"]) == ("/unsendable", True)
