@@ -24,7 +24,7 @@ class Faults(attar.Task):
     inputs = {"signal": attar.Tensor("float32", ("batch", READINGS))}
     outputs = {
         "logits": attar.Output(("batch", 3), target="fault")
-    }  # kind="values" where they are no classes
+    }  # kind="values" for numbers instead of classes
     ranges = {
         "batch": (1, 64)
     }  # every named axis: the smallest and the largest size that must work

@@ -130,6 +130,13 @@ def test_links_lead_to_files_where_the_repository_is_read() -> None:
     assert broken == []
 
 
+def test_the_page_of_measurements_begins_with_all_its_sections() -> None:
+    listed, _, rest = (ROOT / "benchmarks/RESULTS.md").read_text(encoding="utf-8").partition("\n## ")
+    headings = re.findall(r"^## (.+)", "## " + rest, flags=re.MULTILINE)
+    anchors = {re.sub(r"[^\w -]", "", heading).replace(" ", "-") for heading in headings}
+    assert set(re.findall(r"\]\(#([^)]+)\)", listed)) == anchors
+
+
 @pytest.mark.parametrize(
     ("source", "place", "link", "leads"),
     [
