@@ -16,10 +16,15 @@ from pathlib import Path
 from attar.engines.graphs.inspection import index_constants
 from attar.engines.graphs.int8 import EXCLUDED
 from attar.engines.graphs.preparation import clear_metadata, prepare_graph
-from attar.engines.graphs.selection import check_node_names, find_float_nodes, make_nothing_error
+from attar.engines.graphs.selection import (
+    PRODUCTS,
+    check_node_names,
+    explain_float_product,
+    find_float_nodes,
+    make_nothing_error,
+)
 from attar.pipeline.core.stage import Facts
 
-PRODUCTS = frozenset({"Gemm", "MatMul"})
 PREPARED = {"onnx.quant.pre_process": "onnxruntime.quant"}
 """A mark of ONNX Runtime's own preparation, which fails on transformers. Without the mark each call
 advises to run that."""
@@ -41,11 +46,11 @@ def write_dynamic_int8_graph(
     reasons = find_float_nodes(model) | dict.fromkeys(exclude, EXCLUDED)
     constants = index_constants(model)
     products = [node for node in model.graph.node if node.op_type in PRODUCTS]
-    weighted = {node.name for node in products if node.input[1] in constants}
-    inside = [node for node in products if node.name in weighted and node.name not in reasons]
-    quantized = {node.name for node in inside}
-    outside = [node.name for node in products if node.name not in quantized]
-    floats = {name: reasons.get(name, "a product of two activations") for name in outside}
+    for node in products:
+        if node.name not in reasons and (reason := explain_float_product(node, constants)):
+            reasons[node.name] = reason
+    inside = [node for node in products if node.name not in reasons]
+    floats = {node.name: reasons[node.name] for node in products if node.name in reasons}
     if not inside:
         raise make_nothing_error(model, PRODUCTS, floats, "'int8' for convolutions, or 'fp32'")
     onnx.helper.set_model_props(model, PREPARED)
@@ -56,7 +61,7 @@ def write_dynamic_int8_graph(
         per_channel,
         weight_bits < 8,
         QuantType.QInt8,
-        nodes_to_exclude=list_excluded_names(outside),
+        nodes_to_exclude=list_excluded_names(list(floats)),
     )
     onnx.save(clear_metadata(onnx.load(target)), target)
     counts = Counter(node.op_type for node in inside)

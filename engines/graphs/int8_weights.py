@@ -21,8 +21,13 @@ import numpy as np
 from attar.engines.graphs.inspection import get_attribute, index_constants
 from attar.engines.graphs.int8 import EXCLUDED
 from attar.engines.graphs.preparation import clear_metadata, prepare_graph
-from attar.engines.graphs.selection import check_node_names
-from attar.pipeline.core.errors import UnsupportedModelError
+from attar.engines.graphs.selection import (
+    PRODUCTS,
+    check_node_names,
+    explain_float_product,
+    is_plain_gemm,
+    make_nothing_error,
+)
 
 if TYPE_CHECKING:
     import onnx
@@ -30,8 +35,6 @@ if TYPE_CHECKING:
 BLOCK = 128
 """Weights along the summed axis that share one scale."""
 BITS = 8
-UNREAD_GEMM = "a Gemm that scales or transposes its input"
-"""Why a Gemm stays float: it is no MatMul, which alone ONNX Runtime's quantizer reads."""
 INT8_ACTIVATIONS = 4
 """The accuracy level of MatMulNBits at which each row of the activations is rounded to int8."""
 
@@ -48,33 +51,21 @@ def write_int8_weights_graph(
 
     model = prepare_graph(source)
     check_node_names(model, exclude)
+    split_gemms(model, index_constants(model), exclude)
     constants = index_constants(model)
-    split_gemms(model, constants, exclude)
-    constants = index_constants(model)
-    products = [node for node in model.graph.node if node.op_type == "MatMul"]
-    weighted = {node.name for node in products if node.input[1] in constants}
-    inside = weighted - set(exclude)
+    products = [node for node in model.graph.node if node.op_type in PRODUCTS]
+    floats = {}
+    for node in products:
+        reason = EXCLUDED if node.name in exclude else explain_float_product(node, constants)
+        if reason:
+            floats[node.name] = reason
+    inside = [node for node in products if node.name not in floats]
     if not inside:
-        present = ", ".join(sorted({node.op_type for node in model.graph.node}))
-        raise UnsupportedModelError(
-            f"no MatMul by a weight is left to store in int8; the graph has {present}. Use "
-            "precision = 'int8' for convolutions, or 'fp32'"
-        )
+        raise make_nothing_error(model, PRODUCTS, floats, "'int8' for convolutions, or 'fp32'")
     with keep_logging():
-        quantize_weights(model, [node.name for node in products if node.name not in inside])
+        quantize_weights(model, list(floats))
     onnx.save(clear_metadata(model), target)
-    outside = {
-        node.name: EXCLUDED if node.name in weighted else "a product of two activations"
-        for node in products
-    } | {
-        node.name: EXCLUDED if node.name in exclude else UNREAD_GEMM
-        for node in model.graph.node
-        if node.op_type == "Gemm"
-    }
-    return {
-        "quantized": dict(Counter(node.op_type for node in products if node.name in inside)),
-        "float": {name: reason for name, reason in outside.items() if name not in inside},
-    }
+    return {"quantized": dict(Counter(node.op_type for node in inside)), "float": floats}
 
 
 def split_gemms(
@@ -105,12 +96,6 @@ def split_gemms(
             nodes.append(onnx.helper.make_node("Add", *sums, f"{node.name}.bias"))
     del model.graph.node[:]
     model.graph.node.extend(nodes)
-
-
-def is_plain_gemm(node: onnx.NodeProto) -> bool:
-    """Whether a node is a Gemm that neither transposes its input nor scales."""
-    scales = [get_attribute(node, name, 1.0) for name in ("alpha", "beta")]
-    return node.op_type == "Gemm" and scales == [1.0, 1.0] and not get_attribute(node, "transA", 0)
 
 
 def quantize_weights(model: onnx.ModelProto, excluded: Sequence[str]) -> None:
