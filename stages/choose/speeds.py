@@ -13,7 +13,7 @@ from attar.models.task import load_task
 from attar.pipeline.core.errors import StageError
 from attar.pipeline.core.stage import CodeName, Facts, Stage
 from attar.proof.artifacts import Speeds
-from attar.proof.comparison.timing import MIN_ROUNDS, Seconds
+from attar.proof.comparison.timing import MIN_ROUNDS
 from attar.proof.estimates import statistics
 from attar.proof.ledger.ledger_json import to_json
 from attar.proof.ledger.speeds import EngineSpeed, EngineSpeeds
@@ -56,11 +56,8 @@ class TimeEngines(Stage[Speeds]):
         absent = {name: find_absence(engine) for name, engine in engines.items()}
         speed_batch = choose_timed_batch(self.optimize_for, self.batch)
         timed = {name: engine for name, engine in engines.items() if absent[name] is None}
-        is_pinned = all(engine.facts["threads"] == 1 for engine in timed.values())
         runs = [
-            bench.times(
-                {REFERENCE: reference, **group}, self.repeats, self.seconds, pinned=is_pinned
-            )
+            bench.times({REFERENCE: reference, **group}, self.repeats, self.seconds)
             for group in order_groups(group_engines(timed))
         ]
         speeds = {
@@ -107,12 +104,6 @@ def describe_speed(
     medians = {batch: float(np.median(np.concatenate(each))) * 1e6 for batch, each in times.items()}
     bounds = statistics.bound_median(ratios)
     return EngineSpeed(None, medians, size, float(np.median(ratios)), bounds)
-
-
-def compute_ratios(seconds: Mapping[str, Mapping[int, Seconds]], name: str, batch: int) -> Seconds:
-    """Return how many times as fast as the reference an engine is, by round."""
-    ratios: Seconds = seconds[REFERENCE][batch] / seconds[name][batch]
-    return ratios
 
 
 def summarize_reference(

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
+from attar.pipeline.core.stage import Device
 from attar.proof.ledger.ledger import TimingConditions
 from attar.stages.artifacts import Engine
+from attar.stages.artifacts.model import Opened
 from attar.stages.choose.speeds import (
     MOST_BYTES,
     MOST_ENGINES,
     REFERENCE,
+    TimeEngines,
     describe_speed,
     group_engines,
     order_groups,
     summarize_reference,
 )
 from attar.stages.measure.bench import TimingRun
+from tests.support.proof.proof_parts import NAME, STUDENT, TEACHER, engine, onnx_model
 
 
 class SizedEngine(Engine):
@@ -65,3 +70,22 @@ def test_the_reference_has_the_median_of_its_runs_and_their_spread() -> None:
     assert medians == {1: 1100.0}
     assert spread == {1: 1.5}
     assert summarize_reference([]) == ({}, {})
+
+
+class WatchedEngine(Engine):
+    """An engine that notes on how many threads it was opened."""
+
+    opened: ClassVar[list[int | None]] = []
+
+    def open(self, threads: int | None = None, device: Device = "cpu") -> Opened:
+        self.opened.append(threads)
+        return super().open(threads, device)
+
+
+def test_speedups_are_on_one_thread_whatever_an_engine_was_built_for(tmp_path: Path) -> None:
+    """So are those that the gates judge."""
+    made = engine(tmp_path / "a", STUDENT)
+    watched = WatchedEngine(made.key, made.digest, made.root, {**made.facts, "threads": 2})
+    stage = TimeEngines(task=NAME, batch=2, repeats=20, seconds=0.01)
+    stage.run(tmp_path / "out", reference=onnx_model(tmp_path / "reference", TEACHER), a=watched)
+    assert watched.opened == [1]
