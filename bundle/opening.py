@@ -194,10 +194,13 @@ def check_graphs(path: Path, manifest: Manifest, part: Manifest | BatchEngine) -
     hop = "model" if "model" in manifest.answered else part.hop
     needs = part.engine
     tolerance = max(MAX_TOLERANCE, golden.find_tolerance(needs))
-    integers = PLACEMENTS.get(needs.runtime) is not SYMMETRIC  # as in ``OnnxModel``
+    is_symmetric = PLACEMENTS.get(needs.runtime) is SYMMETRIC  # as in ``OnnxModel``
+    half = is_symmetric or needs.precision == "fp16"
     with (
         blame_bundle(f"the graphs of {path} do not open"),
-        onnxruntime.open_session(files, needs.threads, integers=integers) as predict,
+        onnxruntime.open_session(
+            files, needs.threads, integers=not is_symmetric, half=half
+        ) as predict,
     ):
         try:
             golden.replay_requests(path, manifest, predict, tolerance, hop)

@@ -41,8 +41,10 @@ if TYPE_CHECKING:
 
 FATAL_LEVEL = 4
 """What ONNX Runtime logs below this level it also raises, and one message is enough."""
-DISABLED_OPTIMIZERS = ["WeightBiasQuantization"]
+DISABLED_OPTIMIZERS = ("WeightBiasQuantization",)
 """It would quantize nodes that the graph keeps float, because their neighbours are int8."""
+DISABLED_IN_HALF = ("MatmulTransposeFusion",)
+"""It ends the process (SIGSEGV, ONNX Runtime 1.32) in attention of half precision on a CPU."""
 DTYPES = {"float": "float32", "double": "float64"}
 """Its names of element types that are not numpy's."""
 UNKNOWN = re.compile(r"(\S+)\(-?\d+\) is not a registered function/op")
@@ -74,7 +76,7 @@ class OnnxRuntime(CpuRuntime):
 
     def find_refused_nodes(self, source: Path, asked: BuildSpec) -> Sequence[RefusedNode]:
         provider = asked.provider or CPU
-        options = make_session_options(1, provider, optimize=True)
+        options = make_session_options(1, provider, half=asked.precision == "fp16")
         try:
             strays = list_stray_nodes(start_session(source, options, provider), provider)
             return drop_size_nodes(strays, source) if strays else []
@@ -86,7 +88,7 @@ class OnnxRuntime(CpuRuntime):
     def build(self, source: Path, target: Path, asked: BuildSpec) -> None:
         provider = asked.provider or CPU
         if provider == CPU:
-            write_optimized(read_graph(source), target)
+            write_optimized(read_graph(source), target, half=asked.precision == "fp16")
         else:
             shutil.copyfile(source, target)
 
@@ -118,17 +120,20 @@ def open_session(
     *,
     optimize: bool = True,
     integers: bool = True,
+    half: bool = False,
     splits: bool = False,
 ) -> Iterator[Predictor]:
     """Open sessions of named graphs, files or serialized models.
 
     ``optimize=False`` runs them as they are written. ``integers=False`` computes what Q-DQ pairs
-    enclose in float instead of bytes. ``splits=True`` cuts a batch that a GPU has no memory for.
-    ``threads`` are intra-op threads, None: all cores that this process may use. Raises StageError
+    enclose in float instead of bytes. ``half=True`` says that some of a graph may be in half
+    precision. ``splits=True`` cuts a batch that a GPU has no memory for. ``threads`` are intra-op threads, None: all cores that this process may use. Raises StageError
     if the graph cannot be loaded or the provider is not there, and, when called, for inputs that
     the graph does not take.
     """
-    options = make_session_options(threads, provider, optimize, integers)
+    options = make_session_options(
+        threads, provider, optimize=optimize, integers=integers, half=half
+    )
     sessions = {name: create_session(file, options, provider) for name, file in files.items()}
     graphs = {name: make_predictor(session) for name, session in sessions.items()}
     if splits and provider in NVIDIA:  # of other graphs not all that they read is a batch
@@ -152,7 +157,12 @@ def create_session(
 
 
 def make_session_options(
-    threads: int | None, provider: str, optimize: bool, integers: bool = True
+    threads: int | None,
+    provider: str,
+    *,
+    optimize: bool = True,
+    integers: bool = True,
+    half: bool = False,
 ) -> onnxruntime.SessionOptions:
     import onnxruntime
 
@@ -162,6 +172,10 @@ def make_session_options(
     options.intra_op_num_threads, options.inter_op_num_threads = count, 1
     options.graph_optimization_level = level.ORT_ENABLE_ALL if optimize else level.ORT_DISABLE_ALL
     options.add_session_config_entry("session.disable_quant_qdq", "0" if integers else "1")
+    disabled = DISABLED_OPTIMIZERS + (DISABLED_IN_HALF if half and provider == CPU else ())
+    options.add_session_config_entry(
+        "optimization.disable_specified_optimizers", ";".join(disabled)
+    )
     options.log_severity_level = FATAL_LEVEL
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if count > 1 else "0")
     if provider != CPU:  # the CPU provider takes every node that ONNX Runtime knows
@@ -189,7 +203,6 @@ def start_session(
             file,
             options,
             providers=[(provider, dict(PROVIDER_OPTIONS.get(provider, {})))],
-            disabled_optimizers=DISABLED_OPTIMIZERS,
         )
     except Exception as error:
         name, reason = (
@@ -264,13 +277,13 @@ def describe_port(port: onnxruntime.NodeArg) -> TensorSpec:
     return TensorSpec(DTYPES.get(name, name), tuple(port.shape), high=None, name=port.name)
 
 
-def write_optimized(source: Path | bytes, target: Path) -> None:
+def write_optimized(source: Path | bytes, target: Path, *, half: bool = False) -> None:
     """Write the graph that ONNX Runtime runs on the CPU of this machine.
 
     It is fused, its quantized kernels and its memory layout are chosen. That of a GPU would hold
     copies between the devices, with which it does not load again
     (https://github.com/microsoft/onnxruntime/issues/11348).
     """
-    options = make_session_options(1, CPU, optimize=True)
+    options = make_session_options(1, CPU, half=half)
     options.optimized_model_filepath = str(target)
     start_session(source, options, CPU)

@@ -41,10 +41,11 @@ class OnnxModel(Model):
         from attar.engines.runtimes import onnxruntime, providers
 
         files = {name: self.file(name) for name in self.facts["graphs"]}
-        has_integers = self.facts.get("placement") != SYMMETRIC.name
+        is_symmetric = self.facts.get("placement") == SYMMETRIC.name
+        half = is_symmetric or self.facts["precision"] == "fp16"
         provider = providers.DEVICE_PROVIDERS[self.find_device(device)]
         return onnxruntime.open_session(
-            files, threads, provider, integers=has_integers, splits=True
+            files, threads, provider, integers=not is_symmetric, half=half, splits=True
         )
 
     def find_device(self, device: Device) -> str:

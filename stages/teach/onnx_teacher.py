@@ -53,13 +53,16 @@ def adopt_graph(task_name: str, file: Path, out: Path, device: Device = "cpu") -
         save_graph(model, file, out)
     place = providers.select_device(device)
     provider = providers.DEVICE_PROVIDERS[place]
-    with onnxruntime.open_session({"model": file}, None, provider, splits=True) as predictor:
+    precision = detect_precision(model)
+    with onnxruntime.open_session(
+        {"model": file}, None, provider, half=precision == "fp16", splits=True
+    ) as predictor:
         check_outputs(task, predictor, model, file)
         scores = Validation(task).evaluate(predictor.graphs, "teacher", place)
     return {
         "task": task_name,
         "graphs": ["model"],
-        "precision": detect_precision(model),
+        "precision": precision,
         "opset": read_opset(model),
         "inputs": {name: list(tensor.axes) for name, tensor in task.inputs.items()},
         "outputs": {name: list(output.axes) for name, output in task.outputs.items()},

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,8 +11,12 @@ import onnx
 import onnx.parser
 import onnxruntime as ort
 import pytest
+import torch
+from torch import nn
 
+from attar.engines.graphs.half_precision import convert_to_fp16
 from attar.engines.graphs.inspection import list_size_nodes
+from attar.engines.graphs.preparation import clear_metadata, prepare_graph
 from attar.engines.runtimes import cuda, onnxruntime, providers
 from attar.engines.runtimes.runtime import BuildSpec, RefusedNode
 from attar.models.task import Arrays
@@ -99,12 +104,12 @@ def test_a_file_that_is_no_graph_is_named(tmp_path: Path, content: bytes | None)
 
 def test_threads() -> None:
     for asked, expected, spinning in ((None, count_cores(), None), (1, 1, "0"), (3, 3, "1")):
-        made = onnxruntime.make_session_options(asked, providers.CPU, optimize=True)
+        made = onnxruntime.make_session_options(asked, providers.CPU)
         assert (made.intra_op_num_threads, made.inter_op_num_threads) == (expected, 1)
         if spinning:
             assert made.get_session_config_entry("session.intra_op.allow_spinning") == spinning
     with pytest.raises(StageError, match="0 threads"):
-        onnxruntime.make_session_options(0, providers.CPU, optimize=True)
+        onnxruntime.make_session_options(0, providers.CPU)
 
 
 def test_building_without_onnx_says_what_to_install(
@@ -125,7 +130,7 @@ def test_float32_on_cuda_is_not_tensorfloat32(monkeypatch: pytest.MonkeyPatch, d
 
     monkeypatch.setattr(ort, "get_available_providers", lambda: [providers.CUDA, providers.CPU])
     monkeypatch.setattr(ort, "InferenceSession", open_session)
-    options = onnxruntime.make_session_options(1, providers.CUDA, optimize=True)
+    options = onnxruntime.make_session_options(1, providers.CUDA)
     onnxruntime.start_session(digits_onnx.file(), options, providers.CUDA)
     assert asked == [[(providers.CUDA, {"use_tf32": "0"})]]
     monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "1")
@@ -190,7 +195,7 @@ def test_a_gpu_may_leave_sizes_to_the_cpu_and_nothing_else(
     monkeypatch.setattr(onnxruntime, "list_stray_nodes", lambda *asked: strays)
     found = onnxruntime.OnnxRuntime().find_refused_nodes(tmp_path / "sized.onnx", BuildSpec(provider=providers.CUDA))
     assert [each.node for each in found] == refused
-    options = onnxruntime.make_session_options(1, providers.CUDA, optimize=True)
+    options = onnxruntime.make_session_options(1, providers.CUDA)
     onnxruntime.create_session(tmp_path / "sized.onnx", options, providers.CUDA)
     strays.append(RefusedNode("wrong", "MatMul", "it runs on CPUExecutionProvider"))
     with pytest.raises(StageError, match="does not run 1 nodes of the graph: MatMul 'wrong'"):
@@ -208,7 +213,7 @@ def test_libraries_that_are_missing_are_named(monkeypatch: pytest.MonkeyPatch, d
     monkeypatch.setattr(ort, "preload_dlls", lambda: sys.stdout.write("Failed to load libcublasLt.so.13\n"))
     monkeypatch.setattr(ort, "InferenceSession", lambda *given, **named: SimpleNamespace(get_providers=lambda: [providers.CPU]))
     providers.preload_libraries.cache_clear()
-    options = onnxruntime.make_session_options(1, providers.CUDA, optimize=True)
+    options = onnxruntime.make_session_options(1, providers.CUDA)
     with pytest.raises(StageError, match=r"runs on CPUExecutionProvider: Failed to load libcublasLt\.so\.13"):
         onnxruntime.start_session(digits_onnx.file(), options, providers.CUDA)
     providers.preload_libraries.cache_clear()
@@ -218,3 +223,31 @@ def test_answers_of_a_gpu_have_tolerances_of_their_own() -> None:
     runtime = onnxruntime.OnnxRuntime()
     assert [runtime.get_tolerance(name, providers.CUDA) for name in ("fp32", "fp16", "int8")] == [1e-3, 1e-2, 5e-2]
     assert [runtime.get_tolerance(name, providers.CPU) for name in ("fp32", "fp16", "int8")] == [1e-3] * 3
+
+
+class Attention(nn.Module):
+    """Attention as PyTorch exports that of its transformers, with a scale on both of its products' operands."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(32, 4, batch_first=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        attended: torch.Tensor = self.attention(x, x, x, need_weights=False)[0]
+        return attended
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*:DeprecationWarning", "ignore:.*:FutureWarning", "ignore:.*:UserWarning")
+def test_attention_in_half_precision_opens_on_a_cpu(tmp_path: Path) -> None:
+    """One of ONNX Runtime's optimizers would end the process, so the session is opened in another one."""
+    file = tmp_path / "model.onnx"
+    shapes = ({0: "batch"},)
+    torch.onnx.export(Attention().eval(), (torch.randn(4, 6, 32),), file, dynamo=True, opset_version=20, dynamic_shapes=shapes)
+    model = prepare_graph(file)
+    convert_to_fp16(model, {node.name for node in model.graph.node})
+    onnx.save(clear_metadata(model), file)
+    code = "import sys; from pathlib import Path; from attar.engines.runtimes.onnxruntime import open_session"
+    opened = f"{code}\nwith open_session({{'model': Path(sys.argv[1])}}, 1, half=True): print('opened')"
+    done = subprocess.run([sys.executable, "-c", opened, str(file)], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "opened\n"), done.stderr
