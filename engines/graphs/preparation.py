@@ -36,6 +36,7 @@ def prepare_graph(source: Path) -> onnx.ModelProto:
     fold_gemm_beta(model)
     prepared = ir.to_proto(model)
     restore_outputs(prepared, [value.name for value in proto.graph.output])
+    remove_unread_weights(prepared)
     return clear_metadata(prepared)
 
 

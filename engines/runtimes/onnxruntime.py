@@ -127,9 +127,9 @@ def open_session(
 
     ``optimize=False`` runs them as they are written. ``integers=False`` computes what Q-DQ pairs
     enclose in float instead of bytes. ``half=True`` says that some of a graph may be in half
-    precision. ``splits=True`` cuts a batch that a GPU has no memory for. ``threads`` are intra-op threads, None: all cores that this process may use. Raises StageError
-    if the graph cannot be loaded or the provider is not there, and, when called, for inputs that
-    the graph does not take.
+    precision. ``splits=True`` cuts a batch that a GPU has no memory for. ``threads`` are intra-op
+    threads, None: all cores that this process may use. Raises StageError if the graph cannot be
+    loaded or the provider is not there, and, when called, for inputs that the graph does not take.
     """
     options = make_session_options(
         threads, provider, optimize=optimize, integers=integers, half=half

@@ -7,11 +7,10 @@ from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import find_spec
 
 from attar.engines.cpu import cpu_flags
+from attar.engines.runtimes.openvino import NATIVE
 from attar.engines.runtimes.runtime import RUNTIMES
 from attar.pipeline.keys.machine import list_gpus
 
-BF16 = frozenset({"avx512_bf16", "amx_bf16"})
-"""CPU features that compute in bf16; without one it is emulated, and slow."""
 CUDA = "CUDAExecutionProvider"
 
 
@@ -25,8 +24,9 @@ def list_on_cpu() -> Iterator[dict[str, str]]:
     for precision in ("fp32", "int8", "int8-dynamic", "int8-weights"):
         yield {"runtime": "onnxruntime", "precision": precision}
     if is_runtime_here("openvino", "openvino"):
-        for precision in ("fp32", "bf16", "int8") if BF16 & cpu_flags() else ("fp32", "int8"):
-            yield {"runtime": "openvino", "precision": precision}
+        for precision in ("fp32", "bf16", "fp16", "int8"):
+            if precision not in NATIVE or NATIVE[precision] & cpu_flags():
+                yield {"runtime": "openvino", "precision": precision}
 
 
 def list_on_gpu() -> Iterator[dict[str, str]]:

@@ -185,12 +185,11 @@ def find_nearest_half_nodes(
             neighbours[name].append(node)
     reasons: dict[str, str] = {}
     for tensor, why in wrong.items():
-        near = neighbours[tensor]
-        halves = {node.name for node in near if node.name in inside}
-        while near and not halves:
-            near = [makers[name] for node in near for name in node.input if name in makers]
-            halves = {node.name for node in near if node.name in inside}
-        reasons |= {name: why for name in halves if name not in reasons}
+        near = {node.name: node for node in neighbours[tensor]}
+        while near and not near.keys() & set(inside):
+            read = {name for node in near.values() for name in node.input}
+            near = {makers[name].name: makers[name] for name in read if name in makers}
+        reasons |= {name: why for name in near if name in inside and name not in reasons}
     return reasons
 
 

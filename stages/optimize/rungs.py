@@ -113,7 +113,8 @@ class Int8Attempts:
         facts = int8.write_int8_graph(source, file, ranges, form)
         half = self.costs.keys() & form.exclude.keys()
         if half and form.placement.halves:
-            return halve_float_nodes(file, source, ranges, half, facts)
+            seen = self.calibration.compute_ranges()  # ``ranges`` may leave out what overflows
+            return halve_float_nodes(file, source, seen, half, facts)
         return facts
 
     def exclude_costliest(self, form: QuantizationSpec) -> Iterator[Attempt]:

@@ -32,7 +32,7 @@ CLIMBING = ("fp16", "int8")
 """Precisions that have a ladder."""
 RUNTIMES = {
     "bf16": ["openvino"],
-    "int8-dynamic": ["onnxruntime", "openvino"],
+    "int8-dynamic": ["onnxruntime"],
     "int8-weights": ["onnxruntime"],
 }
 TUNING = frozenset({"tuning_epochs", "tuning_learning_rate", "seed"})
@@ -80,16 +80,16 @@ class Optimize(Stage[OnnxModel]):
     """What the graph is for. ``onnxruntime`` and ``openvino`` share one int8 graph, unsigned and
     asymmetric; ``tensorrt`` and ``tensorrt-rtx`` another, symmetric."""
     per_channel: bool = True
-    """A scale for each output channel of a weight instead of one for the whole weight. Both int8
-    only."""
+    """A scale for each output channel of a weight instead of one for the whole weight. ``int8`` and
+    ``int8-dynamic`` only."""
     range_method: Literal["minmax", "percentile", "entropy", "mse"] = "minmax"
     """How the range of an activation is found from the calibration. int8 only."""
     reduce_range: bool | None = None
     """Weights of 7 bits instead of 8, with which no kernel saturates. Left out: where the CPU that
-    builds would saturate (x86 without VNNI), and only for ``onnxruntime`` and ``openvino``. Both
-    int8 only."""
+    builds would saturate (x86 without VNNI), and only for ``onnxruntime`` and ``openvino``.
+    ``int8`` and ``int8-dynamic`` only."""
     exclude: tuple[str, ...] = ()
-    """Names of nodes that stay float. fp16 and both int8 only."""
+    """Names of nodes that stay float. All precisions but ``fp32`` and ``bf16``."""
     floor: float = Field(0.0, ge=0, lt=1)
     """The correlation with the teacher on validation below which the ladder is climbed; 0: never.
     int8 and fp16 only."""

@@ -136,7 +136,8 @@ def test_bf16_is_the_float_graph_for_openvino(tmp_path: Path, digits_onnx: OnnxM
     [
         ("bf16", "onnxruntime", "openvino alone"),
         ("bf16", "tensorrt", "openvino alone"),
-        ("int8-dynamic", "tensorrt-rtx", "onnxruntime and openvino alone"),
+        ("int8-dynamic", "openvino", "onnxruntime alone"),
+        ("int8-dynamic", "tensorrt-rtx", "onnxruntime alone"),
     ],
 )
 def test_a_precision_that_a_runtime_does_not_have(precision: Any, runtime: Any, having: str) -> None:

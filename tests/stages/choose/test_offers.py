@@ -28,8 +28,10 @@ def test_onnx_runtime_is_always_offered(machine: pytest.MonkeyPatch) -> None:
 def test_openvino_is_offered_where_it_is_installed_and_bf16_where_the_cpu_has_it(machine: pytest.MonkeyPatch) -> None:
     machine.setattr(offers, "find_spec", lambda module: module == "openvino" or None)
     assert [each["precision"] for each in offers.list_runnable_candidates()[len(CPU) :]] == ["fp32", "int8"]
-    machine.setattr(offers, "cpu_flags", lambda: {"avx512_bf16"})
-    assert [each["precision"] for each in offers.list_runnable_candidates()[len(CPU) :]] == ["fp32", "bf16", "int8"]
+    for flags, native in (({"avx512_bf16"}, ["bf16"]), ({"bf16", "asimdhp"}, ["bf16", "fp16"])):  # x86, Arm
+        machine.setattr(offers, "cpu_flags", lambda flags=flags: flags)
+        found = [each["precision"] for each in offers.list_runnable_candidates()[len(CPU) :]]
+        assert found == ["fp32", *native, "int8"]
     machine.setattr(offers, "RUNTIMES", {"onnxruntime": ""})
     assert offers.list_runnable_candidates() == CPU
 

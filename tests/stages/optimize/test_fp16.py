@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.parser
 import pytest
 
 from attar.engines.graphs.inspection import count_nodes
+from attar.engines.graphs.preparation import name_nodes
 from attar.engines.runtimes import onnxruntime
 from attar.pipeline.core.errors import StageError, UnsupportedModelError
 from attar.pipeline.core.stage import Facts
@@ -163,3 +165,13 @@ def test_a_sequence_is_not_compared(tmp_path: Path) -> None:
     facts, target = converted(tmp_path, text, {})
     assert facts == {"half": {"MatMul": 1}, "float": {}, "rounds": 1}
     assert apart(tmp_path, target) < 0.001
+
+
+def test_the_nearest_half_node_is_found_past_branches_that_join_again() -> None:
+    """Each block doubles the number of paths back."""
+    blocks = 60
+    lines = [f"a{n} = Relu(t{n}) b{n} = Sigmoid(t{n}) t{n + 1} = Add(a{n}, b{n})" for n in range(blocks)]
+    text = '<ir_version: 9, opset_import: ["" : 20]> g (float[4] x) => (float[4] out) { t0 = Neg(x) '
+    model = onnx.parser.parse_model(text + " ".join(lines) + f" out = Identity(t{blocks}) }}")
+    name_nodes(model)
+    assert fp16.find_nearest_half_nodes(model, {"Neg_0"}, {"out": "overflows"}) == {"Neg_0": "overflows"}
