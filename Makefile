@@ -1,5 +1,5 @@
 # Three commands for a newcomer: `make demo`, `make search` and `make test`. `make help` lists the rest.
-# Settings: RECIPE (a path, or a shipped recipe's name), ARGS (passed on to attar), PYTHON, VENV, PIP_ARGS (passed on to pip), MINUTES (of make gpu).
+# Settings: RECIPE (a path, or a shipped recipe's name), ARGS (passed on to attar), PYTHON, VENV, PIP_ARGS (passed on to pip), MINUTES (of make gpu), BENCHMARK (of make bench).
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -7,6 +7,7 @@ RECIPE ?= demo
 ARGS ?=
 PIP_ARGS ?=
 MINUTES ?=
+BENCHMARK ?=
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_ARGS)
@@ -87,10 +88,8 @@ coverage: $(READY_DEV)  ## branch coverage of the fast tests, child processes co
 gpu:  ## the most that this machine can do on an NVIDIA GPU (in MINUTES), and a summary of it and the rest
 	@$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m benchmarks.gpu $(MINUTES)
 
-bench: $(READY_DEV)  ## every benchmark in benchmarks/, one after the other
-	@for file in benchmarks/[!_]*.py; do \
-	  echo "== $$file"; $(BIN)/python -m "benchmarks.$$(basename $$file .py)" || exit 1; \
-	done
+bench: $(READY_DEV)  ## one of benchmarks/: BENCHMARK=calibration ARGS=...; without, their list
+	@$(if $(BENCHMARK),$(BIN)/python -m benchmarks.$(BENCHMARK) $(ARGS),grep -l __main__ benchmarks/[!_]*.py | xargs -n 1 basename -s .py)
 
 $(STAGES) run plan fetch: $(READY)
 	@$(BIN)/attar $@ $(RECIPE) $(ARGS)
