@@ -161,8 +161,9 @@ def print_failure(result: SearchResult, page: Path, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(describe_search(result, page), indent=1))
         return
-    click.echo("no variant keeps all promises on validation; the closest:")
-    for each in result.list_closest():
+    closest = result.list_closest()
+    click.echo(f"no variant keeps all promises on validation{'; the closest:' if closest else ''}")
+    for each in closest:
         print_text(f"  {each.title}: {'; '.join(each.broken)}")
     for note in result.notes:
         print_text(note)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from attar.proof.report.formatting import format_score
 from attar.search.result import VariantResult, count_epochs
@@ -12,6 +12,8 @@ from attar.search.variant import RecipeSearch, Variant
 
 UNTRAINED = ("too slow", "cannot win", "refused")
 """What a search knows without a training."""
+BROKEN = {"refused": "not built or timed", "failed": "not trained or measured to the end"}
+"""What was not done with a variant, by its status."""
 MOST_UNCERTAINTY = 0.1
 """How far the bounds of half of the speedups may be from them, as a share, on an idle machine. It
 was 0.01 on one, and 0.21 beside tests on all cores."""
@@ -105,6 +107,19 @@ def describe_savings(variants: Sequence[VariantResult], epochs_each: int) -> str
         f"trained for them. {counts['stopped']} were stopped early. Trained were "
         f"{sum(epochs.values())} of the {sum(whole.values())} epochs of all students."
     )
+
+
+def describe_broken(variants: Sequence[VariantResult], ruled_out: Collection[str]) -> list[str]:
+    """Return how many variants could not be built or trained, and why the first of each could not.
+    ``ruled_out`` are the names of those that were never tried."""
+    tried = [each for each in variants if each.name not in ruled_out]
+    notes: list[str] = []
+    for status, undone in BROKEN.items():
+        broken = [each for each in tried if each.status == status]
+        if broken:
+            count = f"{len(broken)} of {len(variants)} variants were {undone}"
+            notes.append(f"{count}, such as {broken[0].title}: {broken[0].reason}")
+    return notes
 
 
 def describe_ruled_out(search: RecipeSearch) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from attar.search.notes import (
+    describe_broken,
     describe_busy_machine,
     describe_prices,
     describe_ruled_out,
@@ -45,6 +46,7 @@ def run_search(search: RecipeSearch, show: Show, runner: Runner | None = None) -
             *describe_ties(variants, winner, search.space.objective),
             describe_savings(variants, student.epochs),
             *describe_ruled_out(search),
+            *describe_broken(variants, search.ruled_out),
             *describe_prices(variants, winner),
         ),
     )

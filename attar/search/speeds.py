@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from attar.pipeline.core.errors import StageError
 from attar.pipeline.core.graph import Pipeline, SlotBinding, is_candidate
+from attar.pipeline.core.stage import Stage
 from attar.pipeline.run import Record, Run
 from attar.proof.ledger.ledger_json import get_adapter
 from attar.proof.ledger.speeds import EngineSpeed, EngineSpeeds
@@ -15,6 +17,7 @@ from attar.search.variant import RecipeSearch, Variant, get_student
 from attar.stages.choose.speeds import REFERENCE, TimeEngines
 from attar.stages.distill.untrained import Untrained
 from attar.stages.measure.stage import Measure
+from attar.stages.optimize.stage import Optimize
 
 SHARED = ("teacher", REFERENCE, "answers")
 """Slots that all variants have in common."""
@@ -77,7 +80,8 @@ def time_variants(search: RecipeSearch, show: Show) -> Timing:
     """Build every variant that is not ruled out, untrained, and time all of them beside the
     reference.
 
-    Raises StageError if the teacher, the reference or the timing fails.
+    Raises StageError if the teacher, the reference or the timing fails, and if no variant can be
+    timed.
     """
     base = search.open([])
     slots = {name: base.recipe.pipeline.slots[name] for name in SHARED}
@@ -101,6 +105,7 @@ def time_variants(search: RecipeSearch, show: Show) -> Timing:
         )
         for variant in search.variants
     ]
+    check_timed([each for each in variants if each.variant in fit])
     batch = search.speed_batch
     return Timing(variants, timed.reference_p50.get(batch), timed.reference_spread.get(batch, 1.0))
 
@@ -117,8 +122,22 @@ def bind_untrained(search: RecipeSearch, variant: Variant) -> dict[str, SlotBind
     renamed = {names["student"]: SlotBinding(untrained, {})}
     for slot in own[1:]:
         inputs = {name: names.get(source, source) for name, source in bound[slot].inputs.items()}
-        renamed[names[slot]] = replace(bound[slot], inputs=inputs, keep=None)
+        stage = drop_floor(bound[slot].stage)
+        renamed[names[slot]] = replace(bound[slot], stage=stage, inputs=inputs, keep=None)
     return renamed
+
+
+def drop_floor(stage: Stage[Any]) -> Stage[Any]:
+    """Return the stage without what compares its result with the teacher's answers: an untrained
+    network is not like the teacher in any precision."""
+    return stage.model_copy(update={"floor": 0.0}) if isinstance(stage, Optimize) else stage
+
+
+def check_timed(built: Sequence[VariantSpeeds]) -> None:
+    """Raises StageError with the first reason if no engine of any variant was timed."""
+    if all(each.best is None for each in built):
+        title, why = built[0].variant.title, built[0].why
+        raise StageError(f"none of {len(built)} variants could be built and timed; {title}: {why}")
 
 
 def walk(

@@ -11,7 +11,7 @@ from attar.pipeline.recipe.search_space import SearchSpace
 from attar.pipeline.store.store import Store
 from attar.proof.estimates.bounds import ConfidenceBounds
 from attar.proof.ledger.speeds import EngineSpeed
-from attar.search.notes import describe_busy_machine, describe_prices, describe_savings, describe_ties
+from attar.search.notes import describe_broken, describe_busy_machine, describe_prices, describe_savings, describe_ties
 from attar.search.result import Status, VariantResult
 from attar.search.speeds import Timing, VariantSpeeds
 from attar.search.variant import RecipeSearch, Variant
@@ -43,6 +43,21 @@ def test_epochs_of_a_student_that_several_variants_share_count_once() -> None:
 def test_a_student_that_names_its_epochs_counts_with_them() -> None:
     variants = [VariantResult(f"v{e}", "", {"student.epochs": e}, "kept", "", epochs=e) for e in (3, 6)]
     assert "9 of the 9 epochs" in describe_savings(variants, 100)
+
+
+def test_what_was_refused_or_failed_is_counted_with_the_first_reason() -> None:
+    rows = [
+        make_row("8", "kept", 5.0),
+        make_row("6", "failed", 6.0),
+        make_row("4", "refused", 0.0),
+        make_row("2", "refused", 0.0),
+    ]
+    variants = [replace(each, reason=f"of {each.name}") for each in rows]
+    assert describe_broken(variants, ruled_out={"4"}) == [
+        "1 of 4 variants were not built or timed, such as width 2: of 2",
+        "1 of 4 variants were not trained or measured to the end, such as width 6: of 6",
+    ]
+    assert describe_broken(variants[:1], ruled_out=()) == []
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,31 @@
+"""What of the variants is built and timed untrained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from attar.pipeline.core.errors import StageError
+from attar.pipeline.store.store import Store
+from attar.search.speeds import VariantSpeeds, bind_untrained, check_timed
+from attar.search.variant import RecipeSearch, Variant
+from tests.support.projects import tiny
+
+SEARCH = '\n[search]\n"student.options.width" = [8, 16]\n'
+
+
+def test_an_untrained_network_is_not_compared_with_the_teacher_whatever_floor_is_set(tmp_path: Path) -> None:
+    tiny.write(tmp_path, recipe=tiny.RECIPE.replace("threads = 1\n", "threads = 1\nfloor = 0.5\n") + SEARCH)
+    with tiny.project_folder(tmp_path):
+        search = RecipeSearch.create("recipe.toml", Store(tmp_path / "store"))
+        trained = search.open_trial(search.variants[0]).recipe.pipeline.slots["cpu.c1.model"].stage
+        untrained = bind_untrained(search, search.variants[0])["search.v1.c1.model"].stage
+    assert trained.reading() == {"onnx", "calibration", "student", "answers"}
+    assert untrained.reading() == {"onnx", "calibration"}
+
+
+def test_a_search_of_which_nothing_can_be_built_breaks_with_the_first_reason() -> None:
+    refused = [VariantSpeeds(Variant(i, {"student.options.width": i}), {}, 1, f"no kernel {i}") for i in (1, 2)]
+    with pytest.raises(StageError, match=r"none of 2 variants .* width 1: no kernel 1"):
+        check_timed(refused)
