@@ -13,9 +13,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from attar.pipeline.run import Record
+from attar.search.recipe_search import RecipeSearch
 from attar.search.result import SearchResult, VariantResult
 from attar.search.run import run_search
-from attar.search.variant import RecipeSearch
 
 RECIPE = "demo"
 BY_HAND = {

@@ -19,9 +19,9 @@ from attar.pipeline.core.errors import MissingDependencyError, RecipeError
 
 if TYPE_CHECKING:
     from attar.pipeline.run import Record
+    from attar.search.recipe_search import RecipeSearch
     from attar.search.result import SearchResult, VariantResult
     from attar.search.runner import Runner
-    from attar.search.variant import RecipeSearch
 
 NOT_FOUND = 3
 """The exit code of a search in which no variant keeps all promises."""
@@ -75,7 +75,7 @@ def search(
 def open_search(options: dict[str, Any]) -> RecipeSearch:
     """Raises MissingDependencyError if the extra is not installed."""
     try:
-        from attar.search.variant import RecipeSearch
+        from attar.search.recipe_search import RecipeSearch
     except ModuleNotFoundError as error:
         raise MissingDependencyError(
             f"a search needs {error.name}: pip install 'attar[search]'"

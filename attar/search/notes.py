@@ -6,9 +6,10 @@ import statistics
 from collections.abc import Collection, Sequence
 
 from attar.proof.report.formatting import format_score
+from attar.search.recipe_search import RecipeSearch
 from attar.search.result import VariantResult, count_epochs
 from attar.search.speeds import Timing
-from attar.search.variant import RecipeSearch, Variant
+from attar.search.variant import Variant
 
 UNTRAINED = ("too slow", "cannot win", "refused")
 """What a search knows without a training."""

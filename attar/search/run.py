@@ -10,11 +10,11 @@ from attar.search.notes import (
     describe_savings,
     describe_ties,
 )
+from attar.search.recipe_search import RecipeSearch
 from attar.search.result import SearchResult
 from attar.search.runner import LocalRunner, Runner
 from attar.search.speeds import Show
 from attar.search.study import VariantStudy
-from attar.search.variant import RecipeSearch
 
 
 def run_search(search: RecipeSearch, show: Show, runner: Runner | None = None) -> SearchResult:

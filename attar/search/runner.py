@@ -9,9 +9,9 @@ from typing import Protocol
 from attar.pipeline.core.errors import StageError
 from attar.pipeline.run import Record
 from attar.recipes.workspace import open_workspace
+from attar.search.recipe_search import RecipeSearch
 from attar.search.speeds import Show, Timing, time_variants
 from attar.search.trial import TrialEnd, TrialPlan, run_trial
-from attar.search.variant import RecipeSearch
 from attar.stages.slots import SLOTS
 
 

@@ -13,7 +13,8 @@ from attar.pipeline.run import Record, Run
 from attar.proof.ledger.ledger_json import get_adapter
 from attar.proof.ledger.speeds import EngineSpeed, EngineSpeeds
 from attar.recipes.workspace import Workspace
-from attar.search.variant import RecipeSearch, Variant, get_student
+from attar.search.recipe_search import RecipeSearch, get_student
+from attar.search.variant import Variant
 from attar.stages.choose.speeds import REFERENCE, TimeEngines
 from attar.stages.distill.untrained import Untrained
 from attar.stages.measure.stage import Measure

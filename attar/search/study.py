@@ -18,12 +18,13 @@ from optuna.trial import Trial, TrialState
 from attar.pipeline.core.errors import StageError
 from attar.pipeline.recipe.search_space import SearchSpace
 from attar.search.objective import SearchObjective
+from attar.search.recipe_search import RecipeSearch
 from attar.search.result import VariantResult
 from attar.search.speeds import Show, VariantSpeeds
 from attar.search.standings import Standings
 from attar.search.stopping import create_rule
 from attar.search.trial import TrialEnd, TrialPlan
-from attar.search.variant import RecipeSearch, Variant
+from attar.search.variant import Variant
 
 if TYPE_CHECKING:
     from attar.search.runner import Runner

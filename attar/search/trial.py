@@ -15,9 +15,10 @@ from attar.proof.ledger.candidates import CandidateMeasurement
 from attar.proof.ledger.candidates_json import measurements_from_json
 from attar.proof.ledger.ledger import Hop
 from attar.proof.verdicts.gate_evaluation import evaluate_candidate_gates
+from attar.search.recipe_search import QUALITY, RecipeSearch
 from attar.search.speeds import Show
 from attar.search.stopping import StoppingRule
-from attar.search.variant import QUALITY, RecipeSearch, Variant
+from attar.search.variant import Variant
 from attar.stages.choose.stage import format_open_gate
 
 STUDENT = "student"

@@ -15,8 +15,8 @@ from attar.proof.gate import combine_verdicts
 from attar.proof.report.record import Record
 from attar.proof.report.target import group_targets
 from attar.recipes.workspace import SHIPPED, find_recipe
+from attar.search.recipe_search import RecipeSearch
 from attar.search.result import VariantResult, WinnerTest
-from attar.search.variant import RecipeSearch
 from attar.stages.choose.stage import format_open_gate
 
 

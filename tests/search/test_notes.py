@@ -12,9 +12,10 @@ from attar.pipeline.store.store import Store
 from attar.proof.estimates.bounds import ConfidenceBounds
 from attar.proof.ledger.speeds import EngineSpeed
 from attar.search.notes import describe_broken, describe_busy_machine, describe_prices, describe_savings, describe_ties
+from attar.search.recipe_search import RecipeSearch
 from attar.search.result import Status, VariantResult
 from attar.search.speeds import Timing, VariantSpeeds
-from attar.search.variant import RecipeSearch, Variant
+from attar.search.variant import Variant
 
 SPACE = SearchSpace(dimensions={"student.options.width": (6, 8, 12)})
 SEARCH = RecipeSearch("demo", Store(Path("store")), SPACE, "cpu")

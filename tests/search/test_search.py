@@ -10,6 +10,8 @@ import pytest
 from click.testing import CliRunner
 
 from attar.cli.main import main
+from attar.pipeline.store.store import Store
+from attar.search.recipe_search import RecipeSearch
 from tests.support.projects import tiny
 
 SEARCH = """
@@ -76,6 +78,14 @@ def test_a_second_search_trains_and_times_nothing_and_finds_the_same(project: Pa
     again = search(project)
     assert again["search"] == found["search"]
     assert tiny.made_again(again) == []
+
+
+def test_trials_are_remembered_beside_what_the_recipe_used_last(project: Path, found: dict[str, Any]) -> None:
+    with tiny.project_folder(project):
+        opened = RecipeSearch.create("recipe.toml", Store(project / "store"))
+        notes = [opened.open([]), *map(opened.open_trial, opened.variants)]
+        assert len({each.run.last.note for each in notes}) == 1 + 6
+    assert " student " not in tiny.call(project, "gc", "--dry-run").stdout
 
 
 def test_the_page_shows_every_variant(found: dict[str, Any]) -> None:
@@ -170,6 +180,13 @@ def test_a_mistake_about_a_cluster_is_told_before_anything_is_made(
         ('"student.options.width"', '"stdent.options.width"', "student"),
         ('"targets.cpu.precision"', '"targets.gpu.precision"', "gpu"),
         ('["fp32", "int8"]', '["fp32", "int3"]', "int3"),
+        ("[student]\n", '[student]\nkeep = "abcdef0123"\n', "student.keep"),
+        ("[onnx]\n", '[onnx]\nkeep = "abcdef0123"\n', "onnx.keep"),
+        ('"student.options.width" = [2, 8, 16]', '"student.keep" = ["abcdef0123"]', "student.keep"),
+        ('"targets.cpu.precision" = ["fp32", "int8"]', '"targets.cpu.gates.score_drop" = [0.1, 0.9]', "score_drop = 0.9"),
+        ('"targets.cpu.precision" = ["fp32", "int8"]', '"targets.cpu.optimize_for" = [1, 32]', "optimize_for = 32"),
+        ('"targets.cpu.precision" = ["fp32", "int8"]', '"targets.cpu.optimize_for" = [[1, 32]]', "optimize_for = [1, 32]"),
+        ('"targets.cpu.precision" = ["fp32", "int8"]', '"targets.cpu" = [{ batch = 16 }]', "batch"),
     ],
 )
 def test_a_mistake_is_told_before_anything_is_made(tmp_path: Path, old: str, new: str, named: str) -> None:

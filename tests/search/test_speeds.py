@@ -8,8 +8,9 @@ import pytest
 
 from attar.pipeline.core.errors import StageError
 from attar.pipeline.store.store import Store
+from attar.search.recipe_search import RecipeSearch
 from attar.search.speeds import VariantSpeeds, bind_untrained, check_timed
-from attar.search.variant import RecipeSearch, Variant
+from attar.search.variant import Variant
 from tests.support.projects import tiny
 
 SEARCH = '\n[search]\n"student.options.width" = [8, 16]\n'

@@ -8,8 +8,9 @@ import pytest
 
 from attar.pipeline.recipe.search_space import SearchSpace
 from attar.pipeline.store.store import Store
+from attar.search.recipe_search import RecipeSearch
 from attar.search.study import encode, is_ordered, list_distributions
-from attar.search.variant import RecipeSearch, Variant
+from attar.search.variant import Variant
 
 SPACE = SearchSpace(dimensions={"student.options.width": (6, 8, 12), "targets.cpu.precision": ("fp32", "int8")})
 

@@ -15,8 +15,9 @@ from attar.pipeline.run import Record
 from attar.pipeline.store.store import Store
 from attar.pipeline.team import TeamError
 from attar.search import trial
+from attar.search.recipe_search import RecipeSearch
 from attar.search.stopping import StoppingRule
-from attar.search.variant import RecipeSearch, Variant
+from attar.search.variant import Variant
 
 SPACE = SearchSpace(dimensions={"student.options.width": (8, 16)})
 PLAN = trial.TrialPlan(Variant(1, {"student.options.width": 8}), StoppingRule({2: 0.9}))

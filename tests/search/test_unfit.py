@@ -10,8 +10,8 @@ import pytest
 from attar.pipeline.core.errors import RecipeError
 from attar.pipeline.core.graph import SlotBinding
 from attar.pipeline.store.store import Store
+from attar.search.recipe_search import RecipeSearch
 from attar.search.unfit import explain_unfit
-from attar.search.variant import RecipeSearch
 from tests.support.projects import tiny
 from tests.support.projects.toy import Check, Unfit
 

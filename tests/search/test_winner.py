@@ -10,8 +10,8 @@ import pytest
 from attar.pipeline.core.errors import RecipeError
 from attar.pipeline.recipe.search_space import SearchSpace
 from attar.pipeline.store.store import Store
+from attar.search.recipe_search import RecipeSearch
 from attar.search.result import VariantResult
-from attar.search.variant import RecipeSearch
 from attar.search.winner import write_winner
 
 RECIPE = """

@@ -14,6 +14,7 @@ from attar.pipeline.shared.remote_files import RemoteFiles
 from attar.pipeline.team import Team, TeamError
 from attar.search.cluster.logs import keep_log, write_line
 from attar.search.cluster.orders import Delivery, FoundRecipe, Order, deliver_error, strip_record
+from attar.search.recipe_search import RecipeSearch
 from attar.search.runner import walk_winner
 from attar.search.speeds import Show, Timing, make_shared, time_variants
 from attar.search.trial import (
@@ -23,7 +24,6 @@ from attar.search.trial import (
     measure_engines,
     train_student,
 )
-from attar.search.variant import RecipeSearch
 
 T = TypeVar("T")
 

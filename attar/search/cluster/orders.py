@@ -14,7 +14,7 @@ from attar.pipeline.recipe.search_space import SearchSpace
 from attar.pipeline.run import Record
 from attar.pipeline.shared.notes import TOLD
 from attar.pipeline.shared.store import SharedStore
-from attar.search.variant import RecipeSearch
+from attar.search.recipe_search import RecipeSearch
 
 
 @dataclass(frozen=True)

@@ -21,9 +21,9 @@ from attar.search.cluster.logs import read_log_end
 from attar.search.cluster.orders import FoundRecipe, Order, check_delivery
 from attar.search.cluster.ray_cluster import RayCluster, Reference, import_ray, join_cluster
 from attar.search.cluster.shipping import ship_recipe
+from attar.search.recipe_search import RecipeSearch
 from attar.search.speeds import Show, Timing
 from attar.search.trial import StudentTraining, TrialEnd, TrialOutcome, TrialPlan
-from attar.search.variant import RecipeSearch
 
 
 @dataclass(frozen=True)

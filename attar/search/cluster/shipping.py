@@ -14,7 +14,7 @@ from attar.models.task import load_task
 from attar.pipeline.core.errors import RecipeError
 from attar.pipeline.keys.deciders import LISTED, list_code_names, list_places
 from attar.recipes.workspace import SHIPPED, Workspace
-from attar.search.variant import RecipeSearch
+from attar.search.recipe_search import RecipeSearch
 
 MOST_BYTES = 256 * 2**20
 """Of all shipped files together. Ray keeps them in the memory of its head."""

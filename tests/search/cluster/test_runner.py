@@ -17,9 +17,10 @@ from attar.pipeline.store.store import Store
 from attar.search.cluster import jobs
 from attar.search.cluster.orders import Delivery, Order, check_delivery
 from attar.search.cluster.runner import ClusterRunner, check_store
+from attar.search.recipe_search import RecipeSearch
 from attar.search.stopping import StoppingRule
 from attar.search.trial import StudentTraining, TrialOutcome, TrialPlan
-from attar.search.variant import RecipeSearch, Variant
+from attar.search.variant import Variant
 from tests.support.bundles.signing_parts import pair
 
 SPACE = SearchSpace(dimensions={"student.options.width": (2, 8, 16)})

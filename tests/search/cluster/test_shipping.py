@@ -10,7 +10,7 @@ from attar.pipeline.core.errors import RecipeError
 from attar.pipeline.store.store import Store
 from attar.search.cluster import shipping
 from attar.search.cluster.shipping import ship_recipe
-from attar.search.variant import RecipeSearch
+from attar.search.recipe_search import RecipeSearch
 from tests.support.projects import tiny
 
 SPACE = '\n[search]\n"student.options.width" = [2, 8]\n"student.network" = ["nets.py:student", "more/wide.py:student"]\n'

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from attar.pipeline.store.store import Store
-from attar.search.variant import RecipeSearch
+from attar.search.recipe_search import RecipeSearch
 from benchmarks.search import BY_HAND, RECIPE
 
 
