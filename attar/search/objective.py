@@ -17,6 +17,12 @@ class SearchObjective:
 
     name: ObjectiveName
 
+    @property
+    def follows_score(self) -> bool:
+        """Whether a training that is behind in its score will be no better in this than one that is
+        as good before it. One may be the most like the teacher without the best score."""
+        return self.name not in ("correlation", "agreement")
+
     def estimate(self, engine: EngineSpeed) -> float | None:
         """Return the value of an engine whose network is untrained; None if training decides."""
         match self.name:

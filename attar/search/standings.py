@@ -10,7 +10,7 @@ from attar.search.descriptions import describe, describe_slowness, describe_trai
 from attar.search.objective import SearchObjective
 from attar.search.result import VariantResult
 from attar.search.speeds import VariantSpeeds
-from attar.search.stopping import Rival
+from attar.search.stopping import Prior, Rival
 from attar.search.trial import TrialEnd, TrialOutcome
 
 STOPPED = (
@@ -58,21 +58,31 @@ class Standings:
         """Whether a variant may be better than all that keep the promises. A measure on validation
         is not known before the training."""
         winner, value = self.find_winner(), self.objective.estimate_best(speeds)
-        if winner is None or value is None:
+        if winner is None:
             return True
-        return value > self.objective.read(winner)
+        is_fast, best = self.rank(winner)
+        if self.is_fast_enough(speeds.speed) is not is_fast:
+            return not is_fast
+        return value is None or value > best
 
-    def get_prior(self, speeds: VariantSpeeds) -> float:
-        """Return the objective of a variant before its training; its speed if that decides it."""
+    def rank(self, result: VariantResult) -> tuple[bool, float]:
+        """Return what makes one that keeps all promises better than another. One that only its
+        upper bound makes fast enough comes after the others."""
+        return self.is_fast_enough(result.speedup), self.objective.read(result)
+
+    def is_fast_enough(self, speedup: float | None) -> bool:
+        return (speedup or 0.0) >= (self.limit or 0.0)
+
+    def get_prior(self, speeds: VariantSpeeds) -> Prior:
         value = self.objective.estimate_best(speeds)
-        return speeds.speed if value is None else value
+        return self.is_fast_enough(speeds.speed), speeds.speed if value is None else value
 
-    def read_prior(self, result: VariantResult) -> float:
+    def read_prior(self, result: VariantResult) -> Prior:
         """Return the same of a trained variant, of the engine that was chosen: another one may be
         faster."""
-        if self.objective.name == "size":
-            return -float(result.size_bytes or 0)
-        return result.speedup or 0.0
+        speedup = result.speedup or 0.0
+        value = -float(result.size_bytes or 0) if self.objective.name == "size" else speedup
+        return self.is_fast_enough(speedup), value
 
     def record(self, speeds: VariantSpeeds, end: TrialEnd) -> VariantResult:
         """Keep the row of a trial that has ended, and what it means for others."""
@@ -96,13 +106,12 @@ class Standings:
             noise=outcome.noise,
             prior=self.read_prior(result),
             conversion=speeds.variant.conversion,
-            keeps_promises=result.status == "kept",
+            wins_by_score=result.status == "kept" and self.objective.follows_score,
             breaks_answers=all(each.breaks_answers for each in outcome.candidates),
         )
 
     def choose_candidate(self, speeds: VariantSpeeds, outcome: TrialOutcome) -> VariantResult:
-        """Return the row of the best candidate that was timed untrained, too. One that only its
-        upper bound makes fast enough comes after the others."""
+        """Return the row of the best candidate that was timed untrained, too."""
         results = [
             describe_trained(speeds, each, outcome.epochs, self.limit)
             for each in outcome.candidates
@@ -114,9 +123,8 @@ class Standings:
                 speeds, "failed", f"none of its trained engines was timed untrained: {names}"
             )
         kept = [each for each in results if each.status == "kept"]
-        sure = [each for each in kept if (each.speedup or 0.0) >= (self.limit or 0.0)]
         if kept:
-            return max(sure or kept, key=self.objective.read)
+            return max(kept, key=self.rank)
         return min(results, key=lambda each: each.shortfall)
 
     def explain_untrained(self, speeds: VariantSpeeds) -> VariantResult:
@@ -131,4 +139,4 @@ class Standings:
 
     def find_winner(self) -> VariantResult | None:
         kept = [each for each in self.results.values() if each.status == "kept"]
-        return max(kept, key=self.objective.read, default=None)
+        return max(kept, key=self.rank, default=None)

@@ -6,6 +6,10 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+Prior = tuple[bool, float]
+"""What is known of a variant before its training: whether it is as fast as promised, and its
+objective, or its speed where training decides that. More is better."""
+
 
 def suggest_rungs(epochs: int) -> list[int | None]:
     """Return the epochs after which a training may be stopped: a third and two thirds of it.
@@ -38,22 +42,22 @@ class Rival:
     """On validation, by epoch."""
     noise: float
     """How uncertain they are."""
-    prior: float
-    """Its objective as far as it is known before a training; more is better."""
+    prior: Prior
     conversion: str
     """The settings behind its student, which decide what quantization costs."""
-    keeps_promises: bool
+    wins_by_score: bool
+    """Whether it keeps all promises, and the objective is no better where the score is not."""
     breaks_answers: bool
     """Whether all its engines break a promise about the answers."""
 
-    def ends(self, prior: float, conversion: str) -> bool:
+    def ends(self, prior: Prior, conversion: str) -> bool:
         """Whether a training that is behind this one can be ended for it.
 
         What a variant lost in its conversion says nothing of a student that is converted otherwise.
         """
         if self.breaks_answers:
             return self.conversion == conversion
-        return self.keeps_promises and self.prior >= prior
+        return self.wins_by_score and self.prior >= prior
 
     def list_least(self) -> list[float | None]:
         """Return its score at each rung, less what it is uncertain; None where it has none."""
@@ -63,7 +67,7 @@ class Rival:
 
 
 def create_rule(
-    epochs: int, prior: float, conversion: str, rivals: Iterable[Rival]
+    epochs: int, prior: Prior, conversion: str, rivals: Iterable[Rival]
 ) -> StoppingRule:
     """Return the rule of a training of so many epochs.
 

@@ -30,10 +30,10 @@ def make_speeds(width: int, *speedups: float | None, doubt: float = 0.1) -> Vari
     return VariantSpeeds(Variant(width, {"student.options.width": width}), engines, 1)
 
 
-def make_outcome(broken: Mapping[str, Sequence[str]]) -> TrialOutcome:
+def make_outcome(broken: Mapping[str, Sequence[str]], score: float = 0.9) -> TrialOutcome:
     """Return candidates with the promises that each breaks."""
     candidates = [
-        CandidateOutcome(name, name, 0.9, 0.99, 0.95, 1000, tuple(promises), 0.5 * bool(promises), bool(promises))
+        CandidateOutcome(name, name, score, 0.99, 0.95, 1000, tuple(promises), 0.5 * bool(promises), bool(promises))
         for name, promises in broken.items()
     ]
     return TrialOutcome({1: 0.9}, candidates, 0.9)
@@ -58,7 +58,7 @@ def test_an_engine_that_breaks_the_answers_is_no_winner_however_fast_it_is() -> 
     winner = standings.find_winner()
     assert winner is not None
     assert (winner.engine, winner.speedup) == ("c0", 3.5)
-    assert standings.rivals[0].prior == 3.5, "no training is ended for the speed of an engine that breaks a promise"
+    assert standings.rivals[0].prior == (True, 3.5), "no training is ended for the speed of an engine that breaks a promise"
     assert standings.can_win(slower)
     standings.record(slower, make_outcome({"c0": ()}))
     assert [row.name for row in standings.list_rows()] == ["v12", "v8"]
@@ -77,6 +77,31 @@ def test_an_engine_that_is_fast_enough_comes_before_one_that_may_be() -> None:
     variant = make_speeds(8, 2.95, 3.05)
     standings = make_standings(variant, objective="score")
     assert standings.record(variant, make_outcome({"c0": (), "c1": ()})).engine == "c1"
+
+
+def test_a_variant_that_is_fast_enough_comes_before_one_that_may_be_and_has_a_better_score() -> None:
+    unsure, sure, other = make_speeds(8, 2.95), make_speeds(12, 5.0), make_speeds(16, 2.9, doubt=0.2)
+    standings = make_standings(unsure, sure, other, objective="score")
+    standings.record(unsure, make_outcome({"c0": ()}, score=0.95))
+    assert standings.can_win(sure)
+    assert standings.can_win(other), "no score is known before a training"
+    standings.record(sure, make_outcome({"c0": ()}, score=0.9))
+    winner = standings.find_winner()
+    assert winner is not None
+    assert (winner.name, winner.score) == ("v12", 0.9)
+    assert not standings.can_win(other)
+
+
+@pytest.mark.parametrize(
+    ("objective", "wins"), [("speedup", True), ("score", True), ("correlation", False), ("agreement", False)]
+)
+def test_a_training_is_ended_for_a_better_score_only_where_the_score_decides_or_the_speed(
+    objective: ObjectiveName, wins: bool
+) -> None:
+    kept = make_speeds(8, 4.0)
+    standings = make_standings(kept, objective=objective)
+    standings.record(kept, make_outcome({"c0": ()}))
+    assert standings.rivals[0].wins_by_score is wins
 
 
 def test_a_trained_engine_that_was_not_timed_is_left_out() -> None:
@@ -108,4 +133,4 @@ def test_the_prior_of_a_rival_is_its_size_where_the_smallest_is_sought() -> None
     variant = make_speeds(8, 4.0)
     standings = make_standings(variant, objective="size")
     standings.record(variant, make_outcome({"c0": ()}))
-    assert standings.rivals[0].prior == standings.get_prior(variant) == -1000.0
+    assert standings.rivals[0].prior == standings.get_prior(variant) == (True, -1000.0)
