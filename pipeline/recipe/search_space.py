@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
@@ -27,6 +28,13 @@ class Span(BaseModel):
     low: int
     high: int
     step: int = Field(1, ge=1)
+
+    @property
+    def size(self) -> int:
+        return max(0, (self.high - self.low) // self.step + 1)
+
+    def list_values(self) -> list[int]:
+        return list(range(self.low, self.high + 1, self.step))
 
 
 class ClusterResources(BaseModel):
@@ -108,7 +116,7 @@ def read_search_space(tables: Table) -> SearchSpace | None:
         ]
         raise RecipeError("\n".join(lines) + f"; [{SECTION}] holds {known}") from error
     check_nesting(list(dimensions))
-    check_size(space)
+    check_size([len(values) for values in space.dimensions.values()])
     return space
 
 
@@ -123,8 +131,10 @@ def read_values(name: str, given: Any) -> tuple[Any, ...]:
             span = Span(**given)
         except ValidationError as error:
             raise RecipeError(f"search.{name} = {given!r}: write such as {EXAMPLE}") from error
-        values: list[Any] = list(range(span.low, span.high + 1, span.step))
+        check_size([span.size])
+        values: list[Any] = span.list_values()
     elif isinstance(given, list):
+        check_size([len(given)])
         values = given
     else:
         raise RecipeError(f"search.{name} = {given!r}: write such as {EXAMPLE}")
@@ -146,10 +156,9 @@ def check_nesting(names: Sequence[str]) -> None:
             )
 
 
-def check_size(space: SearchSpace) -> None:
-    size = 1
-    for values in space.dimensions.values():
-        size *= len(values)
+def check_size(counts: Sequence[int]) -> None:
+    """Raises RecipeError if dimensions of so many values have too many combinations."""
+    size = math.prod(counts)
     if size > MOST_VARIANTS:
         raise RecipeError(
             f"[{SECTION}] has {size} combinations, and each is built and timed: list at most "

@@ -50,6 +50,8 @@ def test_every_combination_of_the_values_is_one_assignment() -> None:
         ({WIDTH: [6], "trails": 5}, "search.trails"),
         ({WIDTH: [6], "objective": "beauty"}, "search.objective"),
         ({WIDTH: list(range(MOST_VARIANTS + 1))}, str(MOST_VARIANTS)),
+        ({WIDTH: {"low": 1, "high": 10**12}}, str(10**12)),
+        ({WIDTH: [6] * 10**6}, "1000000 combinations"),
         ({WIDTH: [6], "student.options": [{"width": 8}]}, f"{WIDTH} is a part of search.student.options"),
         ({WIDTH: [6], "parallel": 0}, "search.parallel"),
         ({WIDTH: [6], "resources": {"num_cpus": 0}}, "search.resources.num_cpus"),
