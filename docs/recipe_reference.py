@@ -16,6 +16,11 @@ Field = Mapping[str, Any]
 """A setting in JSON schema."""
 HEAD = "| setting | type | default | what it is |\n| --- | --- | --- | --- |"
 BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
+ANCHORS = {
+    "GateLimits": "gates",
+    "DistillerSettings": "distiller",
+    "ClusterResources": "search-resources",
+}
 NAMES = {"boolean": "true or false", "string": "text"}
 
 
@@ -25,13 +30,16 @@ def render_recipe() -> str:
     top = {name: whole["properties"][name] for name in ("task", "seed")}
     gates = whole["properties"]["gates"]
     parts = [INTRODUCTION, "## At the top", render_table(top, required=["task"])]
-    parts += ["## `[gates]`", *render_group(gates["$ref"], whole["$defs"], 3)]
+    limits = find_group(gates["$ref"], whole["$defs"])
+    parts += ["## `[gates]`", *render_group("gates", limits, whole["$defs"])]
     parts += [
         part
         for slot in SLOTS
         if not slot.per_target
         for part in render_slot(slot, f"## `[{slot.name}]`", slot.name)
     ]
+    search = whole["properties"]["search"]
+    parts += ["## `[search]` {#search}", SEARCH, *render_group("search", search, whole["$defs"])]
     parts.append(TARGETS)
     parts += [
         part
@@ -49,6 +57,9 @@ this as JSON schema, for editors and programs.
 
 Where a setting names code (`task`, `network`), it reads `package.module:object`, or `file.py:object` beside the recipe. Paths are
 relative to the recipe. Of both the content counts when attar decides what to make again, not the name."""
+
+SEARCH = """What a search does is in [Search for a student](../search.md), and what a cluster does for it in
+[Search on a cluster](../cluster.md). No key counts this section."""
 
 TARGETS = """## `[targets.NAME]`
 
@@ -107,15 +118,20 @@ def find_stage(slot: str) -> type[Stage[Any]]:
     return next(each.stage for each in SLOTS if each.name == slot)
 
 
-def render_group(reference: str, definitions: Mapping[str, Any], level: int) -> Iterator[str]:
+def find_group(reference: str, definitions: Mapping[str, Any]) -> Field:
+    found: Field = definitions[reference.rpartition("/")[2]]
+    return found
+
+
+def render_group(section: str, group: Field, definitions: Mapping[str, Any]) -> Iterator[str]:
     """A group of settings and the groups in it, each with its words and its table."""
-    found = definitions[reference.rpartition("/")[2]]
-    yield format_cell(found.get("description", ""))
-    yield render_table(found["properties"], found.get("required", []))
-    for name, field in found["properties"].items():
+    yield format_cell(group.get("description", ""))
+    yield render_table(group["properties"], group.get("required", []))
+    for name, field in group["properties"].items():
         if "$ref" in field:
-            yield f"{'#' * level} `[gates.{name}]` {{#{find_anchor(field['$ref'])}}}"
-            yield from render_group(field["$ref"], definitions, level + 1)
+            inside, level = f"{section}.{name}", "##" + "#" * (section.count(".") + 1)
+            yield f"{level} `[{inside}]` {{#{find_anchor(field['$ref'])}}}"
+            yield from render_group(inside, find_group(field["$ref"], definitions), definitions)
 
 
 def render_losses(whole: Field) -> Iterator[str]:
@@ -201,9 +217,8 @@ def describe_bounds(field: Field) -> list[str]:
 
 def find_anchor(reference: str) -> str:
     """The anchor of a group of settings."""
-    return {"GateLimits": "gates", "DistillerSettings": "distiller"}.get(
-        name := reference.rpartition("/")[2], name.lower()
-    )
+    name = reference.rpartition("/")[2]
+    return ANCHORS.get(name, name.lower())
 
 
 def describe_default(field: Field, required: bool) -> str:

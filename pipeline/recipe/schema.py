@@ -10,6 +10,7 @@ from functools import cache
 from itertools import pairwise
 from typing import Any
 
+from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 
 from attar.pipeline.recipe.pair import KEY as SIZES
@@ -62,7 +63,7 @@ def build_schema(table: Sequence[Slot]) -> dict[str, Any]:
                 "description": "Given to every stage that draws random numbers.",
             },
             "gates": gates,
-            SECTION: describe_search(),
+            SECTION: describe_search(definitions),
             **sections,
             "targets": {
                 "type": "object",
@@ -77,10 +78,11 @@ def build_schema(table: Sequence[Slot]) -> dict[str, Any]:
     }
 
 
-def describe_search() -> dict[str, Any]:
-    """Return the schema of the search space: its settings, and dimensions, which have dots."""
-    own = SearchSpace.model_json_schema(schema_generator=SchemaWithDocstrings)
-    settings = {name: own["properties"][name] for name in ("trials", "objective")}
+def describe_search(definitions: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of the search space: its settings, and dimensions, which have dots. Adds
+    what it refers to to ``definitions``."""
+    own = describe_model(SearchSpace, definitions)
+    settings = {name: field for name, field in own["properties"].items() if name != "dimensions"}
     span = Span.model_json_schema()
     values = {"anyOf": [{"type": "array", "minItems": 1}, span]}
     return {
@@ -112,15 +114,21 @@ def describe_batch_sizes(one: dict[str, Any]) -> dict[str, Any]:
 
 def describe_section(slot: Slot, definitions: dict[str, Any]) -> dict[str, Any]:
     """Return the schema of one slot's settings, and add what it refers to to ``definitions``."""
-    section = slot.stage.model_json_schema(
-        ref_template="#/$defs/{model}", schema_generator=SchemaWithDocstrings
-    )
-    definitions.update(section.get("$defs", {}))
+    section = describe_model(slot.stage, definitions)
     hidden = HIDDEN - ({"task"} if slot.own_task else set())
     fields = section["properties"]
     properties = {name: field for name, field in fields.items() if name not in hidden}
     pinned = {} if slot.per_target else {"keep": KEEP}
     return {"type": "object", "additionalProperties": False, "properties": properties | pinned}
+
+
+def describe_model(model: type[BaseModel], definitions: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of a model, and add what it refers to to ``definitions``."""
+    schema = model.model_json_schema(
+        ref_template="#/$defs/{model}", schema_generator=SchemaWithDocstrings
+    )
+    definitions.update(schema.get("$defs", {}))
+    return schema
 
 
 class SchemaWithDocstrings(GenerateJsonSchema):

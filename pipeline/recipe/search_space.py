@@ -80,6 +80,7 @@ class SearchSpace(BaseModel):
     """Trainings that are chosen at once. They run at once on a cluster, one after the other on one
     machine, and all choices are the same."""
     resources: ClusterResources = ClusterResources()
+    """What each job asks of a cluster."""
     dimensions: Mapping[str, tuple[Any, ...]] = Field(min_length=1)
 
     def list_assignments(self) -> Iterator[Assignment]:

@@ -17,6 +17,7 @@ from mkdocs.config import load_config
 import attar
 from attar.cli.main import main
 from attar.pipeline.recipe.schema import build_schema, describe_section
+from attar.pipeline.recipe.search_space import ClusterResources, SearchSpace
 from attar.stages.slots import SLOTS
 from docs import drawing, figures, hooks, recipe_reference, reference
 
@@ -51,6 +52,13 @@ def test_every_setting_of_every_slot_is_in_the_reference(slot: Any, pages: dict[
     anchor = f"target-{slot.name}" if slot.per_target else slot.name
     found = rows(part(pages["reference/recipe.md"], anchor))
     assert found.keys() == describe_section(slot, {})["properties"].keys()
+
+
+@pytest.mark.parametrize(
+    ("anchor", "fields"), [("search", SearchSpace.model_fields), ("search-resources", ClusterResources.model_fields)]
+)
+def test_every_setting_of_a_search_is_in_the_reference(anchor: str, fields: dict[str, Any], pages: dict[str, str]) -> None:
+    assert rows(part(pages["reference/recipe.md"], anchor)).keys() == fields.keys() - {"dimensions"}
 
 
 def described(whole: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
