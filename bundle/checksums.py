@@ -88,8 +88,8 @@ def verify_checksums(
 
 
 def read_checksums(bundle: Path) -> Checksums:
-    """Raises InvalidBundleError for a folder without the list, or with one that is none, a link, or
-    of two minds."""
+    """Raises InvalidBundleError for a folder without the list, or whose list cannot be read, is a
+    link, or names a file twice."""
     path = bundle / SUMS
     if path.is_symlink():
         raise InvalidBundleError(

@@ -27,6 +27,7 @@ import tempfile
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from io import FileIO
 from pathlib import Path
 
 from attar.bundle import checksums
@@ -86,7 +87,7 @@ class Copier:
             if digest == expected:
                 target.hardlink_to(twin)
             return digest
-        digest = copy_file(source, target)
+        digest = copy_file(source, target, expected)
         if digest == expected:
             self._copies[digest] = target
         return digest
@@ -107,9 +108,9 @@ def copy_verified(bundle: Path, seal: Checksums) -> tuple[PrivateFolder, Path]:
     return folder, copy
 
 
-def copy_file(source: Path, target: Path) -> str:
-    """Return the hex digest of the bytes that were copied; ``NO_FILE`` for anything but a plain
-    file, and nothing is copied."""
+def copy_file(source: Path, target: Path, expected: str) -> str:
+    """Copy a plain file of this hex digest, and return that of what was copied. Of anything else
+    nothing is copied: return the digest that it has, ``NO_FILE`` if it is no plain file."""
     if source.is_symlink():
         return NO_FILE
     descriptor = os.open(
@@ -118,12 +119,23 @@ def copy_file(source: Path, target: Path) -> str:
     with os.fdopen(descriptor, "rb", buffering=0) as file:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             return NO_FILE
-        digest = hashlib.sha256()
-        with target.open("xb") as copy:
-            while block := file.read(BLOCK_BYTES):
-                digest.update(block)
-                copy.write(block)
-        return digest.hexdigest()
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        if digest != expected:
+            return digest
+        size = file.tell()
+        file.seek(0)
+        return copy_bytes(file, target, size)
+
+
+def copy_bytes(file: FileIO, target: Path, size: int) -> str:
+    """Copy so many bytes at most, for the file may have grown, and return their hex digest."""
+    digest = hashlib.sha256()
+    with target.open("xb") as copy:
+        while block := file.read(min(BLOCK_BYTES, size)):
+            digest.update(block)
+            copy.write(block)
+            size -= len(block)
+    return digest.hexdigest()
 
 
 @contextmanager

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import resource
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -22,7 +27,7 @@ from attar.bundle import checksums
 from attar.bundle.checksums import SIGNATURE, Checksums
 from attar.bundle.finish import finish_bundle
 from attar.bundle.opening import check_bundle
-from attar.bundle.private_copy import MARKER, PrivateFolder
+from attar.bundle.private_copy import MARKER, PrivateFolder, copy_file
 from attar.bundle.sign import sign_bundle
 from attar.bundle.verified import open_sealed, read_manifest
 from attar.cli.main import main
@@ -242,16 +247,48 @@ def test_a_child_that_ends_takes_nothing_from_its_parent(temporary: Path) -> Non
 # -- where there is no room --------------------------------------------------------------------------------------------
 
 
-def test_a_disk_without_room_is_told_and_nothing_is_left(signed: Path, key: KeyPair, temporary: Path) -> None:
+@contextmanager
+def limited_files(size: int) -> Iterator[None]:
+    """No file may become longer than so many bytes."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:
-        done = CliRunner().invoke(main, ["check", str(signed), "--trusted", str(key.public)])
+        yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_disk_without_room_is_told_and_nothing_is_left(signed: Path, key: KeyPair, temporary: Path) -> None:
+    with limited_files(1000):
+        done = CliRunner().invoke(main, ["check", str(signed), "--trusted", str(key.public)])
     told = f"error: {signed} cannot be copied to where nobody else can change it: File too large; set TMPDIR to"
     assert (done.exit_code, done.stderr.startswith(told)) == (4, True), done.stderr
     assert copies(temporary) == []
+
+
+def test_what_is_not_as_it_was_sealed_takes_no_room(signed: Path, key: KeyPair, temporary: Path) -> None:
+    limit = max(path.stat().st_size for path in signed.rglob("*")) + 1
+    os.truncate(signed / "manifest.json", 2 * limit)
+    with limited_files(limit), pytest.raises(InvalidBundleError, match=r"manifest\.json was changed"):
+        attar.open(signed, trusted=key.public)
+    assert copies(temporary) == []
+
+
+def test_a_file_that_changes_when_it_was_hashed_is_noticed_and_takes_no_more_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.write_bytes(b"ours")
+    expected, find_digest = checksums.sha256(source), hashlib.file_digest
+
+    def late(file: FileIO, kind: str) -> Any:
+        found = find_digest(file, kind)
+        source.write_bytes(b"theirs, and much longer")
+        return found
+
+    monkeypatch.setattr(hashlib, "file_digest", late)
+    assert copy_file(source, target, expected) == hashlib.sha256(b"thei").hexdigest()
+    assert target.read_bytes() == b"thei"
 
 
 def test_a_folder_for_temporary_files_that_takes_none(signed: Path, key: KeyPair, monkeypatch: pytest.MonkeyPatch) -> None:
