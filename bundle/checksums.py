@@ -119,11 +119,8 @@ def read_checksums(bundle: Path) -> Checksums:
 def list_files(bundle: Path) -> list[str]:
     """Everything below, links too: a link out of the bundle would be content that nobody sealed.
     Folders only in a signature's place."""
-    below = [
-        path
-        for path in bundle.rglob("*")
-        if path.is_symlink() or not path.is_dir() or path == bundle / SIGNATURE
-    ]
+    signature = [bundle / SIGNATURE] if is_folder(bundle / SIGNATURE) else []
+    below = [*list_below(bundle), *signature]
     found = [path.relative_to(bundle).as_posix() for path in below]
     outside = {
         SUMS,
@@ -131,6 +128,15 @@ def list_files(bundle: Path) -> list[str]:
         *((SIGNATURE,) if read_signature(bundle) else ()),
     }
     return sorted(name for name in found if name not in outside)
+
+
+def list_below(folder: Path) -> list[Path]:
+    """Everything below but folders."""
+    return [path for path in folder.rglob("*") if not is_folder(path)]
+
+
+def is_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
 
 
 def read_signature(bundle: Path) -> bytes | None:

@@ -26,7 +26,7 @@ A bundle is checked in these steps. Each number stands again where its step is t
     (6) The answers of an engine that was finished are as close to its graph's as recorded.
     (7) The machine and the runtime's version are those that the engine was built for.
     (8) The engine repeats its golden answers.
-    (9) So do the graphs that other tools run, and ``triton/`` holds the same graphs.
+    (9) So do the graphs that other tools run, and ``triton/`` holds what is made of them.
 
 To be opened a bundle takes (1) to (8), ``check_bundle`` takes all. If the machine that packaged a
 bundle could not run its engine, the bundle is unfinished: ``attar.bundle.finish`` builds the engine
@@ -179,11 +179,11 @@ def check_portable(path: Path, manifest: Manifest) -> None:
     """Check the graphs that other tools run.
 
     Raises InvalidBundleError if their answers are not the engine's, or not those that were recorded
-    of them, or if ``triton/`` holds other graphs.
+    of them, or if ``triton/`` holds anything else.
     """
     for part in manifest.parts:
         check_graphs(path, manifest, part)
-    triton.check_repository(path, manifest)
+    triton.check_repository(path, manifest, golden.load_requests(path, manifest))
 
 
 def check_graphs(path: Path, manifest: Manifest, part: Manifest | BatchEngine) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ from google.protobuf import text_format
 from safetensors.numpy import load_file
 from tritonclient.grpc import model_config_pb2
 
-from attar.bundle import triton
+from attar.bundle import checksums, triton
 from attar.bundle.manifest import EngineRequirements, Manifest, StoredInput, StoredOutput
+from attar.bundle.opening import LOADED, check_bundle
 from attar.bundle.verified import read_manifest
 from attar.models.task import Arrays
 from attar.pipeline.core.errors import InvalidBundleError
@@ -151,7 +153,7 @@ def built(points_bundle: Path, manifest: Manifest, tmp_path: Path) -> tuple[Path
 
 def test_an_engine_of_tensorrt_is_for_tritons_own_backend(built: tuple[Path, Manifest]) -> None:
     bundle, manifest = built
-    triton.check_repository(bundle, manifest)
+    triton.check_repository(bundle, manifest, points())
     assert (bundle / "triton" / "points" / "1" / "model.plan").read_bytes() == b"an engine"
     assert not list((bundle / "triton").rglob("*.onnx"))
     config = parsed(manifest, points())
@@ -164,14 +166,57 @@ def test_another_engine_for_triton_is_refused(built: tuple[Path, Manifest]) -> N
     bundle, manifest = built
     (bundle / "triton" / "points" / "1" / "model.plan").write_bytes(b"another")
     with pytest.raises(InvalidBundleError, match=r"Triton .*engines/"):
-        triton.check_repository(bundle, manifest)
+        triton.check_repository(bundle, manifest, points())
 
 
-def test_a_later_version_beside_the_proven_one_is_refused(points_bundle: Path, manifest: Manifest, tmp_path: Path) -> None:
-    bundle = Path(shutil.copytree(points_bundle, tmp_path / "bundle"))
+def test_a_later_version_beside_the_proven_one_is_refused(bundle: Path, manifest: Manifest) -> None:
     shutil.copytree(bundle / "triton" / "points" / "1", bundle / "triton" / "points" / "2")
-    with pytest.raises(InvalidBundleError, match=r"Triton .*graphs/"):
-        triton.check_repository(bundle, manifest)
+    with pytest.raises(InvalidBundleError, match=r"Triton .*graphs/.*triton/points/2/model\.onnx"):
+        triton.check_repository(bundle, manifest, points())
+
+
+def run_code(model: Path) -> None:
+    """Let Triton run Python that lies among the warm-ups, where no graph is looked for."""
+    (model / "warmup" / "evil.py").write_text("raise SystemExit")
+    config = (model / "config.pbtxt").read_text().replace('"onnxruntime"', '"python"')
+    (model / "config.pbtxt").write_text(config + 'default_model_filename: "../warmup/evil.py"\n')
+
+
+def add_model(model: Path) -> None:
+    shutil.copytree(model, model.with_name("other"))
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (run_code, "triton/points/config.pbtxt, triton/points/warmup/evil.py"),
+        (lambda model: (model / "warmup" / "evil.py").touch(), "triton/points/warmup/evil.py"),
+        (add_model, "triton/other/1/model.onnx, triton/other/config.pbtxt, "),
+        (lambda model: (model / "warmup" / "0").write_bytes(b"0" * 9), "triton/points/warmup/0"),
+        (lambda model: (model / "labels.txt").write_text("up\nright\nother\n"), "triton/points/labels.txt"),
+        (lambda model: (model / "labels.txt").unlink(), "triton/points/labels.txt"),
+        (lambda model: (model.parent / "evil.py").symlink_to("/"), "triton/evil.py"),
+    ],
+)
+def test_whatever_else_triton_would_read_is_refused(
+    bundle: Path, manifest: Manifest, change: Callable[[Path], object], told: str
+) -> None:
+    change(bundle / "triton" / "points")
+    with pytest.raises(InvalidBundleError, match=rf"models for Triton .*graphs/ and manifest\.json: {re.escape(told)}"):
+        triton.check_repository(bundle, manifest, points())
+
+
+def test_a_bundle_with_another_configuration_that_was_sealed_again_is_refused(bundle: Path) -> None:
+    assert check_bundle(bundle)["engine"] == LOADED
+    run_code(bundle / "triton" / "points")
+    checksums.write_checksums(bundle)
+    with pytest.raises(InvalidBundleError, match=r"models for Triton .*config\.pbtxt"):
+        check_bundle(bundle)
+
+
+def test_a_warm_up_may_be_rounded_otherwise(bundle: Path, manifest: Manifest) -> None:
+    """By another version of a decoder or of numpy, on the machine that checks it."""
+    triton.check_repository(bundle, manifest, {"x": np.ones((2, 2), np.float32)})
 
 
 @pytest.mark.parametrize("runtime", ["tensorrt", "tensorrt-rtx"])
@@ -190,7 +235,7 @@ def test_several_graphs_are_models_whose_tensors_triton_reads_itself(
     shutil.rmtree(bundle / "triton")
     several = manifest.model_copy(update={"graphs": ["encoder", "model"]})
     triton.write_repository(bundle / "triton", several, bundle, points())
-    triton.check_repository(bundle, several)
+    triton.check_repository(bundle, several, points())
     assert sorted(path.relative_to(bundle / "triton").as_posix() for path in (bundle / "triton").glob("*/*")) == [
         "points-encoder/1",
         "points-encoder/config.pbtxt",
