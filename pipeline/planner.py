@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from attar.pipeline.core.errors import CorruptArtifactError, RecipeError, StoreError
+from attar.pipeline.core.errors import AttarError, CorruptArtifactError, RecipeError, StoreError
 from attar.pipeline.core.graph import Pipeline, SlotBinding, is_candidate
 from attar.pipeline.core.stage import Artifact
 from attar.pipeline.keys import deciders as keys
 from attar.pipeline.keys.deciders import KeyInputs, Keys
 from attar.pipeline.store.store import Store
+
+NEW_DATA = "its task is new, or a name beside its data, so that these are not known yet"
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,22 @@ class Planner:
 
     def __init__(self, pipeline: Pipeline, store: Store, code_keys: Keys, last: LastKeys) -> None:
         self.pipeline, self.store, self.keys, self.last = pipeline, store, code_keys, last
+
+    def plan_slots(self, slots: Iterable[str]) -> Iterator[Plan]:
+        """Plan slots in their order. Imports no code of the user and writes nothing."""
+        done: dict[str, Artifact] = {}
+        for slot in slots:
+            plan = self.plan_slot(slot, done, may_import=False)
+            if plan.artifact:
+                done[slot] = plan.artifact
+            yield plan
+
+    def makes_any(self, slots: Iterable[str]) -> bool:
+        """Whether a walk over these slots will make an artifact, or be told of an error."""
+        try:
+            return any(plan.artifact is None for plan in self.plan_slots(slots))
+        except AttarError:  # the walk meets it again, and names the slot
+            return True
 
     def plan_slot(self, slot: str, done: Mapping[str, Artifact], *, may_import: bool) -> Plan:
         """Plan one slot. The reason names the artifacts that the recipe pins as its inputs."""
@@ -100,7 +118,7 @@ class Planner:
         inputs |= self.find_pinned(slot)
         deciders = self.keys.deciders(bound.stage, inputs, may_import=may_import)
         if deciders is None:
-            return Plan(slot, "run", "its task is new, so its data are not known yet")
+            return Plan(slot, "run", NEW_DATA)
         try:
             artifact = self._find_result(slot, deciders)
         except CorruptArtifactError as error:

@@ -77,12 +77,7 @@ class Run:
 
     def plan(self, slots: list[str] | None = None) -> Iterator[Plan]:
         """Yield what `walk` would do. Imports no code of the user and writes nothing."""
-        done: dict[str, Artifact] = {}
-        for slot in slots or list(self.pipeline.slots):
-            plan = self.planner.plan_slot(slot, done, may_import=False)
-            if plan.artifact:
-                done[slot] = plan.artifact
-            yield plan
+        yield from self.planner.plan_slots(slots or list(self.pipeline.slots))
 
     def walk(self, slots: list[str] | None = None) -> Iterator[Record]:
         """Make or reuse every slot. A slot that depends on a failed one is skipped; the walk goes
@@ -96,6 +91,8 @@ class Run:
     def _walk(self, walked: list[str]) -> Iterator[Record]:
         done: dict[str, Artifact] = {}
         doomed: list[str] = []
+        if self.planner.makes_any(walked):
+            self.keys.ask_tasks()
         for slot in walked:
             inputs = self.pipeline.slots[slot].inputs.values()
             missing = [name for name in inputs if name not in done] or doomed

@@ -5,15 +5,18 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from os.path import commonpath
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from attar.pipeline.core.errors import StageError
 from attar.pipeline.keys import files
-from attar.pipeline.keys.files import FileState, NameDigests
+from attar.pipeline.keys.files import FileState, PathStamps
 
-FORMAT = 2
+FORMAT = 3
 """Version of the JSON of ``DataState.to_json``."""
+NameDigests = dict[str, str]
+"""By folder: the digest of names in it."""
 UNSEEN = (0, 0, "")
 """Size, mtime and digest of a file that was not read yet."""
 
@@ -36,19 +39,22 @@ class DataState:
 
     items: list[Item]
     names: NameDigests
-    """The names in the folders of these files. A new name may belong to the data, so the task is
-    asked again."""
+    """The names in the folders of these files, and of folders beside them. A new one may belong to
+    the data, so the task is asked again."""
+    home: str | None = None
+    """The recipe's folder. Of the files in it only those count that end as one of the data does:
+    recipes, code and reports are there, too."""
 
     def to_json(self) -> dict[str, Any]:
         items = [
             {"folder": item.path, "files": item.files} if isinstance(item, FolderState) else item
             for item in self.items
         ]
-        return {"items": items, "names": self.names}
+        return {"items": items, "names": self.names, "home": self.home}
 
     @classmethod
     def from_json(cls, note: Mapping[str, Any]) -> DataState:
-        return cls([_read_item(item) for item in note["items"]], note["names"])
+        return cls([_read_item(item) for item in note["items"]], note["names"], note["home"])
 
     def list_files(self) -> Iterator[FileState]:
         for item in self.items:
@@ -64,34 +70,35 @@ def _read_item(item: Any) -> Item:
     return item if isinstance(item, str) else FileState(*item)
 
 
-def inspect_data(items: Iterable[Path | str]) -> DataState:
-    """Return the state of what ``Task.data()`` returned. Raises StageError for a missing file, and
-    for anything but paths and versions."""
+def inspect_data(items: Iterable[Path | str], home: Path | None = None) -> DataState:
+    """Return the state of what ``Task.data()`` returned to a recipe in the folder ``home``.
+
+    Raises StageError for a missing file, and for anything but paths and versions.
+    """
     if isinstance(items, str | Path) or not all(isinstance(item, str | Path) for item in items):
         raise StageError(
             f"the task's data() returned {items!r}; it must return a list of paths and version "
             "strings"
         )
-    return _inspect(
-        [
-            item if isinstance(item, str) else FileState(str(item.absolute()), *UNSEEN)
-            for item in items
-        ]
-    )
+    named = [
+        item if isinstance(item, str) else FileState(str(item.absolute()), *UNSEEN)
+        for item in items
+    ]
+    return _inspect(named, None if home is None else str(home))
 
 
 def refresh_data(known: DataState) -> DataState | None:
-    """Return the current state of the same items, or None if files were added or removed beside
-    them, so that the task must be asked again."""
+    """Return the current state of the same items, or None if files or folders were added or
+    removed beside them, so that the task must be asked again."""
     files.remember_files(known.list_files())
     try:
-        current = _inspect(known.items)
+        current = _inspect(known.items, known.home)
     except StageError:  # a file is gone; the task says what there is instead
         return None
     return current if current.names == known.names else None
 
 
-def _inspect(items: Sequence[Item]) -> DataState:
+def _inspect(items: Sequence[Item], home: str | None) -> DataState:
     """Return the current state of these items."""
     found = files.stamp_paths(item.path for item in items if not isinstance(item, str))
     inside = {path: files.stamp_folder(path) for path in found.folders}
@@ -102,9 +109,58 @@ def _inspect(items: Sequence[Item]) -> DataState:
         **states,
         **{path: FolderState(path, [states[each] for each in inside[path]]) for path in inside},
     }
-    return DataState(
-        [item if isinstance(item, str) else places[item.path] for item in items], found.names
-    )
+    current = [item if isinstance(item, str) else places[item.path] for item in items]
+    return DataState(current, _digest_watched_names(found, home), home)
+
+
+def _digest_watched_names(stamps: PathStamps, home: str | None) -> NameDigests:
+    """Return the digests of all names in which something new may belong to the data."""
+    watched = {folder: set(names) for folder, names in stamps.names.items()}
+    if home is not None and home in watched:
+        inside = (path.rpartition("/") for path in stamps.files)
+        endings = {_ending(name) for folder, _, name in inside if folder == home}
+        watched[home] = {name for name in watched[home] if _ending(name) in endings}
+    for folder in list_folders_above(watched, home) - watched.keys():
+        watched[folder] = set(files.list_subfolders(folder))
+    return {folder: _digest_names(names) for folder, names in watched.items()}
+
+
+def _ending(name: str) -> str:
+    """Return the same as ``Path.suffix``, ten times as fast."""
+    start, dot, end = name.rpartition(".")
+    return dot + end if start and end else ""
+
+
+def _parent(folder: str) -> str:
+    return folder.rpartition("/")[0] or "/"
+
+
+def _digest_names(names: set[str]) -> str:
+    """Return the digest of names. Hidden ones do not count, nor Python's own folder."""
+    shown = sorted(name for name in names - {"__pycache__"} if not name.startswith("."))
+    return hashlib.sha256("\n".join(shown).encode(errors="surrogateescape")).hexdigest()[:32]
+
+
+def list_folders_above(folders: Iterable[str], home: str | None) -> set[str]:
+    """Return the folders above these in which a new folder may belong to the data.
+
+    Of folders in ``home`` they are those up to that, of others all up to the one that holds them
+    all: what is above has folders for other purposes, too.
+    """
+    places = set(folders)
+    inside = {folder for folder in places if home and Path(folder).is_relative_to(home)}
+    outside = places - inside
+    shared = commonpath(outside) if outside else ""
+    return _list_between(inside, home or "") - {home} | _list_between(outside, shared)
+
+
+def _list_between(folders: Iterable[str], top: str) -> set[str]:
+    """Return the folders above these up to ``top``, which holds all of them."""
+    above: set[str] = set()
+    for folder in folders:
+        while len(folder) > len(top) and (folder := _parent(folder)) not in above:
+            above.add(folder)
+    return above
 
 
 def list_changed(known: DataState) -> list[str]:

@@ -23,13 +23,21 @@ KeyInputs = dict[str, Any]
 
 class Keys:
     """Computes deciders. With ``may_import`` a task may be asked for its data; a plan uses what it
-    returned last."""
+    returned last, as does a run that makes nothing."""
 
     def __init__(self, store: Store, code: Fingerprint) -> None:
         self.store, self.code = store, code
         self.data: dict[str, data.DataState] = {}
         self.digests: dict[str, str] = {}
         self.recalled: set[str] = set()
+        self.unwritten: dict[str, Any] = {}
+        self.asks = False
+
+    def ask_tasks(self) -> None:
+        """From now on ask each task for its data, once: something will be made of them, and files
+        may have been added where no name that is known tells so."""
+        self.asks = True
+        self.digests.clear()
 
     def deciders(
         self, stage: Stage[Any], inputs: Mapping[str, Artifact], *, may_import: bool
@@ -49,7 +57,7 @@ class Keys:
             [names.place_of(kind), *list_code_names(stage), *list_input_code(specs, inputs)],
             artifacts={names.place_of(type(artifact)) for artifact in inputs.values()},
         )
-        self.recall_files(stage, may_write=may_import)
+        self.recall_files(stage)
         deciders: KeyInputs = {
             "stage": kind.__qualname__,
             "settings": describe_settings(stage),
@@ -64,6 +72,8 @@ class Keys:
                 return None
         if kind.bound_to_machine:
             deciders["machine"] = machine.describe_machine()
+        if may_import:
+            self.write_notes()
         return deciders
 
     def data_of(self, task: str, *, may_import: bool) -> str | None:
@@ -80,17 +90,18 @@ class Keys:
             known = self.store.read_note(note)
             before = None if known is None else data.DataState.from_json(known)
             current = None if before is None else data.refresh_data(before)
-            if current is None and not may_import:
+            if may_import and (self.asks or current is None):
+                listed = names.load_object(task)().data()
+                current = data.inspect_data(listed, self.code.home)
+            if current is None:
                 return None
-            self.data[task] = (
-                data.inspect_data(names.load_object(task)().data()) if current is None else current
-            )
+            self.data[task] = current
             self.digests[task] = compute_json_digest(data.describe_content(self.data[task]))
-            if may_import and self.data[task] != before:
-                self._remember(note, self.data[task].to_json())
+            if current != before:
+                self.unwritten[note] = current.to_json()
         return self.digests[task]
 
-    def recall_files(self, stage: Stage[Any], *, may_write: bool) -> None:
+    def recall_files(self, stage: Stage[Any]) -> None:
         """Use digests of an earlier process for files that settings name and whose stamps are
         unchanged."""
         for kind, path in list_places(stage).values():
@@ -101,13 +112,15 @@ class Keys:
             known = [FileState(*row) for row in self.store.read_note(note) or []]
             files.remember_files(known)
             current = list(files.hash_files(LISTED[kind](str(path))).values())
-            if may_write and current != known:
-                self._remember(note, current)
+            if current != known:
+                self.unwritten[note] = current
 
-    def _remember(self, note: str, value: Any) -> None:
+    def write_notes(self) -> None:
         """Write what spares a later process reading files again; a read-only store goes without."""
-        with contextlib.suppress(StoreError):
-            self.store.write_note(note, value)
+        for note, value in self.unwritten.items():
+            with contextlib.suppress(StoreError):
+                self.store.write_note(note, value)
+        self.unwritten.clear()
 
     def edited(self, stage: Stage[Any], deciders: KeyInputs) -> list[str]:
         """Return the files of code, data and settings that changed since these deciders were

@@ -15,7 +15,7 @@ from attar.pipeline.core.graph import Pipeline, SlotBinding
 from attar.pipeline.keys.fingerprint import Fingerprint
 from attar.pipeline.run import Record, Run
 from attar.pipeline.store.store import Store
-from tests.support.projects.toy import Check, Constant, Double, Number, Speak, Sum, Unfit
+from tests.support.projects.toy import Check, Constant, Double, Number, Speak, Sum, Tasked, Unfit
 
 
 def pipeline(value: float = 3.0, *, seed: int = 0, limit: float = 100.0, **check: Any) -> Pipeline:
@@ -91,6 +91,24 @@ def test_plan_says_what_would_happen_and_writes_nothing(tmp_path: Path) -> None:
         ("wait", "depends on double"),
     ]
     assert not store.root.exists()
+
+
+def test_a_run_that_makes_something_asks_the_task_for_its_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hidden folder is one that no name tells of."""
+    task = "from pathlib import Path\nclass T:\n    def data(self): return sorted(Path(__file__).parent.glob('.*/*.png'))\n"
+    (tmp_path / "hidden_task.py").write_text(task)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    made = {"seen": SlotBinding(Tasked(task="hidden_task:T"), {}), "end": SlotBinding(Constant(value=1), {})}
+    for name in (".one", ".two"):
+        (tmp_path / name).mkdir()
+        assert statuses(run(tmp_path, Pipeline(made)))[1] == ("made" if name == ".one" else "reused")
+        (tmp_path / name / "1.png").write_text("1")
+    assert statuses(run(tmp_path, Pipeline(made))) == ["reused", "reused"]
+    again = run(tmp_path, Pipeline(made | {"end": SlotBinding(Constant(value=2), {})}))
+    assert [(record.slot, record.status, record.reason.split(":")[0]) for record in again] == [
+        ("seen", "made", "data"),
+        ("end", "made", "settings.value"),
+    ]
 
 
 def test_a_broken_stage_names_itself_keeps_its_cause_and_skips_what_depends_on_it(tmp_path: Path) -> None:

@@ -77,6 +77,7 @@ def listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     task = "from pathlib import Path\nclass T:\n    def data(self): return sorted(Path(__file__).parent.glob('pictures/*/*'))\n"
     (tmp_path / "many_task.py").write_text(task)
     monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "many_task", raising=False)
     return tmp_path
 
 
@@ -86,10 +87,7 @@ def data_digest(home: Path, *, may_import: bool) -> str | None:
 
 
 @pytest.mark.usefixtures("settled")
-def test_a_plan_lists_each_folder_once_and_reads_only_what_changed(
-    listed: Path, another_process: Callable[[], None], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delitem(sys.modules, "many_task", raising=False)
+def test_a_plan_lists_each_folder_once_and_reads_only_what_changed(listed: Path, another_process: Callable[[], None]) -> None:
     with counted() as first:
         one = data_digest(listed, may_import=True)
     assert first["read"] == MANY
@@ -105,6 +103,43 @@ def test_a_plan_lists_each_folder_once_and_reads_only_what_changed(
     assert changed["read"] == 1
     (listed / "pictures" / "b" / "more.png").write_text("more")
     assert data_digest(listed, may_import=False) is None  # only the task knows whether it belongs to the data
+
+
+@pytest.mark.parametrize(
+    ("new", "is_noticed"),
+    [
+        ("pictures/c/more.png", True),
+        ("pictures/a/more.jpg", True),
+        ("pictures/.notes/more.png", False),
+        ("pictures/a/__pycache__/more.png", False),
+        ("more.png", False),
+        ("other/more.png", False),
+    ],
+)
+def test_a_new_name_that_may_belong_to_the_data_has_the_task_asked(listed: Path, new: str, is_noticed: bool) -> None:
+    one = data_digest(listed, may_import=True)
+    (listed / new).parent.mkdir(exist_ok=True)
+    (listed / new).write_text("more")
+    assert (data_digest(listed, may_import=False) is None) == is_noticed
+    belongs = is_noticed and new.startswith("pictures/")
+    assert (data_digest(listed, may_import=True) != one) == belongs
+
+
+def test_beside_data_in_the_recipe_s_folder_only_files_that_end_alike_count(tmp_path: Path) -> None:
+    (tmp_path / "points.npz").write_text("1")
+    known = data.inspect_data([tmp_path / "points.npz"], tmp_path)
+    (tmp_path / "report.html").write_text("2")
+    assert data.refresh_data(known) == known
+    (tmp_path / "more.npz").write_text("2")
+    assert data.refresh_data(known) is None
+
+
+def test_folders_are_looked_at_up_to_the_recipe_s_or_to_the_one_that_holds_all() -> None:
+    inside, outside = "/home/p/data/all/cat", ["/big/train/cat", "/big/train/dog", "/big/test"]
+    assert data.list_folders_above([inside, *outside], "/home/p") == {"/home/p/data/all", "/home/p/data", "/big/train", "/big"}
+    assert data.list_folders_above([inside], None) == set()
+    assert data.list_folders_above(["/home/p"], "/home/p") == set()
+    assert data.list_folders_above(["/a/x", "/"], None) == {"/a", "/"}
 
 
 @pytest.mark.usefixtures("settled")
