@@ -74,9 +74,8 @@ def hash_files(stamps: Mapping[str, Stamp]) -> dict[str, FileState]:
     ]
     now = time.time_ns()
     for path, digest in zip(unknown, _read(unknown), strict=True):
-        size, mtime, ctime, inode = stamps[path]
-        is_settled = now - ctime >= SETTLED_NANOSECONDS
-        _hashed[path] = FileState(path, size, mtime, digest, ctime if is_settled else 0, inode)
+        size, mtime, ctime, inode = settle_stamp(stamps[path], now)
+        _hashed[path] = FileState(path, size, mtime, digest, ctime, inode)
     return {path: _hashed[path] for path in stamps}
 
 
@@ -166,6 +165,13 @@ def stamp_file(path: str) -> Stamp:
 
 def make_stamp(stat: os.stat_result) -> Stamp:
     return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino
+
+
+def settle_stamp(stamp: Stamp, now: int) -> Stamp:
+    """Return the stamp to remember of a file that is read after ``now``, in nanoseconds: one that
+    no file has, with a ctime of 0, if the file has not settled."""
+    size, mtime, ctime, inode = stamp
+    return size, mtime, ctime if now - ctime >= SETTLED_NANOSECONDS else 0, inode
 
 
 def stamp_folder(folder: str) -> dict[str, Stamp]:

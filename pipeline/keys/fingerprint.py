@@ -10,38 +10,29 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib.metadata
 import importlib.util
 import json
 import os
 import sys
+import time
 import tokenize
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 from attar.pipeline.core import names
 from attar.pipeline.core.errors import RecipeError, suggest_name
-from attar.pipeline.keys.source import STATEMENTS, ParsedFile, parse_source
+from attar.pipeline.keys.files import Stamp, make_stamp, settle_stamp
+from attar.pipeline.keys.modules import ModulePaths, find_version, is_of_python
+from attar.pipeline.keys.source import STATEMENTS, Definition, ParsedFile, parse_source
 
-FORMAT = [4, *sys.version_info[:2]]
+FORMAT = [5, *sys.version_info[:2]]
 """Version of the cache: the fields of ``ParsedFile``, and Python's own syntax tree."""
 NOTHING = "<statements>"
 """A name that no definition has: following it counts the statements of a module alone."""
 ARTIFACTS = "attar.stages.artifacts"
 STOP = ("attar.pipeline", ARTIFACTS)
 """Modules that are not followed from other code."""
-NEUTRAL = ("attar", "pydantic", "typing_extensions")
-"""Packages that check and carry settings, and compute nothing of an artifact."""
-DISTRIBUTIONS = {
-    "sklearn": "scikit-learn",
-    "PIL": "pillow",
-    "cv2": "opencv-python",
-    "yaml": "pyyaml",
-}
-"""Distributions whose import name differs. Asking the metadata for all of them takes a tenth of a
-second."""
 
 
 @dataclass(frozen=True)
@@ -60,21 +51,20 @@ class Fingerprint:
     """Reads the code below ``home`` (the recipe's folder, first on the import path), attar, and
     other packages that are not installed.
 
-    ``cache`` is a file that remembers parsed files by size and mtime, so that each is parsed once.
+    ``cache`` is a file that remembers parsed files by their stamps, so that each is parsed once.
     """
 
     def __init__(self, home: Path, cache: Path | None = None) -> None:
         self.home, self.cache = home, cache
-        self.remembered: dict[str, tuple[int, int, ParsedFile]] = {}
+        self.remembered: dict[str, tuple[Sequence[int], ParsedFile]] = {}
         if cache and cache.exists():
             with contextlib.suppress(ValueError):  # a damaged memory is no memory
                 note = json.loads(cache.read_text(encoding="utf-8"))
                 self.remembered = note["files"] if note["format"] == FORMAT else {}
         self.changed = False
-        self.stamps: dict[str, tuple[int, int]] = {}
+        self.stamps: dict[str, Stamp] = {}
         self.sources: dict[str, ParsedFile | None] = {}
-        self.paths: dict[str, Path | None] = {}
-        self.roots: dict[str, Path | None] = {}
+        self.modules = ModulePaths(home)
 
     def of(self, roots: Iterable[str], artifacts: Iterable[str] = ()) -> Code:
         """Follow these names: ``module:object`` or ``file.py:object``; ``module:`` is the whole
@@ -101,7 +91,7 @@ class Fingerprint:
             )
             source = self.source(module) if is_followed else None
             if source is None:
-                packages |= _version(module.split(".")[0])
+                packages |= find_version(module.split(".")[0])
                 continue
             of_artifact = of_artifact and module.startswith(ARTIFACTS)
             todo.extend((used, of_artifact) for used in self._visit(module, name, source, seen))
@@ -122,7 +112,7 @@ class Fingerprint:
         """Return what importing the user's module runs besides the requested definitions.
 
         These are statements of its packages and of the modules that it imports, and definitions
-        that a decorator of the user may register. (attar's own modules do nothing on import.)
+        that may be registered somewhere. (attar's own modules do nothing on import.)
         """
         parents = module.split(".")[:-1]
         packages = [".".join(parents[: depth + 1]) for depth in range(len(parents))]
@@ -132,12 +122,37 @@ class Fingerprint:
         registered = [
             f"{module}:{name}"
             for name, definition in source["definitions"].items()
-            if any(self.path(self._resolve(target)[0]) for target in definition["decorators"])
+            if self._may_be_registered(definition)
         ]
         return [
             *(f"{name}:{NOTHING}" for name in {*packages, *imported} if self.path(name)),
             *registered,
         ]
+
+    def _may_be_registered(self, definition: Definition) -> bool:
+        """Whether others may find it without its name: a decorator, of any package but Python's
+        own, or a class that it is derived from may have noted it."""
+        places = {self._resolve(target)[0] for target in definition["decorators"]}
+        if any(self.path(each) or not is_of_python(each) for each in places):
+            return True
+        return any(self._hears_of_subclasses(base, set()) for base in definition["bases"])
+
+    def _hears_of_subclasses(self, target: str, seen: set[str]) -> bool:
+        """Whether a class of the user, or one that it is derived from, runs code of its own for
+        each class that is derived from it."""
+        module, name = self._resolve(target)
+        source = None if module.startswith("attar.") or target in seen else self.source(module)
+        if source is None:
+            return False
+        seen.add(target)
+        definition = source["definitions"].get(name)
+        if definition is None:
+            origins = source["exports"].get(name, [])
+        elif definition["hears_of_subclasses"]:
+            return True
+        else:
+            origins = definition["bases"]
+        return any(self._hears_of_subclasses(origin, seen) for origin in origins)
 
     def _resolve(self, target: str) -> tuple[str, str]:
         """Return the module and the object of a name. In ``a:b.c`` the object is ``b`` of module
@@ -163,47 +178,24 @@ class Fingerprint:
         return self.sources[module]
 
     def _parsed(self, module: str, path: Path) -> ParsedFile:
-        stat = path.stat()
-        self.stamps[module] = (stat.st_size, stat.st_mtime_ns)
+        now, stamp = time.time_ns(), make_stamp(path.stat())
+        self.stamps[module] = settle_stamp(stamp, now)
         known = self.remembered.get(f"{module} {path}")
-        if known and (known[0], known[1]) == (stat.st_size, stat.st_mtime_ns):
-            return known[2]
-        try:
-            with tokenize.open(path) as file:  # in the encoding that the file declares
-                source = parse_source(file.read(), module, is_package=path.name == "__init__.py")
-        except SyntaxError as error:
-            raise RecipeError(f"{path} line {error.lineno} is not Python: {error.msg}") from error
-        self.remembered[f"{module} {path}"] = (stat.st_size, stat.st_mtime_ns, source)
+        if known and tuple(known[0]) == stamp:
+            return known[1]
+        source = _read_source(module, path)
+        self.remembered[f"{module} {path}"] = (self.stamps[module], source)
         self.changed = True
         return source
 
     def path(self, module: str) -> Path | None:
         """Return the file of a module whose code counts, without importing it."""
-        if module not in self.paths:
-            top, *rest = module.split(".")
-            if top not in self.roots:
-                self.roots[top] = self._root(top)
-            root = self.roots[top]
-            self.paths[module] = _file(root.joinpath(*rest)) if root else None
-        return self.paths[module]
+        return self.modules.find(module)
 
-    def _root(self, top: str) -> Path | None:
-        """Return the folder (or the file without ``.py``) of a top-level package, or None if it is
-        installed or built in."""
-        if top == "attar":
-            # Not resolved: attar/pipeline is a link in a checkout.
-            return Path(__file__).absolute().parents[2]
-        if _file(self.home / top):
-            return self.home / top
-        if top in sys.stdlib_module_names:
-            return None
-        spec = importlib.util.find_spec(top)
-        origin = Path(spec.origin) if spec and spec.origin and spec.origin.endswith(".py") else None
-        if (spec is None or spec.origin is None) and (self.home / top).is_dir():
-            return self.home / top  # a folder without __init__.py is a package too
-        if origin is None or {"site-packages", "dist-packages"} & set(origin.parts):
-            return None
-        return origin.parent if origin.name == "__init__.py" else origin.with_suffix("")
+    @property
+    def paths(self) -> Mapping[str, Path | None]:
+        """The files of the modules that were looked for so far; None for an installed one."""
+        return self.modules.found
 
     def require(self, name: str, options: Iterable[str] | None = None) -> None:
         """Raises RecipeError if a named object is not in its file, or is a function that does not
@@ -231,14 +223,21 @@ class Fingerprint:
                 )
 
     def edited(self, definitions: Iterable[str]) -> list[str]:
-        """Return the files of these definitions that changed since they were read."""
-        changed = []
-        for module in sorted({definition.partition(":")[0] for definition in definitions}):
-            path = self.path(module)
-            stat = path.stat() if path and path.is_file() else None
-            if stat is None or (stat.st_size, stat.st_mtime_ns) != self.stamps[module]:
-                changed.append(str(path))
-        return changed
+        """Return the files of these definitions whose code changed since they were read."""
+        modules = sorted({definition.partition(":")[0] for definition in definitions})
+        return [str(self.path(module)) for module in modules if self._is_edited(module)]
+
+    def _is_edited(self, module: str) -> bool:
+        """Whether the code of a module changed. A file with another stamp is read."""
+        path = self.path(module)
+        if path is None or not path.is_file():
+            return True
+        if make_stamp(path.stat()) == self.stamps[module]:
+            return False
+        try:
+            return _read_source(module, path) != self.sources[module]
+        except RecipeError:  # it is no Python now
+            return True
 
     def remember(self) -> None:
         """Write the cache, if there is one and it has changed."""
@@ -253,24 +252,9 @@ class Fingerprint:
                 temporary.replace(self.cache)
 
 
-def _file(root: Path) -> Path | None:
-    for path in (root / "__init__.py", root.with_name(root.name + ".py")):
-        if path.is_file():
-            return path
-    return None
-
-
-@cache
-def _version(package: str) -> Mapping[str, str]:
-    if package in NEUTRAL or package in sys.stdlib_module_names:
-        return {}
-    name = DISTRIBUTIONS.get(package, package)
+def _read_source(module: str, path: Path) -> ParsedFile:
     try:
-        return {name: importlib.metadata.version(name)}
-    except importlib.metadata.PackageNotFoundError:
-        distributions = importlib.metadata.packages_distributions().get(package, [])
-        return (
-            {distributions[0]: importlib.metadata.version(distributions[0])}
-            if distributions
-            else {package: "not installed"}
-        )
+        with tokenize.open(path) as file:  # in the encoding that the file declares
+            return parse_source(file.read(), module, is_package=path.name == "__init__.py")
+    except SyntaxError as error:
+        raise RecipeError(f"{path} line {error.lineno} is not Python: {error.msg}") from error

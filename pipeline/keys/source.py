@@ -10,6 +10,7 @@ imported by a computed name, and files that a definition opens.
 from __future__ import annotations
 
 import ast
+import builtins
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
@@ -26,6 +27,11 @@ class Definition(TypedDict):
     digest: str
     uses: list[str]
     decorators: list[str]
+    """What its decorators use, and their names that the file alone does not resolve."""
+    bases: list[str]
+    """The classes that a class is derived from, and its metaclass."""
+    hears_of_subclasses: bool
+    """Whether it has ``__init_subclass__``, or is a metaclass."""
     parameters: list[str]
     """Names that a call may use; ``**`` if it takes any, or if the file alone does not tell."""
 
@@ -59,8 +65,9 @@ def parse_source(text: str, module: str, *, is_package: bool) -> ParsedFile:
         name: [*exports.get(name, []), *([f"{module}:{name}"] if name in own else [])]
         for name in {*exports, *own}
     }
-    definitions = {name: _definition(nodes, scope, package) for name, nodes in own.items()}
-    definitions[STATEMENTS] = _definition([ast.Module(body=loose, type_ignores=[])], scope, package)
+    definitions = {name: _definition(nodes, scope, module, package) for name, nodes in own.items()}
+    statements = ast.Module(body=loose, type_ignores=[])
+    definitions[STATEMENTS] = _definition([statements], scope, module, package)
     stores = (name for node in loose for name in ast.walk(node) if isinstance(name, ast.Name))
     assigned = sorted({name.id for name in stores if isinstance(name.ctx, ast.Store)})
     return {"definitions": definitions, "exports": exports, "assigned": assigned}
@@ -95,12 +102,13 @@ def _gathered(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
 
 def _bindings(nodes: Iterable[ast.AST], package: str) -> Iterator[tuple[str, str]]:
     """Yield what each import binds: local name -> ``module:`` or ``module:name``; a star import
-    binds ``*module``."""
+    binds ``*module``. ``import a.b`` binds ``a``, and runs ``a.b`` too."""
     for node in nodes:
         if isinstance(node, ast.Import):
             for alias in node.names:
                 bound = alias.name if alias.asname else alias.name.split(".")[0]
-                yield alias.asname or bound, f"{bound}:"
+                for module in dict.fromkeys((bound, alias.name)):
+                    yield alias.asname or bound, f"{module}:"
         elif isinstance(node, ast.ImportFrom):
             module = _absolute(node, package)
             for alias in node.names:
@@ -116,7 +124,7 @@ def _absolute(node: ast.ImportFrom, package: str) -> str:
     return ".".join([*base, *([node.module] if node.module else [])])
 
 
-def _definition(nodes: list[ast.AST], scope: Scope, package: str) -> Definition:
+def _definition(nodes: list[ast.AST], scope: Scope, module: str, package: str) -> Definition:
     inside = _gathered(_bindings((child for node in nodes for child in ast.walk(node)), package))
     local = {name: [*scope.get(name, []), *inside.get(name, [])] for name in {*scope, *inside}}
     stars = {
@@ -124,17 +132,16 @@ def _definition(nodes: list[ast.AST], scope: Scope, package: str) -> Definition:
     }
     if not isinstance(nodes[0], ast.Module):
         stars |= _unread_imports(nodes, inside)
-    decorators = [
-        decorator
-        for node in nodes
-        if isinstance(node, Function | ast.ClassDef)
-        for decorator in node.decorator_list
-    ]
+    classes = [node for node in nodes if isinstance(node, ast.ClassDef)]
+    decorated = [node for node in nodes if isinstance(node, Function | ast.ClassDef)]
+    decorators = [decorator for node in decorated for decorator in node.decorator_list]
     dump = "".join(ast.dump(node) for node in nodes)
     return {
         "digest": hashlib.sha256(dump.encode()).hexdigest()[:32],
         "uses": sorted(_targets(nodes, local) | stars),
-        "decorators": sorted(_targets(decorators, local)),
+        "decorators": sorted(_targets(decorators, local) | _unresolved(decorators, local, module)),
+        "bases": sorted(_targets([base for node in classes for base in _list_bases(node)], local)),
+        "hears_of_subclasses": any(map(_hears_of_subclasses, classes)),
         "parameters": _parameters(nodes[0]) if len(nodes) == 1 else ["**"],
     }
 
@@ -152,6 +159,23 @@ def _targets(nodes: Iterable[ast.AST], local: Scope) -> set[str]:
         for chain in chains
         for base in local[chain[0]]
     }
+
+
+def _unresolved(nodes: Iterable[ast.AST], local: Scope, module: str) -> set[str]:
+    """Return the other names that are read, as names of this module."""
+    names = {chain[0] for node in nodes for chain in _chains(node)}
+    return {f"{module}:{name}" for name in names - local.keys() if not hasattr(builtins, name)}
+
+
+def _list_bases(node: ast.ClassDef) -> list[ast.expr]:
+    return [*node.bases, *(keyword.value for keyword in node.keywords)]
+
+
+def _hears_of_subclasses(node: ast.ClassDef) -> bool:
+    """Whether code of a class runs when another is derived from it, which may register that."""
+    is_metaclass = any(isinstance(base, ast.Name) and base.id == "type" for base in node.bases)
+    methods = [item.name for item in node.body if isinstance(item, ast.FunctionDef)]
+    return is_metaclass or "__init_subclass__" in methods
 
 
 def _chains(node: ast.AST) -> Iterator[list[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from textwrap import dedent
 
@@ -10,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from attar.pipeline.core.errors import RecipeError
+from attar.pipeline.keys import files
 from attar.pipeline.keys.fingerprint import Code, Fingerprint
 
 NETS = '''
@@ -161,7 +163,43 @@ def f(): return block(1)
 """
 TWICE = "def f(): return 1\nif True:\n    def f(): return 2\n"
 PATCHED = "import patches\ndef f(): return 1\n"
+DOTTED = "import mine.patch\ndef f(): return 1\n"
+DOTTED_INSIDE = "def f():\n    import mine.patch\n    return 1\n"
+SUBCLASSES = """
+R = {}
+class Base:
+    def __init_subclass__(cls): R[cls.__name__] = cls
+class Middle(Base): ...
+class Small(Middle): width = 1
+def f(): return R['Small']()
+"""
+METACLASS = """
+R = {}
+class Noted(type):
+    def __init__(cls, *given): R[cls.__name__] = cls
+class Small(metaclass=Noted): width = 1
+def f(): return R['Small']()
+"""
+INSTALLED_REGISTRY = """
+import click
+@click.command()
+def small(): return 1
+def f(): return click.get_current_context().command
+"""
+OBJECT_REGISTRY = """
+from helpers import Registry
+R = Registry()
+@R.add
+def small(): return 1
+def f(): return R['small']()
+"""
 INDIRECT = {
+    "a dotted import": (DOTTED, "mine/patch", "inner = 1", "inner = 2"),
+    "a dotted import in a function": (DOTTED_INSIDE, "mine/patch", "inner = 1", "inner = 2"),
+    "a registry of subclasses": (SUBCLASSES, "use", "width = 1", "width = 2"),
+    "a registry by a metaclass": (METACLASS, "use", "width = 1", "width = 2"),
+    "a registry of an installed package": (INSTALLED_REGISTRY, "use", "return 1", "return 2"),
+    "a registry that is an object": (OBJECT_REGISTRY, "use", "return 1", "return 2"),
     "a registry": (REGISTRY, "use", "return 1", "return 2"),
     "one of two imports": (EITHER, "helpers", "return 1", "return 5"),
     "a second definition": (TWICE, "use", "return 1", "return 3"),
@@ -173,7 +211,9 @@ INDIRECT = {
 def test_what_a_name_may_be_and_what_importing_it_does_count(tmp_path: Path, how: str) -> None:
     text, edited, old, new = INDIRECT[how]
     project(tmp_path)
-    (tmp_path / "patches.py").write_text("import helpers\nhelpers.inner = 1\n")
+    (tmp_path / "mine").mkdir()
+    for patch in ("patches", "mine/patch"):
+        (tmp_path / f"{patch}.py").write_text("import helpers\nhelpers.inner = 1\n")
     (tmp_path / "use.py").write_text(text)
     before = Fingerprint(tmp_path).of(["use:f"])
     path = tmp_path / f"{edited}.py"
@@ -181,11 +221,44 @@ def test_what_a_name_may_be_and_what_importing_it_does_count(tmp_path: Path, how
     assert Fingerprint(tmp_path).of(["use:f"]) != before
 
 
+PLAIN = """
+import functools, torch
+class Teacher(torch.nn.Module): width = 1
+@functools.cache
+def small(): return 1
+def f(): return 1
+"""
+
+
+@pytest.mark.parametrize(("old", "new"), [("width = 1", "width = 2"), ("small(): return 1", "small(): return 2")])
+def test_what_nothing_can_have_registered_does_not_count(tmp_path: Path, old: str, new: str) -> None:
+    assert old in PLAIN
+    before = of(tmp_path, "nets:f", nets=PLAIN)
+    assert of(tmp_path, "nets:f", nets=PLAIN.replace(old, new)) == before
+
+
+def test_a_package_without_init_counts_wherever_it_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home, parts = tmp_path / "home", [tmp_path / "one" / "ourlib", tmp_path / "two" / "ourlib"]
+    for part, name in zip([*parts, home], ("blocks", "more", "nets"), strict=True):
+        part.mkdir(parents=True)
+        (part / f"{name}.py").write_text("from ourlib import more\ndef f(): return more.f()\n")
+        monkeypatch.syspath_prepend(str(part.parent))
+    (parts[1] / "more.py").write_text("def f(): return 1\n")
+    more = {"ourlib.more:", "ourlib.more:f"}
+    assert set(Fingerprint(home).of(["nets:f"]).definitions) == {"nets:", "nets:f", *more}
+    assert set(Fingerprint(home).of(["ourlib.blocks:f"]).definitions) == {"ourlib.blocks:", "ourlib.blocks:f", *more}
+
+
 def test_a_file_that_was_edited_since_it_was_read_is_named(tmp_path: Path) -> None:
     code = project(tmp_path)
     definitions = code.of(["nets:student"]).definitions
     assert code.edited(definitions) == []
-    (tmp_path / "helpers.py").write_text(HELPERS + "\n")
+    (tmp_path / "helpers.py").write_text(HELPERS + "# more\n")
+    assert code.edited(definitions) == []  # a comment is no code
+    for text in (HELPERS.replace("return 1", "return 2"), "def f(:\n"):
+        (tmp_path / "helpers.py").write_text(text)
+        assert code.edited(definitions) == [str(tmp_path / "helpers.py")]
+    (tmp_path / "helpers.py").unlink()
     assert code.edited(definitions) == [str(tmp_path / "helpers.py")]
 
 
@@ -228,6 +301,29 @@ def test_the_cache_gives_the_same_answer_and_sees_an_edit(tmp_path: Path) -> Non
     assert Fingerprint(tmp_path, cache).of(["nets:student"]) == code
     (tmp_path / "helpers.py").write_text(HELPERS.replace("return 1", "return 11"))
     assert Fingerprint(tmp_path, cache).of(["nets:student"]) != code
+
+
+def test_a_file_moved_over_one_of_the_same_size_and_mtime_is_parsed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As ``cp -p``, ``tar`` and ``rsync -t`` leave it."""
+    monkeypatch.setattr(files, "SETTLED_NANOSECONDS", 0)
+    made = []
+    for number in (1, 2):
+        (tmp_path / "other.py").write_text(f"def f(): return {number}\n")
+        os.utime(tmp_path / "other.py", (1e9, 1e9))
+        (tmp_path / "other.py").replace(tmp_path / "nets.py")
+        code = Fingerprint(tmp_path, tmp_path / "code.json")
+        made.append(code.of(["nets:f"]))
+        code.remember()
+    assert made[0] != made[1]
+
+
+def test_a_file_that_was_just_written_is_parsed_again(tmp_path: Path) -> None:
+    """A second edit within one tick of the file system's clock leaves the stamp as it is."""
+    code = project(tmp_path)
+    definitions = code.of(["nets:student"]).definitions
+    assert code.edited(definitions) == []
+    code.sources["helpers"] = None  # as if the edit had come after the first look
+    assert code.edited(definitions) == [str(tmp_path / "helpers.py")]
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -109,7 +109,7 @@ def test_the_version_of_a_library_that_is_used_counts(tmp_path: Path, monkeypatc
     monkeypatch.syspath_prepend(str(tmp_path))
     one = deciders(tmp_path, Tasked(task="user_task:T"))
     assert "numpy" in one["libraries"]
-    monkeypatch.setattr(fingerprint, "_version", lambda name: {name: "99"} if name == "numpy" else {})
+    monkeypatch.setattr(fingerprint, "find_version", lambda name: {name: "99"} if name == "numpy" else {})
     two = deciders(tmp_path, Tasked(task="user_task:T"))
     assert list(keys.list_changes(one, two)) == [f"libraries.numpy: {one['libraries']['numpy']} -> 99"]
 
