@@ -98,8 +98,7 @@ def decide(slot: str, tree: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -
     stage, kinds = STAGES[slot]
     inputs = {name: kind("key", "digest", home, {}) for name, kind in kinds.items()}
     code = Fingerprint(home, tree / "code.json")
-    find_root = code._root
-    monkeypatch.setattr(code, "_root", lambda top: tree / "attar" if top == "attar" else find_root(top))
+    code.modules.roots["attar"] = [tree / "attar"]
     keys = Keys(Store(home / "store"), code)
     monkeypatch.setattr(keys, "data_of", lambda task, may_import: "data")
     found = keys.deciders(stage, inputs, may_import=False)
