@@ -26,8 +26,6 @@ LINGER_SECONDS = 2.0
 """Time in which a client may read why it was refused before the connection is reset."""
 GRACE_SECONDS = 1.0
 """Time that an idle connection stays open when the server ends."""
-MAX_PIPELINED = 16
-"""Requests of one connection that may wait before no more of it is read."""
 log = logging.getLogger(__name__)
 
 
@@ -114,11 +112,10 @@ class Connection(asyncio.Protocol):
         except RequestError as error:
             self._refuse(error)
             return
-        requests = self._reader.requests
-        if self._reader.expects_continue and not (self._task or requests):
+        if self._reader.expects_continue and not (self._task or self._reader.requests):
             self._transport.write(CONTINUE)
         self._reader.expects_continue = False
-        if len(requests) >= MAX_PIPELINED and not self._is_paused:
+        if self._reader.is_full and not self._is_paused:
             self._is_paused = True
             self._transport.pause_reading()
         self._serve_next()
@@ -141,10 +138,20 @@ class Connection(asyncio.Protocol):
                 self._write_reply(self._api.refuse(self._refusal), keep=False)
                 self._refusal = None
                 self._close_gently()
-            if self._is_paused and len(requests) < MAX_PIPELINED:
-                self._is_paused = False
-                self._transport.resume_reading()
+            if self._is_paused:
+                self._read_on()
         self._set_deadline()
+
+    def _read_on(self) -> None:
+        """Read again once a further request may wait."""
+        try:
+            self._reader.read_rest()
+        except RequestError as error:
+            self._reader.stop()
+            self._refusal = error
+        if not self._reader.is_full:
+            self._is_paused = False
+            self._transport.resume_reading()
 
     async def _serve(self, request: Request) -> None:
         """Answer a request. An unforeseen error is logged, and ends the connection."""

@@ -22,7 +22,15 @@ from attar.serving.protocol.json_data import SHORT_BYTES
 from attar.serving.protocol.json_numbers import Body
 
 MINIMUM_BYTES_A_SECOND = 16_384
-"""The rate at which a client must send beyond the seconds that it has for any request."""
+"""The rate at which a client must send, and take in answers, beyond the seconds that it has for
+any."""
+MAX_PIPELINED = 16
+"""Requests of one connection that may wait before no more of it is read."""
+PIECE_BYTES = 4096
+"""Bytes that are parsed at a time where they may hold several requests: the shortest has 25."""
+NOTHING = memoryview(b"")
+HEAD_BYTES = 1024
+"""Memory of the objects of a request, without the bytes of its headers."""
 
 
 class RequestReader:
@@ -46,11 +54,50 @@ class RequestReader:
         self._body: Body = b""
         self._has_head = False
         self._header_bytes = self._largest_body = 0
+        self._size = 0  # bytes of the current body, 0 if it is chunked
         self._received = 0  # bytes of the current request, without the piece that it began in
         self._reservation = ledger.open_reservation()
+        self._rest = NOTHING  # what is not parsed, as enough requests wait
+        self._rest_reservation = ledger.open_reservation()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no further request may wait."""
+        return len(self.requests) >= MAX_PIPELINED
 
     def read(self, data: bytes) -> None:
-        """Read the next bytes. Raises RequestError; then the caller has to `stop`."""
+        """Read the next bytes. Raises RequestError; then the caller has to `stop`.
+
+        What comes behind the requests that may wait is kept until `read_rest`.
+        """
+        if not self._rest and data.find(b"\r", PIECE_BYTES) < 0:
+            self._parse(data)  # the head of no further request ends behind the first piece
+            return
+        if self._rest:
+            self._rest_reservation.add(len(data))
+            data = bytes(self._rest) + data
+        self._rest = memoryview(data)
+        self.read_rest()
+
+    def read_rest(self) -> None:
+        """Read what was kept, as far as further requests may wait. Raises as `read`."""
+        while self._rest and not (self.is_done or self.is_full):
+            missing = self._size - len(self._body) if self.is_active and self._has_head else 0
+            size = max(PIECE_BYTES, missing)
+            piece, self._rest = self._rest[:size], self._rest[size:]
+            self._parse(piece)
+        if self.is_done or not self._rest:
+            self._drop_rest()
+        elif not self._rest_reservation.held:
+            self._rest_reservation.add(len(self._rest))
+
+    def _drop_rest(self) -> None:
+        self._rest = NOTHING
+        if self._rest_reservation.held:
+            self._rest_reservation.close()
+            self._rest_reservation = self._ledger.open_reservation()
+
+    def _parse(self, data: bytes | memoryview) -> None:
         self._received += len(data)
         try:
             self._parser.feed_data(data)
@@ -77,6 +124,7 @@ class RequestReader:
         self.is_done, self.is_active = True, False
         self._reservation.close()
         self._body = b""
+        self._drop_rest()
 
     def drop_requests(self) -> None:
         """Stop, and release the memory of the requests that wait as well."""
@@ -118,7 +166,8 @@ class RequestReader:
             method = self._parser.get_method().decode()
             self._largest_body = self._api.find_largest_body(method, self._target)
         self._check_body_bytes(size)
-        self._ledger.check_size(int(size))
+        self._size = int(size)
+        self._ledger.check_size(self._size)
         self.expects_continue = self._headers.get(b"expect", b"").lower() == b"100-continue"
 
     def on_body(self, part: bytes) -> None:
@@ -132,6 +181,8 @@ class RequestReader:
             self._body += part  # in place: joining pieces at the end would hold the body twice
 
     def on_message_complete(self) -> None:
+        if self.requests:  # of the first one the number of connections is limit enough
+            self._reservation.add(HEAD_BYTES + len(self._target) + self._header_bytes)
         keep, method = self._parser.should_keep_alive(), self._parser.get_method().decode()
         self.requests.append(
             Request(method, self._target, self._headers, self._body, keep, self._reservation)
