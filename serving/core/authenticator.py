@@ -19,9 +19,7 @@ PAGE = (b"/", b"/page/page.js", b"/page/page.css", b"/page/icon.svg")
 """The page's own files, which need no token either: the page asks for it, and says nothing about
 the models itself."""
 ASK_WITH_TOKEN = "this needs a token; send the header Authorization: Bearer TOKEN"  # noqa: S105  # a message, no token
-CONTROL_OFF = (
-    "models are loaded and unloaded by nobody from outside; start the server with --model-control"
-)
+CONTROL_OFF = "clients may not load or unload models on this server; start it with --model-control"
 ASK_WITH_CONTROL = "this token may not load or unload models; send one of --control-token-file"
 log = logging.getLogger(__name__)
 

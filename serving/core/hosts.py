@@ -43,9 +43,8 @@ def check_host(sent: bytes, allowed: Collection[str]) -> None:
     name = parse_host(sent)
     if name not in allowed and name != LOOPBACK and parse_address(name) is None:
         raise ForbiddenError(
-            f"nobody said that this server is called {name[:80]!r}, so that may be a page of "
-            "another site; start it with "
-            "--allowed-host NAME, or with --token-file"
+            f"{name[:80]!r} is not a known name of this server, so the request may come from a "
+            "page of another site; start it with --allowed-host NAME, or with --token-file"
         )
 
 

@@ -1,7 +1,8 @@
 """The bytes that everything under way holds, over HTTP, over gRPC and for the shadow.
 
 What a request costs, its body as it comes and decompressed, its tensors and its decoded pictures,
-is reserved before it is spent, and released when it is answered.
+is reserved before it is spent, and released when it is answered. A reply that its client does not
+take in is counted without being refused: it is there already.
 """
 
 from __future__ import annotations
@@ -71,6 +72,10 @@ class MemoryLedger:
             self.held += size
             return True
 
+    def count(self, size: int) -> None:
+        """Reserve bytes that are held already, room or not; fewer than 0 release some."""
+        self.release(-size)
+
     def release(self, size: int) -> None:
         with self._lock:
             self.held -= size
@@ -82,7 +87,7 @@ class MemoryLedger:
 
         yield GaugeMetricFamily(
             "attar_ledger_bytes",
-            "Memory that requests under way and the shadow's queue have reserved.",
+            "Memory that requests under way, unread replies and the shadow's queue hold.",
             value=self.held,
         )
         yield GaugeMetricFamily(

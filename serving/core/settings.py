@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 class Settings(BaseModel):
     """The options of `attar serve`, whose ``--help`` describes each of them.
 
-    Here stands what it leaves out.
+    The comments here add what --help leaves out.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -62,7 +62,7 @@ class Settings(BaseModel):
     size of the model's largest request, in JSON or in protobuf."""
     max_bodies: int | None = Field(None, ge=1)
     """Maximum bytes of the bodies, tensors and pictures of all unanswered requests, and of those
-    that wait for the shadow."""
+    that wait for the shadow. Replies that clients do not take in count, too."""
     max_header: int = Field(16 * 2**10, ge=1)
     """The limit on the metadata of gRPC, too."""
     max_tensors: int = Field(64, ge=1)

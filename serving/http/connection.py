@@ -17,7 +17,7 @@ from attar.serving.core.errors import BusyError, RequestError, TooSlowError
 from attar.serving.core.ledger import MemoryLedger
 from attar.serving.http.api import HttpApi, describe_request
 from attar.serving.http.message import Reply, Request, format_head
-from attar.serving.http.request_reader import RequestReader
+from attar.serving.http.request_reader import MINIMUM_BYTES_A_SECOND, RequestReader
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 JOINED_BYTES = 65536
@@ -43,32 +43,35 @@ class Connection(asyncio.Protocol):
         self.deadline = inf
         """When to call `time_out`, on the loop's clock. The server looks at it now and then, so
         that no request needs a timer."""
-        self._api, self._connections = api, connections
+        self._api, self._connections, self._ledger = api, connections, ledger
         self._settings, self._loop = api.settings, asyncio.get_running_loop()
         self._reader = RequestReader(api, authenticator, ledger)
         self._task: asyncio.Task[None] | None = None
         self._refusal: RequestError | None = None
         self._is_blocked = self._is_paused = False
+        self._unsent = 0  # bytes that the client had not taken when that was last looked at
+        self._counted = 0  # bytes of replies in the ledger
         self._last_active = 0.0
 
     # -- what the server calls --------------------------------------------------------------------
 
     def time_out(self) -> None:
         """Refuse a client that sends slowly; drop one that reads slowly, or sends nothing."""
-        if self._reader.is_active:
+        if self._is_blocked:
+            self._drop_unless_read()
+        elif self._reader.is_active:
             self._refuse(
                 TooSlowError("the request did not arrive in time; send it quicker, or in parts")
             )
-        elif self._reader.is_done or self._is_blocked:
+        elif self._reader.is_done:
             self.abort()
         else:
             self._transport.close()
 
     def drain(self) -> None:
         """Close an idle connection in a moment, as a request may be on its way; any other one
-        closes after its next reply."""
-        if not (self._reader.is_active or self._task or self._reader.is_done):
-            self.deadline = self._loop.time() + GRACE_SECONDS
+        closes after its next reply, or when its client has taken the last one."""
+        self._set_deadline()
 
     def abort(self) -> None:
         self._transport.abort()
@@ -93,15 +96,19 @@ class Connection(asyncio.Protocol):
         """
         self._connections.discard(self)
         self._reader.drop_requests()
+        self._add_unsent(-self._counted)
         if self._task:
             self._task.cancel()
 
     def pause_writing(self) -> None:
         self._is_blocked = True
-        self._set_deadline()
+        self._add_unsent(self._transport.get_write_buffer_size())
+        self.deadline = self._loop.time() + self._settings.slow
 
     def resume_writing(self) -> None:
         self._is_blocked = False
+        self._add_unsent(-self._counted)
+        self._unsent = 0
         self._serve_next()
 
     def data_received(self, data: bytes) -> None:
@@ -186,6 +193,8 @@ class Connection(asyncio.Protocol):
         head = format_head(reply.status, reply.content_type, keep)
         head += f"{fields}Content-Length: {size}\r\n\r\n".encode("latin-1")
         pieces = [head] if is_head else [head, *reply.body]
+        if self._is_blocked:
+            self._add_unsent(sum(map(len, pieces)))
         if size < JOINED_BYTES:
             self._transport.write(b"".join(pieces))
         else:
@@ -200,24 +209,42 @@ class Connection(asyncio.Protocol):
         else:
             self._transport.close()
 
+    def _drop_unless_read(self) -> None:
+        """Drop the client, unless it has taken enough of the reply to be given more time."""
+        unsent, now = self._transport.get_write_buffer_size(), self._loop.time()
+        longer = self.deadline + (self._unsent - unsent) / MINIMUM_BYTES_A_SECOND
+        self.deadline, self._unsent = min(longer, now + self._settings.slow), unsent
+        if self.deadline < now:
+            self.abort()
+
+    def _add_unsent(self, size: int) -> None:
+        """Count bytes that wait to be taken. They are there already: nothing is refused."""
+        self._ledger.count(size)
+        self._counted += size
+        self._unsent += size
+
     @property
     def silent_since(self) -> float:
         """When its client last did something, on the loop's clock; never while it is answered."""
         return inf if self._task or self._transport.is_closing() else self._last_active
 
     def _set_deadline(self) -> None:
-        """Must be called whenever something happens on the connection."""
+        """Must be called whenever something happens on the connection.
+
+        What the client sends gives it no time to read what it is sent.
+        """
         self._last_active = now = self._loop.time()
         if self._is_blocked:
-            self.deadline = now + self._settings.slow
-        elif self._task:
+            return
+        if self._task:
             self.deadline = inf
         elif self._reader.is_done:
             self.deadline = now + LINGER_SECONDS
         elif self._reader.is_active:
             self.deadline = self._reader.deadline
         else:
-            self.deadline = now + self._settings.idle
+            draining = self._api.service.draining
+            self.deadline = now + (GRACE_SECONDS if draining else self._settings.idle)
 
 
 def find_longest_silent(connections: set[Connection], newest: Connection) -> Connection:

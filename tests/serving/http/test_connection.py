@@ -1,0 +1,80 @@
+"""One connection whose client takes its reply in slowly, or not at all."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from typing import Any
+
+import pytest
+
+from attar.serving import server as serving
+from attar.serving.http.message import Reply, Request
+from tests.support.serving.serving_parts import Running, running, until
+
+BIG = 12_000_000
+ASK = b"GET /big HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+@contextmanager
+def serving_big(monkeypatch: pytest.MonkeyPatch, **settings: Any) -> Iterator[Running]:
+    """A server that answers /big with more than the buffers of the kernel take."""
+
+    async def answer(request: Request) -> Reply:
+        return Reply([bytes(BIG)], content_type="text/plain")
+
+    monkeypatch.setattr(serving, "LOOK_SECONDS", 0.05)
+    with running(**settings) as server:
+        server.server.api.add_route("GET", "/big", answer)
+        yield server
+
+
+def connect(server: Running) -> socket.socket:
+    raw = socket.socket()
+    raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+    raw.connect((server.host, server.port))
+    raw.settimeout(10)
+    return raw
+
+
+def read_slowly(raw: socket.socket, size: int, seconds: float) -> int:
+    """Read so many bytes at a steady rate, and return how many came."""
+    began, got = time.monotonic(), 0
+    while got < size and (part := raw.recv(100_000)):
+        got += len(part)
+        time.sleep(max(0.0, got / size * seconds - (time.monotonic() - began)))
+    return got
+
+
+def test_who_reads_nothing_is_cut_off_whatever_it_sends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each byte gave it the whole time again. What it leaves unread is counted until then."""
+    with serving_big(monkeypatch, slow=0.4) as server, closing(connect(server)) as raw:
+        raw.sendall(ASK)
+        until(lambda: server.server.ledger.held > BIG // 2)
+        for _ in range(30):
+            if not server.server.connections:
+                break
+            raw.sendall(b"G")
+            time.sleep(0.1)
+        assert not server.server.connections
+        assert server.server.ledger.held == 0
+
+
+def test_who_reads_steadily_gets_all_however_long_that_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving_big(monkeypatch, slow=0.4) as server, closing(connect(server)) as raw:
+        raw.sendall(ASK * 2)
+        assert read_slowly(raw, 2 * BIG, 1.5) >= 2 * BIG
+        until(lambda: server.server.ledger.held == 0)
+
+
+def test_a_reply_that_is_read_when_the_server_ends_is_sent_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was cut off after a second, as if nobody had asked anything."""
+    with serving_big(monkeypatch) as server, closing(connect(server)) as raw:
+        raw.sendall(ASK)
+        until(lambda: server.server.ledger.held > 0)
+        stopped = asyncio.run_coroutine_threadsafe(server.server.stop(), server.loop)
+        assert read_slowly(raw, BIG, 1.5) >= BIG
+        stopped.result(8)  # the time to drain is 30 s
