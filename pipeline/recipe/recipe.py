@@ -22,7 +22,7 @@ from attar.pipeline.keys.deciders import list_code_names
 from attar.pipeline.keys.fingerprint import Fingerprint
 from attar.pipeline.recipe import candidates
 from attar.pipeline.recipe.search_space import SECTION, SearchSpace, read_search_space
-from attar.pipeline.recipe.slot import Slot, Table
+from attar.pipeline.recipe.slot import PIN, Slot, Table
 
 COMMON = ("task", "seed", "gates")
 """Top-level keys that every stage with such a field gets; a section's own value wins."""
@@ -220,7 +220,7 @@ def _bind(
     inputs: Mapping[str, str],
 ) -> SlotBinding:
     """Build the stage of one slot from its settings, and connect its inputs."""
-    keep = _key(f"{name}.keep", section.pop("keep", None))
+    keep = _key(f"{name}.{PIN}", section.pop(PIN, None))
     settings = select_fields(kind, given) | section
     for what, is_there in PLACES.items():
         for field_name in list_fields(kind, what):

@@ -16,7 +16,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from attar.pipeline.recipe.pair import KEY as SIZES
 from attar.pipeline.recipe.recipe import COMMON
 from attar.pipeline.recipe.search_space import SECTION, SearchSpace, Span
-from attar.pipeline.recipe.slot import Slot
+from attar.pipeline.recipe.slot import PIN, Slot
 
 HIDDEN = {"device", *COMMON} - {"seed", "gates"}
 """Fields of stages that a section does not set."""
@@ -118,7 +118,7 @@ def describe_section(slot: Slot, definitions: dict[str, Any]) -> dict[str, Any]:
     hidden = HIDDEN - ({"task"} if slot.own_task else set())
     fields = section["properties"]
     properties = {name: field for name, field in fields.items() if name not in hidden}
-    pinned = {} if slot.per_target else {"keep": KEEP}
+    pinned = {} if slot.per_target else {PIN: KEEP}
     return {"type": "object", "additionalProperties": False, "properties": properties | pinned}
 
 

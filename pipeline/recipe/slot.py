@@ -13,6 +13,8 @@ Table = dict[str, Any]
 Scope = Literal["recipe", "target", "candidate", "choice"]
 """Who has a slot: all targets together, each target, each candidate of a target, or only a target
 with candidates. A slot of a ``choice`` follows its candidates and may have their slot's name."""
+PIN = "keep"
+"""The key in a section that pins the slot's artifact. It hides a stage's field of that name."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,13 @@ class Slot:
     sizes. Wires name the two as ``single.NAME`` and ``batch.NAME``."""
     offers: Callable[[], Sequence[Table]] | None = None
     """Returns what ``candidates = "all"`` stands for."""
+
+    def __post_init__(self) -> None:
+        if PIN in self.stage.model_fields:
+            raise TypeError(
+                f"slot {self.name!r}: no section can set {self.stage.__name__}.{PIN}, as {PIN} = "
+                "... pins the slot's artifact; give the field another name"
+            )
 
     @property
     def per_target(self) -> bool:

@@ -40,7 +40,7 @@ class SequenceLabels:
 
     along: Literal["teacher", "labels"] = "teacher"
     beam: int = 1
-    keep: Literal["best", "closest"] = "best"
+    hypothesis: Literal["best", "closest"] = "best"
     top: int | None = SEQUENCE_TOP
     """Log-probabilities to store of each token; None: the teacher has none."""
 
@@ -51,10 +51,10 @@ class SequenceLabels:
                 "with nothing; store at least 2, or leave top out for "
                 f"{SEQUENCE_TOP}"
             )
-        if self.keep == "closest" and self.beam == 1:
+        if self.hypothesis == "closest" and self.beam == 1:
             raise StageError(
-                "keep = 'closest' chooses among the hypotheses of a beam, and beam = 1 has one; "
-                "set beam = 4 in [answers]"
+                "hypothesis = 'closest' chooses among those of a beam, and beam = 1 has one; set "
+                "beam = 4 in [answers]"
             )
         if self.along == "labels" and self.beam > 1:
             raise StageError(
@@ -65,7 +65,7 @@ class SequenceLabels:
     @property
     def reads_labels(self) -> bool:
         """Whether the stored path of a view depends on the labels."""
-        return self.along == "labels" or (self.beam > 1 and self.keep == "closest")
+        return self.along == "labels" or (self.beam > 1 and self.hypothesis == "closest")
 
     def make_builders(self, shard: Shard, decoding: Decoding, output: Output) -> list[ShardBuilder]:
         """Return builders of the path, and of the log-probabilities along it, if there are any.
@@ -116,7 +116,7 @@ class SequenceLabels:
         if self.beam == 1:
             return generate(graphs, batch.inputs, decoding), None
         beams, scores = generate_with_beam(graphs, batch.inputs, decoding, self.beam)
-        if self.keep == "best":
+        if self.hypothesis == "best":
             return beams[:, 0], scores[:, 0]
         rows, ranks = np.arange(len(beams)), rank_closest(task, beams, batch, decoding)
         return beams[rows, ranks], scores[rows, ranks]

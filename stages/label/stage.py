@@ -87,7 +87,7 @@ class Label(Stage[Answers]):
     """Of an output of tokens: whose tokens the teacher's distributions of views are about."""
     beam: int = Field(1, ge=1)
     """Of an output of tokens: hypotheses of a beam search; 1: the likeliest token at each step."""
-    keep: Literal["best", "closest"] = "best"
+    hypothesis: Literal["best", "closest"] = "best"
     """Of a beam's hypotheses: the likeliest one, or the one that is closest to the label."""
     precision: FloatPrecision = "fp32"
     """What a teacher in PyTorch multiplies in; bf16 and fp16 are autocast's."""
@@ -167,14 +167,14 @@ class Label(Stage[Answers]):
         if find_decoding(task) is None:
             return SequenceLabels()
         if isinstance(teacher, TextProgram):
-            given = (self.top, self.along, self.beam, self.keep)
+            given = (self.top, self.along, self.beam, self.hypothesis)
             if given != (0, "teacher", 1, "best"):
                 raise StageError(
                     f"{teacher.why_opaque}: it has one translation of each text, and no "
-                    "probabilities; leave top, along, beam and keep out of [answers]"
+                    "probabilities; leave top, along, beam and hypothesis out of [answers]"
                 )
             return SequenceLabels(top=None)
-        return SequenceLabels(self.along, self.beam, self.keep, self.top or SEQUENCE_TOP)
+        return SequenceLabels(self.along, self.beam, self.hypothesis, self.top or SEQUENCE_TOP)
 
     def open_teacher(self, teacher: Model) -> AbstractContextManager[Predictor]:
         """Open the teacher on the device that is asked for.

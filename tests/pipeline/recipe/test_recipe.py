@@ -80,6 +80,15 @@ def test_a_pinned_key_is_kept_apart_from_the_settings(tmp_path: Path) -> None:
     assert load(tmp_path, "[source]\nkeep = 'abc12345'").pipeline.slots["source"].keep == "abc12345"
 
 
+class Hidden(Constant):
+    keep: str = "best"
+
+
+def test_a_stage_with_a_field_that_a_section_cannot_set_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"slot 'source': .* Hidden\.keep"):
+        Slot("source", Hidden)
+
+
 def test_a_key_of_an_optional_input_is_bound_beside_the_inputs(tmp_path: Path) -> None:
     slots = (Slot("source", Constant), Slot("sum", Sum))
     named, without = (load(tmp_path, text, table=slots).pipeline.slots["sum"] for text in ("[sum]\nmore = 'abc12345'", ""))

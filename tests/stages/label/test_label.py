@@ -18,11 +18,13 @@ from attar.models.task import (
 from attar.pipeline.core.errors import StageError
 from attar.pipeline.core.progress import listen_to_progress
 from attar.pipeline.core.stage import open_scratch
+from attar.pipeline.recipe.recipe import load_recipe
 from attar.pipeline.store.file_cache import open_file_cache
 from attar.proof.checks.sizes import compute_difference
 from attar.stages.artifacts import Answers, OnnxModel, Weights
 from attar.stages.label.stage import Label
 from attar.stages.measure.stored import check_answers
+from attar.stages.slots import SLOTS
 from tests.support.stages.labelling import label_with, predict_view
 from tests.support.stages.training import READER, SENTENCES, InterruptError, interrupt_at, make_out
 from tests.support.tasks.smoke import DIGITS, weights
@@ -42,6 +44,15 @@ def test_answers_belong_to_their_view(tmp_path: Path, teacher: Weights) -> None:
             stored = answers.open_rows("train", view)[name]
             assert len(stored) == len(task.split("train"))
             assert stored[seen.indices].tobytes() == expected.astype(np.float16).astype(np.float32).tobytes()
+
+
+def test_a_recipe_sets_the_hypothesis_and_pins_the_teacher_alone(tmp_path: Path) -> None:
+    sections = "".join(f"[{name}]\nnetwork = {READER!r}\n" for name in ("teacher", "student"))
+    (tmp_path / "recipe.toml").write_text(f"task = {DIGITS!r}\n{sections}")
+    overrides = ("teacher.keep='3c7a8e4b'", "answers.beam=4", "answers.hypothesis='closest'")
+    slots = load_recipe(tmp_path / "recipe.toml", SLOTS, overrides).pipeline.slots
+    assert [slots[name].keep for name in ("teacher", "answers")] == ["3c7a8e4b", None]
+    assert slots["answers"].stage == Label(task=DIGITS, beam=4, hypothesis="closest")
 
 
 def test_clean_answers_are_float32(tmp_path: Path, teacher: Weights) -> None:

@@ -103,17 +103,17 @@ def test_a_beam_keeps_its_best() -> None:
     assert path.tolist() == beams[:, 0].tolist()
 
 
-@pytest.mark.parametrize("keep", ["best", "closest"])
-def test_a_beam_whose_hypotheses_lose_their_states(keep: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("hypothesis", ["best", "closest"])
+def test_a_beam_whose_hypotheses_lose_their_states(hypothesis: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     advance = BeamSearch.advance
     monkeypatch.setattr(BeamSearch, "advance", lambda search, logs: np.arange(len(advance(search, logs))))
     with pytest.raises(StageError, match="do not keep their states"):
-        answer(SequenceLabels(beam=3, keep=keep), make_batch())
+        answer(SequenceLabels(beam=3, hypothesis=hypothesis), make_batch())
 
 
 def test_a_beam_keeps_what_is_closest_to_the_label() -> None:
     batch = make_batch()
-    path, _ = answer(SequenceLabels(beam=3, keep="closest"), batch)
+    path, _ = answer(SequenceLabels(beam=3, hypothesis="closest"), batch)
     beams, _ = generate_with_beam(GRAPHS, batch.inputs, DECODING, 3)
     equal = (beams == np.asarray(batch.targets["words"])[:, None]).mean(2)
     assert path.tolist() == [sample[shares.argmax()].tolist() for sample, shares in zip(beams, equal, strict=True)]
@@ -221,7 +221,7 @@ class FirstTokenReversal(LabelledReversal):
         return InMemory(whole.take(np.arange(len(whole))).inputs, targets)
 
 
-@pytest.mark.parametrize("settings", [{"along": "labels"}, {"beam": 3, "keep": "closest"}])
+@pytest.mark.parametrize("settings", [{"along": "labels"}, {"beam": 3, "hypothesis": "closest"}])
 def test_other_labels_are_other_answers(
     tmp_path: Path, teacher: Weights, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]
 ) -> None:
@@ -266,7 +266,7 @@ def test_texts_are_compared_by_chrf() -> None:
     assert rank_closest(task, beams, batch, decoding).tolist() == [1]
 
 
-@pytest.mark.parametrize("settings", [{"keep": "closest"}, {"along": "labels", "beam": 4}])
+@pytest.mark.parametrize("settings", [{"hypothesis": "closest"}, {"along": "labels", "beam": 4}])
 def test_settings_that_contradict_each_other(settings: dict[str, Any]) -> None:
     with pytest.raises(StageError, match="beam = "):
         SequenceLabels(**settings)

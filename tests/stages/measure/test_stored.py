@@ -94,7 +94,7 @@ def speaker(tmp_path_factory: pytest.TempPathFactory) -> Weights:
     return sequences.store_translator(tmp_path_factory.mktemp("speaker"))
 
 
-@pytest.mark.parametrize("settings", [{}, {"beam": 3}, {"beam": 3, "keep": "closest"}, {"along": "labels"}], ids=str)
+@pytest.mark.parametrize("settings", [{}, {"beam": 3}, {"beam": 3, "hypothesis": "closest"}, {"along": "labels"}], ids=str)
 def test_stored_sequences_are_the_teacher_s(speaker: Weights, settings: dict[str, Any], tmp_path: Path) -> None:
     task = sequences.LabelledReversal()
     made = label_with(speaker, make_out(tmp_path), task=sequences.LABELLED_REVERSAL, views=1, top=4, **settings)

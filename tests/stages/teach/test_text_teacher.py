@@ -171,10 +171,10 @@ def test_a_task_without_tokens_is_told() -> None:
         make_text_task(task)
 
 
-@pytest.mark.parametrize("settings", [{"top": 8}, {"along": "labels"}, {"beam": 4}, {"beam": 4, "keep": "closest"}])
+@pytest.mark.parametrize("settings", [{"top": 8}, {"along": "labels"}, {"beam": 4}, {"beam": 4, "hypothesis": "closest"}])
 def test_answers_cannot_ask_for_what_it_does_not_tell(settings: dict[str, Any], tmp_path: Path) -> None:
     label = Label(task=TASK, **settings)
-    with pytest.raises(StageError, match=r"only translates: .* leave top, along, beam and keep out"):
+    with pytest.raises(StageError, match=r"only translates: .* leave top, along, beam and hypothesis out"):
         label.run(make_out(tmp_path), teacher=make_program())
 
 
