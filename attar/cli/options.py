@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from attar.pipeline.store.store import Store
 
 C = TypeVar("C", bound=Callable[..., Any])
+Command = Callable[..., None]
+Decorator = Callable[[Command], Command]
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 STORE_FILES = ("cache", "store_trusted", "store_key")
@@ -155,12 +157,60 @@ def _keep_verbose(context: click.Context, parameter: click.Parameter, value: boo
     context.meta[__name__] = value
 
 
-VERBOSE = click.option(
-    "-v",
-    "--verbose",
-    is_flag=True,
-    expose_value=False,
-    callback=_keep_verbose,
-    help="Show the traceback of an error.",
+def make_verbose_option(explanation: str) -> Callable[[C], C]:
+    """Return the option ``-v``. `is_verbose` returns its value, so no command takes it."""
+    return click.option(
+        "-v",
+        "--verbose",
+        is_flag=True,
+        expose_value=False,
+        callback=_keep_verbose,
+        help=explanation,
+    )
+
+
+VERBOSE = make_verbose_option("Show the traceback of an error.")
+SET = click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="SLOT.FIELD=VALUE",
+    help="Override a setting of the recipe by a TOML value. Repeatable.",
 )
-"""`is_verbose` returns its value: it means the same to every command, so none takes it."""
+TARGET = click.option(
+    "--target",
+    "targets",
+    multiple=True,
+    metavar="NAME",
+    show_default="all targets",
+    help="Target to work on. Repeatable.",
+)
+AGAINST = click.option(
+    "--against",
+    type=FOLDER,
+    metavar="BUNDLE",
+    help="Bundle in production, to be compared with on the same samples.",
+)
+DEVICE = click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="Device that trains and runs networks.",
+)
+
+
+def recipe_options(*own: Decorator) -> Decorator:
+    """Return what adds RECIPE, the options of every command that takes one, and these."""
+
+    def decorate(command: Command) -> Command:
+        options: list[Decorator] = [store_options, SET, *own, JSON, VERBOSE]
+        for decorator in reversed(options):
+            command = decorator(command)
+        return click.argument("recipe")(command)
+
+    return decorate
+
+
+run_options = recipe_options(TARGET, AGAINST, TRUSTED, DEVICE)
+"""Adds RECIPE and the options of every command that plans or runs all of it."""

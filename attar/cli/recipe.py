@@ -7,14 +7,14 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from attar.cli.options import JSON, REQUIRE_ALL, TRUSTED, VERBOSE, is_verbose, store_options
+from attar.cli.options import FOLDER, REQUIRE_ALL, is_verbose, recipe_options, run_options
 from attar.cli.plain_text import escape_field, print_text
 from attar.pipeline.core.errors import AttarError, RecipeError
 
@@ -22,58 +22,14 @@ if TYPE_CHECKING:
     from attar.pipeline.run import Record
     from attar.recipes.workspace import Workspace
 
-Command = Callable[..., None]
-FOLDER = click.Path(file_okay=False, path_type=Path)
-
-
-def recipe_options(command: Command) -> Command:
-    """Add RECIPE and the options of every command that plans or runs one."""
-    decorators = (
-        click.argument("recipe"),
-        store_options,
-        click.option(
-            "--set",
-            "overrides",
-            multiple=True,
-            metavar="SLOT.FIELD=VALUE",
-            help="Override a setting of the recipe by a TOML value. Repeatable.",
-        ),
-        click.option(
-            "--target",
-            "targets",
-            multiple=True,
-            metavar="NAME",
-            show_default="all targets",
-            help="Target to work on. Repeatable.",
-        ),
-        click.option(
-            "--against",
-            type=FOLDER,
-            metavar="BUNDLE",
-            help="Bundle in production, to be compared with on the same samples.",
-        ),
-        TRUSTED,
-        click.option(
-            "--device",
-            type=click.Choice(["auto", "cpu", "cuda"]),
-            default="auto",
-            show_default=True,
-            help="Device that trains and runs networks.",
-        ),
-        JSON,
-        VERBOSE,
-    )
-    for decorator in reversed(decorators):
-        command = decorator(command)
-    return command
-
 
 def open_command_workspace(options: dict[str, Any]) -> Workspace:
     from attar.recipes.workspace import open_workspace
     from attar.stages.slots import SLOTS
 
-    names = ("store", "overrides", "targets", "device", "against", "trusted")
-    return open_workspace(options["recipe"], SLOTS, **{name: options[name] for name in names})
+    names = {"store", "overrides", "targets", "device", "against", "trusted"}
+    given = {name: value for name, value in options.items() if name in names}
+    return open_workspace(options["recipe"], SLOTS, **given)
 
 
 def run_slots(step: str | None, output: Path | None, require_all: bool, **options: Any) -> None:
@@ -189,7 +145,7 @@ JUDGING = ("validate", "package")
 
 
 @click.command("run")
-@recipe_options
+@run_options
 @REQUIRE_ALL
 @click.option(
     "-o",
@@ -214,14 +170,14 @@ def create_step_command(step: str) -> click.Command:
     def command(require_all: bool = False, **options: Any) -> None:
         run_slots(step, None, require_all, **options)
 
-    full = recipe_options(REQUIRE_ALL(command) if step in JUDGING else command)
+    full = run_options(REQUIRE_ALL(command) if step in JUDGING else command)
     return click.command(
         step, help=f"{STEPS[step]}\n\nFirst it makes every earlier slot that this needs."
     )(full)
 
 
 @click.command()
-@recipe_options
+@run_options
 def plan(as_json: bool, **options: Any) -> None:
     """Show which slots would run, and why. It imports none of your code."""
     from attar.cli.plan_notes import describe_plan
@@ -245,7 +201,7 @@ def plan(as_json: bool, **options: Any) -> None:
 
 
 @click.command()
-@recipe_options
+@recipe_options()
 def fetch(as_json: bool, **options: Any) -> None:
     """Download the data that the recipe's task knows how to get."""
     from attar.models.task import load_task
@@ -270,7 +226,7 @@ def fetch(as_json: bool, **options: Any) -> None:
 
 
 @click.command()
-@recipe_options
+@run_options
 @click.option(
     "-o",
     "--output",

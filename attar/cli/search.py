@@ -1,4 +1,4 @@
-"""``attar search``: the best student that keeps the promises."""
+"""``attar search``: the fastest student that keeps the promises."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from attar.cli.options import DEVICE, FOLDER, TARGET, recipe_options
 from attar.cli.plain_text import print_text
-from attar.cli.recipe import FOLDER, recipe_options, show_results
+from attar.cli.recipe import show_results
 from attar.pipeline import team
 from attar.pipeline.core.errors import MissingDependencyError, RecipeError
 
@@ -28,7 +29,7 @@ NOT_FOUND = 3
 
 
 @click.command("search")
-@recipe_options
+@recipe_options(TARGET, DEVICE)
 @click.option(
     "-o",
     "--output",
@@ -44,24 +45,17 @@ NOT_FOUND = 3
     help="Ray cluster that trains and times: HOST:PORT, or auto for the one of this machine. It "
     "needs a store at a URL.",
 )
-def search(
-    output: Path | None,
-    address: str | None,
-    against: Path | None,
-    trusted: Path | None,
-    **options: Any,
-) -> None:
-    """Find the best student that keeps the recipe's promises.
+def search(output: Path | None, address: str | None, **options: Any) -> None:
+    """Find the fastest student that keeps the recipe's promises.
 
-    The recipe's section [search] names the settings that may change. All variants are built
-    untrained and timed first; only those that may win are trained, on the stored answers. Choices
-    are made on validation. The winner's recipe is written beside the searched one, as
-    RECIPE-found.toml, and run once on the test split.
+    The recipe's section [search] names the settings that may change; its `objective` may ask for
+    the smallest or the best one instead. All variants are built untrained and timed first; only
+    those that may win are trained, on the stored answers. Choices are made on validation. The
+    winner's recipe is written beside the searched one, as RECIPE-found.toml, and run once on the
+    test split.
 
     Exit code 3 if no variant keeps all promises on validation, or the winner fails on test.
     """
-    if against or trusted:
-        raise RecipeError("a search compares with no bundle in production; run the found recipe")
     if team.is_started_in_team():
         raise RecipeError("a search trains one student after the other; start it without torchrun")
     opened = open_search(options)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from attar.cli.help_sections import SectionCommand, SectionOption
-from attar.cli.options import ALLOW_NATIVE, TRUSTED, VERBOSE, is_verbose
+from attar.cli.options import ALLOW_NATIVE, TRUSTED, is_verbose, make_verbose_option
 
 if TYPE_CHECKING:
     from attar.serving.server import Server
@@ -162,7 +162,8 @@ shadow_option = partial(option, section="Shadow")
     type=COUNT,
     metavar="N",
     default=4096,
-    help="Maximum number of open connections; beyond it the one silent longest is closed.",
+    help="Maximum number of open connections; beyond it HTTP closes the one silent longest, gRPC "
+    "refuses the newest.",
 )
 @timeout_option(
     "--deadline",
@@ -235,7 +236,7 @@ shadow_option = partial(option, section="Shadow")
     metavar="R",
     help="The server is not ready while the rolling correlation is below this.",
 )
-@VERBOSE
+@make_verbose_option("Log at debug level, and show the traceback of an error.")
 def serve(bundles: tuple[str, ...], no_grpc: bool, no_page: bool, **chosen: Any) -> None:
     """Serve bundles over HTTP and gRPC (Open Inference Protocol v2).
 

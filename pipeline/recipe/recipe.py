@@ -124,7 +124,7 @@ def load_recipe(
                 "another"
             )
         inputs = slot.sources("required")
-        bound[slot.name] = _bind(slot.stage, slot.name, given, like | section, path.parent, inputs)
+        bound[slot.name] = _bind(slot.stage, slot.name, given, like | section, path, inputs)
     for target, settings in chosen.items():
         bound |= _of_target(target, suffix, settings, _section(tables, "gates"), given, path)
     _check_code(code or Fingerprint(path.parent), bound)
@@ -144,7 +144,7 @@ def _of_target(
     for place in candidates.list_places(target, slots, filled, given):
         stage = place.slot.stage
         own = select_fields(stage, place.settings)
-        bound[place.name] = _bind(stage, place.name, given, own, path.parent, place.inputs)
+        bound[place.name] = _bind(stage, place.name, given, own, path, place.inputs)
     candidates.check_different(target, bound)
     return bound
 
@@ -216,7 +216,7 @@ def _bind(
     name: str,
     given: Table,
     section: Table,
-    folder: Path,
+    path: Path,
     inputs: Mapping[str, str],
 ) -> SlotBinding:
     """Build the stage of one slot from its settings, and connect its inputs."""
@@ -225,12 +225,9 @@ def _bind(
     for what, is_there in PLACES.items():
         for field_name in list_fields(kind, what):
             if isinstance(settings.get(field_name), str):
-                settings[field_name] = folder / settings[field_name]
-                if not is_there(settings[field_name]):
-                    raise RecipeError(
-                        f"{name}.{field_name}: there is no {what.removesuffix('s')} "
-                        f"{settings[field_name]}"
-                    )
+                settings[field_name] = place = path.parent / settings[field_name]
+                if not is_there(place):
+                    raise make_missing_error(f"{name}.{field_name}", what, place, path)
     try:
         stage = kind(**settings)
     except ValidationError as error:
@@ -241,6 +238,16 @@ def _bind(
         if (key := _key(f"{name}.{field_name}", settings.get(field_name))) is not None:
             pinned[field_name] = key
     return SlotBinding(stage, inputs, keep, pinned)
+
+
+def make_missing_error(setting: str, what: str, place: Path, recipe: Path) -> RecipeError:
+    """Return the error of a file or folder that is not there."""
+    kind = what.removesuffix("s")
+    option = f"with --set {setting}='\"{kind.upper()}\"'"
+    given = option if setting.count(".") == 1 else "on the command line"  # of no target
+    return RecipeError(
+        f"{setting}: there is no {kind} {place}; name one that is there, in {recipe} or {given}"
+    )
 
 
 def select_innermost(error: ValidationError) -> list[ErrorDetails]:

@@ -237,7 +237,8 @@ def test_what_is_compared_is_one_target_and_a_folder(here: Path, targets: str, t
     assert told in call("plan", "recipe.toml", "--against", ".").output
     tiny.write(here)
     done = call("plan", "recipe.toml", "--against", "nowhere")
-    assert (done.exit_code, "cpu.production.against" in done.output) == (2, True)
+    assert (done.exit_code, "cpu.production.against: there is no folder" in done.output) == (2, True)
+    assert "or on the command line" in done.output
     done = call("plan", "recipe.toml", "--trusted", "keys.pem")
     assert (done.exit_code, "--against, and" in done.output) == (2, True)
 

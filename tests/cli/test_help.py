@@ -46,6 +46,22 @@ def test_every_summary_and_every_option_is_a_sentence(name: str) -> None:
     assert all(option.help and option.help.endswith(".") for option in options), [option.help for option in options]
 
 
+@pytest.mark.parametrize(
+    ("name", "lacking"),
+    [("fetch", {"against", "trusted", "device", "targets"}), ("search", {"against", "trusted"}), ("plan", set())],
+)
+def test_a_command_lists_no_option_that_means_nothing_to_it(name: str, lacking: set[str]) -> None:
+    whole = {parameter.name for parameter in main.commands["report"].params} - {"output"}
+    own = {parameter.name for parameter in main.commands[name].params}
+    assert whole - own == lacking
+
+
+@pytest.mark.parametrize(("name", "logs"), [("serve", True), ("run", False)])
+def test_only_what_logs_says_that_it_logs_more(name: str, logs: bool) -> None:
+    told = CliRunner().invoke(main, [name, "--help"], env={"COLUMNS": "300"}).output
+    assert ("Log at debug level, and show the traceback of an error." in told) == logs
+
+
 def test_every_option_of_serve_is_in_a_section_of_its_own_kind() -> None:
     sections = read_sections("serve")
     assert isinstance(main.commands["serve"], SectionCommand)

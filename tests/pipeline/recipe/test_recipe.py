@@ -107,7 +107,7 @@ def test_a_key_of_an_optional_input_is_bound_beside_the_inputs(tmp_path: Path) -
         ("[source]\nvalue = 'x'", r"source\.value: .*number.*got 'x'"),
         ("[source]\nvalue = -1", r"source\.value: .*got -1"),
         ("source = 3", r"\[source\]; got 3"),
-        ("[source]\nfile = 'gone.txt'", r"source\.file.*gone\.txt"),
+        ("[source]\nfile = 'gone.txt'", r"source\.file: .*gone\.txt; .*recipe\.toml or with --set source\.file='\"FILE\"'"),
         ("[targets.cpu]\nlimt = 1", r"\[targets\.cpu\]: .*'limt'"),
         ("[source]\nkeep = 5", r"source\.keep .*got 5"),
         ("[source]\nvalue = inf", r"source\.value: .*got inf"),
