@@ -72,6 +72,7 @@ class ProgressView:
         self.console.print(
             line,
             highlight=False,
+            emoji=False,
             soft_wrap=not cut,
             no_wrap=cut,
             overflow="ellipsis" if cut else None,
@@ -94,24 +95,23 @@ def open_console() -> Iterator[ProgressView]:
         with listen_to_progress(view.advance):
             yield view
         return
-    with _progress(console) as progress:
+    with make_progress(console) as progress:
         view = ProgressView(console, progress)
         with listen_to_progress(view.advance):
             yield view
 
 
-def _progress(console: Console) -> Progress:
+def make_progress(console: Console) -> Progress:
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (
-        TextColumn("{task.description:<12}"),
+        TextColumn("{task.description:<12}", markup=False),
         BarColumn(),
         TextColumn("{task.percentage:3.0f} %"),
         TimeRemainingColumn(),
     )
-    return Progress(
-        *columns, TextColumn("[dim]{task.fields[note]}"), console=console, transient=True
-    )
+    note = TextColumn("{task.fields[note]}", style="dim", markup=False)
+    return Progress(*columns, note, console=console, transient=True)
 
 
 def _plain(text: str) -> str:

@@ -8,7 +8,8 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
-from attar.cli.console import ProgressView, format_remaining
+from attar.cli.console import ProgressView, format_remaining, make_progress
+from attar.pipeline.run import Record
 
 
 def test_what_is_left_by_hand() -> None:
@@ -28,3 +29,21 @@ def test_a_line_says_how_far_it_is_and_when_it_ends(monkeypatch: pytest.MonkeyPa
         "       student: 50 of 100  loss 0.5",
         "       student: 55 of 100  loss [0.4]  ETA 0:02:24",
     ]
+
+
+def test_the_name_of_a_class_becomes_no_picture() -> None:
+    """Between colons, as in a reason to run a slot, rich would show the one that ``Label`` or ``key`` stands for."""
+    written, reason = io.StringIO(), "code.stages.label:Label: 11 -> 22"
+    record = Record("answers", "Label", "made", reason)
+    ProgressView(Console(file=written, width=200), None).done(record)
+    assert reason in written.getvalue()
+
+
+def test_progress_is_text_and_no_markup() -> None:
+    written = io.StringIO()
+    console = Console(file=written, width=200, force_terminal=True, color_system=None)
+    with make_progress(console) as progress:
+        view = ProgressView(console, progress)
+        view.advance("a:Label:", 1, 2, "loss [red]")
+    assert "a:Label:" in written.getvalue()
+    assert "loss [red]" in written.getvalue()
