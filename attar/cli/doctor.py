@@ -6,6 +6,7 @@ import importlib.metadata
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from attar.engines import cpu
 from attar.pipeline.keys import machine
 
 if TYPE_CHECKING:
@@ -20,11 +21,11 @@ PARTS = {
 OTHERS = {"onnxruntime": ("onnxruntime-gpu", "onnxruntime-openvino")}
 OTHERS |= {name: (f"{name}-cu13", f"{name}-cu12") for name in ("tensorrt", "tensorrt-rtx")}
 """Packages that contain a runtime besides the one of its name."""
-UNTESTED = {
-    "tensorrt-rtx": "its engines are built and checked on machines without a GPU; none was run yet",
-    "tensorrt": "untested: neither built nor run on any machine yet",
+TESTED = {
+    "tensorrt-rtx": "built without a GPU, never run",
+    "tensorrt": "never built nor run",
 }
-"""Runtimes that attar's own tests did not cover."""
+"""How far attar's own tests went with a runtime whose engines they did not run."""
 
 
 def describe_abilities(runtimes: Mapping[str, Runtime], asked: type[BuildSpec]) -> dict[str, Any]:
@@ -37,7 +38,7 @@ def describe_abilities(runtimes: Mapping[str, Runtime], asked: type[BuildSpec]) 
     can_train = f"no: install attar[train] for {', '.join(missing)}" if missing else "yes"
     has_both = MISSING not in map(find_version, ("onnxruntime", "onnxruntime-gpu"))
     return {
-        "machine": machine.describe_machine(),
+        "machine": machine.describe_machine() | {"flags": format_cpu_flags()},
         **versions,
         "runtimes": {
             name: describe_runtime(name, runtime, asked) for name, runtime in runtimes.items()
@@ -45,6 +46,11 @@ def describe_abilities(runtimes: Mapping[str, Runtime], asked: type[BuildSpec]) 
         "train and export": can_train,
         "conflict": CONFLICT if has_both else "none",
     }
+
+
+def format_cpu_flags() -> str:
+    """Return the CPU's features by which kernels are chosen; the key has a digest of all."""
+    return ", ".join(cpu.describe_machine()["flags"]) or "none"
 
 
 def describe_runtime(name: str, runtime: Runtime, asked: type[BuildSpec]) -> dict[str, str]:
@@ -55,16 +61,16 @@ def describe_runtime(name: str, runtime: Runtime, asked: type[BuildSpec]) -> dic
     packages.
     """
     version = find_runtime_version(name)
-    untested = {"untested here": UNTESTED[name]} if name in UNTESTED else {}
+    tested = {"tested": TESTED[name]} if name in TESTED else {}
     if version == MISSING:
         package = "onnxruntime" if name == "onnxruntime" else f"'attar[{name}]'"
-        return {"version": f"{MISSING}: pip install {package}", **untested}
+        return {"version": f"{MISSING}: pip install {package}", **tested}
     specs = {precision: asked(precision) for precision in sorted(runtime.precisions)}
     return {
         "version": version,
         "builds": format_precisions(specs, runtime.explain_unbuildable),
         "runs": format_precisions(specs, runtime.explain_unrunnable),
-        **untested,
+        **tested,
     }
 
 

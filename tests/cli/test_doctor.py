@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from attar.cli import doctor
+from attar.engines import cpu
 from attar.engines.runtimes import openvino
 from attar.engines.runtimes.onnxruntime import OnnxRuntime
 from attar.engines.runtimes.openvino import OpenVino
@@ -21,6 +22,14 @@ def test_every_runtime_is_listed_and_none_is_imported(monkeypatch: pytest.Monkey
         "builds": "fp16, fp32, int8, int8-dynamic, int8-weights",
         "runs": "fp16, fp32, int8, int8-dynamic, int8-weights",
     }
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"), [({"avx2", "fma", "rdtscp", "avx512_vnni"}, "avx2, avx512_vnni, fma"), (set(), "none")]
+)
+def test_the_features_that_kernels_are_chosen_by_are_named(flags: set[str], told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu, "cpu_flags", lambda: flags)
+    assert doctor.describe_abilities({}, BuildSpec)["machine"]["flags"] == told
 
 
 def test_what_the_hardware_lacks_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,4 +65,4 @@ def test_what_is_not_installed_says_how_and_what_is_untested_says_so(monkeypatch
     monkeypatch.setattr(doctor, "find_version", lambda name: "not installed")
     found = doctor.describe_runtime(name, OnnxRuntime(), BuildSpec)
     assert found["version"].endswith(f"pip install 'attar[{name}]'")
-    assert found.keys() == {"version"} if name == "openvino" else {"version", "untested here"}
+    assert found.get("tested") == {"openvino": None, "tensorrt": "never built nor run"}[name]
