@@ -26,7 +26,8 @@ SAVE_SECONDS = 10.0
 
 
 class Calibrate(Stage[Ranges]):
-    """A histogram of each floating-point tensor, with its least and greatest value.
+    """Counts which values each tensor takes, for int8: a histogram of each floating-point tensor,
+    with its least and greatest value.
 
     Samples stream by: memory does not grow with ``samples``, and every range method is computed
     from the same histograms. An interrupted calibration goes on from the last state that was saved,

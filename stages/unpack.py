@@ -21,7 +21,7 @@ from attar.stages.artifacts import Production
 
 
 class Unpack(Stage[Production]):
-    """Takes the graphs with their precision baked in, not the engine: that is for the machine which
+    """Reads the bundle of ``--against``: its graphs, not its engine, which is for the machine that
     built it.
 
     Facts: as ``Production`` says; ``{"off": true}`` where nothing is compared with.

@@ -75,7 +75,7 @@ class GateLimits(Limits):
     """Least score of the teacher, so that a broken teacher cannot pass."""
     leak: float = Field(0.01, ge=0, le=1)
     """Largest share of test samples that may be near-duplicates of training samples; see
-    ``proof.checks.leak``."""
+    docs/gates.md."""
     hops: HopLimits = HopLimits()
     """Limits of each conversion against the hop before it."""
     regression: RegressionLimits = RegressionLimits()

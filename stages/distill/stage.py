@@ -40,7 +40,7 @@ class Distill(TrainingSettings, Stage[Weights]):
     label_weight: float = Field(1.0, gt=0)
     """Weight of the labels' loss in L_other, as each loss of L_KD has a ``weight``."""
     distiller: DistillerSettings | None = None
-    """A small network that is trained with the student, see ``stages.distill.distiller``."""
+    """A small network that is trained with the student; see docs/learning.md."""
     other: Literal["cross-entropy"] = "cross-entropy"
     """L_other, for outputs that are logits. Multilabel outputs have the binary cross-entropy,
     outputs that are numbers the squared error."""
@@ -50,7 +50,7 @@ class Distill(TrainingSettings, Stage[Weights]):
     weights. The control starts from random weights."""
     inherit: bool = False
     """Whether the first weights are the teacher's, cut to the student's layers and channels; see
-    ``stages.distill.inheritance``."""
+    docs/learning.md."""
     layers: Mapping[str, tuple[int, ...]] = {}
     """The teacher's layers to inherit, by the name of their list; left out: evenly spread ones."""
 

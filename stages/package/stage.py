@@ -64,7 +64,7 @@ class Package(Stage[Bundle]):
 
     task: CodeName
     name: str = Field("bundle", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    """How it calls itself, in the manifest and to Triton."""
+    """The model's name, in the manifest and for Triton."""
     tolerance: float = Field(1e-4, gt=0, le=MAX_TOLERANCE)
     """How far an engine's answers may move between two runs, relative to their largest magnitude
     (or 1)."""

@@ -75,6 +75,14 @@ def test_every_setting_says_in_a_docstring_what_it_is() -> None:
     assert [place for place, field in described(build_schema(SLOTS)) if not field.get("description")] == []
 
 
+def test_no_setting_sends_its_reader_into_the_code() -> None:
+    """An editor and the reference show these words to somebody who has a recipe and the pages."""
+    rooms = "|".join(path.name for path in ROOT.iterdir() if (path / "__init__.py").exists())
+    inside = re.compile(rf"\b({rooms})(\.[a-z_]+)+")
+    descriptions = {place: field["description"] for place, field in described(build_schema(SLOTS))}
+    assert {place for place, text in descriptions.items() if inside.search(text)} == set()
+
+
 def test_types_and_defaults_are_words_and_toml(pages: dict[str, str]) -> None:
     student = rows(part(pages["reference/recipe.md"], "student"))
     assert student["epochs"] == ["`epochs`", "integer, ≥\u00a01", "`10`", "Passes over the training split."]
