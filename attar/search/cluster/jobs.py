@@ -6,18 +6,29 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from contextlib import redirect_stdout
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from attar.pipeline.core.errors import AttarError, StageError, StoreError
+from attar.pipeline.core.names import place_of
+from attar.pipeline.keys.deciders import list_code_names
 from attar.pipeline.run import Record
 from attar.pipeline.shared.remote_files import RemoteFiles
 from attar.pipeline.team import Team, TeamError
+from attar.recipes.workspace import Workspace
 from attar.search.cluster.logs import keep_log, write_line
-from attar.search.cluster.orders import Delivery, FoundRecipe, Order, deliver_error, strip_record
+from attar.search.cluster.orders import (
+    Delivery,
+    FoundRecipe,
+    NodeCode,
+    Order,
+    deliver_error,
+    strip_record,
+)
 from attar.search.recipe_search import RecipeSearch
 from attar.search.runner import walk_winner
 from attar.search.speeds import Show, Timing, make_shared, time_variants
 from attar.search.trial import (
+    STUDENT,
     StudentTraining,
     TrialOutcome,
     TrialPlan,
@@ -56,11 +67,11 @@ def follow_leader(order: Order, job: str, member: Team) -> Delivery[None]:
     return Delivery(())
 
 
-def check_node(order: Order) -> Delivery[None]:
-    """Whether this node has the same attar, sees the same store and can open the recipe."""
+def check_node(order: Order) -> Delivery[NodeCode]:
+    """Return the code and the libraries of this node, if it has the same attar, sees the same store
+    and can open the recipe."""
     try:
-        search = order.open()
-        search.open([])
+        code = describe_code(order.open().open([]))
         if RemoteFiles(order.url).read(order.probe_path) is None:
             raise StoreError(
                 f"this node sees another store at {order.url}, without what the command has just "
@@ -68,7 +79,22 @@ def check_node(order: Order) -> Delivery[None]:
             )
     except AttarError as error:
         return deliver_error((), error)
-    return Delivery(())
+    return Delivery((), code)
+
+
+def describe_code(workspace: Workspace) -> NodeCode:
+    """Return what this machine has of the code and the libraries of each slot."""
+    pipeline, code = workspace.recipe.pipeline, workspace.run.code
+    found: dict[str, dict[str, Any]] = {}
+    for slot, bound in pipeline.slots.items():
+        own = code.of(
+            [place_of(type(bound.stage)), *list_code_names(bound.stage)],
+            artifacts={place_of(kind) for kind in bound.wanted().values()},
+        )
+        found[slot] = {"code": own.digest, "libraries": dict(own.packages)}
+    trained = pipeline.up_to({STUDENT})
+    behind = {slot: each for slot, each in found.items() if slot not in trained}
+    return NodeCode({slot: found[slot] for slot in trained}, behind)
 
 
 def do_shared(order: Order, job: str) -> Delivery[None]:

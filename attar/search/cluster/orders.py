@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from attar.models.splits.cache import find_cache_folder
 from attar.pipeline.core.errors import AttarError, RecipeError, StageError
@@ -111,6 +111,20 @@ class Node:
     @property
     def gpus(self) -> int:
         return int(self.resources.get("GPU", 0))
+
+
+SlotCode = Mapping[str, Mapping[str, Any]]
+"""By slot the digest of its ``code``, and the versions of its ``libraries``."""
+
+
+@dataclass(frozen=True)
+class NodeCode:
+    """What keys count of a node besides settings and data: its code and its libraries."""
+
+    training: SlotCode
+    """Of the slots up to the student."""
+    measuring: SlotCode
+    """Of the slots behind it."""
 
 
 @dataclass(frozen=True)

@@ -5,20 +5,21 @@ from __future__ import annotations
 import contextlib
 import tempfile
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from attar.pipeline.core.errors import RecipeError, StageError, StoreError
+from attar.pipeline.keys.deciders import list_changes
 from attar.pipeline.recipe.recipe import make_recipe_id
 from attar.pipeline.run import Record
 from attar.pipeline.shared.notes import TOLD
 from attar.pipeline.shared.store import NO_KEYS, SharedStore
 from attar.search.cluster import jobs
 from attar.search.cluster.logs import read_log_end
-from attar.search.cluster.orders import FoundRecipe, Order, check_delivery
+from attar.search.cluster.orders import FoundRecipe, NodeCode, Order, check_delivery
 from attar.search.cluster.ray_cluster import RayCluster, Reference, import_ray, join_cluster
 from attar.search.cluster.shipping import ship_recipe
 from attar.search.recipe_search import RecipeSearch
@@ -42,11 +43,31 @@ class ClusterRunner:
             (node, self.cluster.start_on(node, jobs.check_node, self.order))
             for node in usable.values()
         ]
+        found: dict[str, NodeCode] = {}
         for node, reference in asked:
             try:
-                check_delivery(self.cluster.wait(reference))
+                code: Any = check_delivery(self.cluster.wait(reference))
             except (RecipeError, StageError) as error:
                 raise type(error)(f"node {node.host}: {error}") from error
+            found[node.id] = code
+        self.check_code(found)
+
+    def check_code(self, found: Mapping[str, NodeCode]) -> None:
+        """Raises RecipeError if what one node makes has another key on the node where timings are
+        taken, which would make it again. ``found`` is by the node's id."""
+        timers = self.cluster.timers
+        target = found[timers[0].id]
+        for node in [*self.cluster.trainers, *timers]:
+            own = found[node.id]
+            changes = [*list_changes(target.training, own.training)]
+            if node in timers:
+                changes += list_changes(target.measuring, own.measuring)
+            if changes:
+                raise RecipeError(
+                    f"node {node.host} differs from node {timers[0].host}, so that neither would "
+                    f"find what the other made: {changes[0]}; install the same attar and the same "
+                    "versions of libraries on both"
+                )
 
     def time_variants(self, search: RecipeSearch, show: Show) -> Timing:
         shared = self.cluster.start_training(jobs.do_shared, self.order, "shared")

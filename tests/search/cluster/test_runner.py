@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,14 @@ from attar.pipeline.shared.record_trust import RecordTrust
 from attar.pipeline.shared.store import SharedStore
 from attar.pipeline.store.store import Store
 from attar.search.cluster import jobs
-from attar.search.cluster.orders import Delivery, Order, check_delivery
+from attar.search.cluster.orders import Delivery, Node, NodeCode, Order, check_delivery
 from attar.search.cluster.runner import ClusterRunner, check_store
 from attar.search.recipe_search import RecipeSearch
 from attar.search.stopping import StoppingRule
 from attar.search.trial import StudentTraining, TrialOutcome, TrialPlan
 from attar.search.variant import Variant
 from tests.support.bundles.signing_parts import pair
+from tests.support.projects import tiny
 
 SPACE = SearchSpace(dimensions={"student.options.width": (2, 8, 16)})
 PLANS = [TrialPlan(Variant(number, {"student.options.width": number}), StoppingRule()) for number in (1, 2, 3)]
@@ -35,12 +36,17 @@ class StandIn:
     ends: dict[tuple[Callable[..., Any], str], Any]
     started: list[str] = field(default_factory=list)
     released: list[str] = field(default_factory=list)
+    trainers: Sequence[Node] = ()
+    timers: Sequence[Node] = ()
 
     def start(self, work: Callable[..., Any], order: Order, job: str, *_: Any) -> Any:
         self.started.append(f"{work.__name__} {job}")
         return self.ends[work, job]
 
     start_training = start_timing = start
+
+    def start_on(self, node: Node, work: Callable[..., Any], order: Order) -> Any:
+        return self.ends[work, node.host]
 
     def release_team(self, name: str) -> None:
         self.released.append(name)
@@ -105,3 +111,35 @@ def test_a_node_of_another_version_of_attar_does_nothing(tmp_path: Path) -> None
     answer = jobs.check_node(replace(order, version="0.0.1"))
     assert answer.is_mistake
     assert "0.0.1" in str(answer.error)
+
+
+def with_version(code: NodeCode, slot: str, package: str) -> NodeCode:
+    """Return the code of a node where a slot that reads this package finds another version of it."""
+    part = "training" if slot in code.training else "measuring"
+    slots = dict(getattr(code, part))
+    assert package in slots[slot]["libraries"]
+    slots[slot] = {**slots[slot], "libraries": {**slots[slot]["libraries"], package: "0.0.1"}}
+    return replace(code, **{part: slots})
+
+
+def test_nodes_whose_libraries_would_make_other_keys_are_refused_by_name(tmp_path: Path) -> None:
+    first, second, trainer = (Node(host, host, {"CPU": 2}) for host in ("first", "second", "trainer"))
+    cluster = StandIn({}, trainers=[trainer], timers=[first, second])
+    runner = create_runner(tmp_path, cluster)
+    tiny.write(tmp_path)
+    runner.store.remote.write(runner.order.probe_path, b"")
+    with tiny.project_folder(tmp_path):
+        code = check_delivery(jobs.check_node(runner.order))
+    assert code is not None
+    other_torch, other_engine = with_version(code, "student", "torch"), with_version(code, "cpu.engine", "onnxruntime")
+
+    def check(of_trainer: NodeCode, of_second: NodeCode) -> None:
+        found = {"first": code, "second": of_second, "trainer": of_trainer}
+        cluster.ends |= {(jobs.check_node, host): Delivery((), each) for host, each in found.items()}
+        runner.check_nodes()
+
+    check(of_trainer=other_engine, of_second=code)  # engines are built where timings are taken alone
+    with pytest.raises(RecipeError, match=r"node trainer differs from node first.*student\.libraries\.torch: .* -> 0\.0\.1"):
+        check(of_trainer=other_torch, of_second=code)
+    with pytest.raises(RecipeError, match=r"node second differs from node first.*cpu\.engine\.libraries\.onnxruntime"):
+        check(of_trainer=code, of_second=other_engine)
