@@ -13,7 +13,7 @@ from attar.search.variant import Variant
 
 UNTRAINED = ("too slow", "cannot win", "refused")
 """What a search knows without a training."""
-BROKEN = {"refused": "not built or timed", "failed": "not trained or measured to the end"}
+UNFINISHED = {"refused": "not built or timed", "failed": "not trained or measured to the end"}
 """What was not done with a variant, by its status."""
 MOST_UNCERTAINTY = 0.1
 """How far the bounds of half of the speedups may be from them, as a share, on an idle machine. It
@@ -110,16 +110,16 @@ def describe_savings(variants: Sequence[VariantResult], epochs_each: int) -> str
     )
 
 
-def describe_broken(variants: Sequence[VariantResult], ruled_out: Collection[str]) -> list[str]:
+def describe_unfinished(variants: Sequence[VariantResult], ruled_out: Collection[str]) -> list[str]:
     """Return how many variants could not be built or trained, and why the first of each could not.
     ``ruled_out`` are the names of those that were never tried."""
     tried = [each for each in variants if each.name not in ruled_out]
     notes: list[str] = []
-    for status, undone in BROKEN.items():
-        broken = [each for each in tried if each.status == status]
-        if broken:
-            count = f"{len(broken)} of {len(variants)} variants were {undone}"
-            notes.append(f"{count}, such as {broken[0].title}: {broken[0].reason}")
+    for status, undone in UNFINISHED.items():
+        unfinished = [each for each in tried if each.status == status]
+        if unfinished:
+            count = f"{len(unfinished)} of {len(variants)} variants were {undone}"
+            notes.append(f"{count}, such as {unfinished[0].title}: {unfinished[0].reason}")
     return notes
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from attar.search.notes import (
-    describe_broken,
     describe_busy_machine,
     describe_prices,
     describe_ruled_out,
     describe_savings,
     describe_ties,
+    describe_unfinished,
 )
 from attar.search.recipe_search import RecipeSearch
 from attar.search.result import SearchResult
@@ -46,7 +46,7 @@ def run_search(search: RecipeSearch, show: Show, runner: Runner | None = None) -
             *describe_ties(variants, winner, search.space.objective),
             describe_savings(variants, student.epochs),
             *describe_ruled_out(search),
-            *describe_broken(variants, search.ruled_out),
+            *describe_unfinished(variants, search.ruled_out),
             *describe_prices(variants, winner),
         ),
     )

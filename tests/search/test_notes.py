@@ -11,7 +11,7 @@ from attar.pipeline.recipe.search_space import SearchSpace
 from attar.pipeline.store.store import Store
 from attar.proof.estimates.bounds import ConfidenceBounds
 from attar.proof.ledger.speeds import EngineSpeed
-from attar.search.notes import describe_broken, describe_busy_machine, describe_prices, describe_savings, describe_ties
+from attar.search.notes import describe_busy_machine, describe_prices, describe_savings, describe_ties, describe_unfinished
 from attar.search.recipe_search import RecipeSearch
 from attar.search.result import Status, VariantResult
 from attar.search.speeds import Timing, VariantSpeeds
@@ -54,11 +54,11 @@ def test_what_was_refused_or_failed_is_counted_with_the_first_reason() -> None:
         make_row("2", "refused", 0.0),
     ]
     variants = [replace(each, reason=f"of {each.name}") for each in rows]
-    assert describe_broken(variants, ruled_out={"4"}) == [
+    assert describe_unfinished(variants, ruled_out={"4"}) == [
         "1 of 4 variants were not built or timed, such as width 2: of 2",
         "1 of 4 variants were not trained or measured to the end, such as width 6: of 6",
     ]
-    assert describe_broken(variants[:1], ruled_out=()) == []
+    assert describe_unfinished(variants[:1], ruled_out=()) == []
 
 
 @pytest.mark.parametrize(
