@@ -23,8 +23,10 @@ from attar.models.task import CLASSIFYING, Task
 from attar.pipeline.core.errors import StageError, suggest_name
 from attar.stages.distill.distiller import Distiller, compute_accuracy, compute_terms
 from attar.stages.distill.distiller_settings import DistillerSettings
+from attar.stages.distill.known_answers import select_features, select_labelled
+from attar.stages.learning.lesson import Lesson
 from attar.stages.learning.losses import cross_entropy
-from attar.stages.learning.objective import Autocast
+from attar.stages.learning.objective import Autocast, Tensors
 
 
 class DistillerLoss:
@@ -84,30 +86,30 @@ class DistillerLoss:
         self.is_pretraining = progress < first
         return progress / first if self.is_pretraining else (progress - first) / (1 - first)
 
-    def run_copy(self, inputs: Given) -> None:
-        """Run the copy of the student's layers, if there is one. Its features are read next."""
+    def run_copy(self, inputs: Given) -> Tensors:
+        """Return what the copy of the student's layers answers; nothing if there is no copy. Its
+        features are read next."""
         if self.copy is None:
-            return
+            return {}
         self.copy.train(self.is_pretraining)
         learns = torch.set_grad_enabled(self.is_pretraining and torch.is_grad_enabled())
         with learns, self.autocast(), keep_padding(self.copy):
-            call_network(self.copy, self.task, inputs)
+            return call_network(self.copy, self.task, inputs)
 
-    def __call__(self, student: Tensor, teacher: Tensor, labels: Tensor | None) -> Tensor:
-        """Return weight * L_C + L_D + L_A for the batch that the student has just answered.
+    def __call__(self, output: Tensor, lesson: Lesson[Tensor]) -> Tensor:
+        """Return weight * L_C + L_D + L_A for the batch that has just been answered by ``output``.
 
-        In two steps it is L_D in the first and weight * L_C + L_A in the second. The arguments hold
-        no samples without labels. The features of these come last, and are left out.
+        In two steps it is L_D in the first, where the copy answers, and weight * L_C + L_A in the
+        second. Only what has labels counts.
         """
+        student, teacher, labels = select_labelled(self.output, output, lesson)
         if labels is None:
             raise StageError(
                 "the distiller learns from labels, and this output has none; name its target in "
                 "Output(target=...)"
             )
         rows = (student.flatten(0, -2), teacher.flatten(0, -2), labels.flatten())
-        features = self.hook().flatten(0, -2)[: len(rows[0])]  # (R, D)
-        if not self.settings.trunk:
-            features = features.detach()
+        features = self.read_features(output, lesson)[: len(labels)].flatten(0, -2)  # (R, D)
         if self.is_pretraining:
             logits, _ = self.network(features, rows[1])
             self.unread.append({"distiller_score": compute_accuracy(logits, rows[2])})
@@ -118,6 +120,12 @@ class DistillerLoss:
         self.unread.append(terms.logged)
         learned = self.settings.weight * terms.compared + terms.supervision
         return learned if self.copy is not None else learned + terms.own
+
+    def read_features(self, output: Tensor, lesson: Lesson[Tensor]) -> Tensor:
+        """Return the features of what counts, in the order of its logits."""
+        features = self.hook().reshape(*output.shape[:-1], -1)
+        known = select_features(self.output, features, lesson)
+        return known if self.settings.trunk else known.detach()
 
     @property
     def notes(self) -> dict[str, list[float]]:

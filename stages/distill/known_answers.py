@@ -6,6 +6,8 @@ places where a mask is true, the host would wait for it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor
@@ -64,9 +66,24 @@ def name_answers(
 def select_answered(name: str, student: Tensor, lesson: Lesson[Tensor]) -> tuple[Tensor, Tensor]:
     """Return the student's and the teacher's output where they count."""
     answers, places = lesson.parts["answers", name], lesson.find("answer places", name)
-    if places is not None:
-        return select_places(student, places), answers
-    return student[tuple(slice(size) for size in answers.shape)], answers
+    return select_known(student, answers.shape, places), answers
+
+
+def select_features(name: str, features: Tensor, lesson: Lesson[Tensor]) -> Tensor:
+    """Return the features of the rows of logits that ``select_answered`` returns.
+
+    ``features`` have the axes of the output, and their own number of entries in the last one.
+    """
+    answers, places = lesson.parts["answers", name], lesson.find("answer places", name)
+    return select_known(features, answers.shape[:-1], places)
+
+
+def select_known(values: Tensor, shape: Sequence[int], places: Tensor | None) -> Tensor:
+    """Return the values at the places that count; if all do, those that the teacher answered, whose
+    padding may be shorter than the network's: the first ``shape``."""
+    if places is None:
+        return values[tuple(slice(size) for size in shape)]
+    return select_places(values, places)
 
 
 def select_labelled(

@@ -201,23 +201,20 @@ class DistillationObjective:
         if self.lambda_kd == 0:
             return self.other(task, outputs, lesson)
         if self.distiller_loss is not None:
-            self.distiller_loss.run_copy(lesson.inputs)
+            copied = self.distiller_loss.run_copy(lesson.inputs)
             if self.distiller_loss.is_pretraining:
-                return self.pretrain(self.distiller_loss, outputs, lesson)
+                return self.pretrain(self.distiller_loss, copied, lesson)
         terms = list(self.iterate_terms(task, outputs, lesson))
         learned = self.lambda_kd * sum(terms[1:], terms[0])
         if self.lambda_kd == 1 or not lesson.labelled:
             return learned
         return learned + (1 - self.lambda_kd) * self.other(task, outputs, lesson)
 
-    def pretrain(
-        self, distiller: DistillerLoss, outputs: Tensors, lesson: Lesson[Tensor]
-    ) -> Tensor:
-        """Return the distiller's own loss, which has no gradient for the student."""
+    def pretrain(self, distiller: DistillerLoss, copied: Tensors, lesson: Lesson[Tensor]) -> Tensor:
+        """Return the distiller's own loss, for what its copy of the student's layers answered."""
         if not lesson.labelled:
             return 0 * next(distiller.network.parameters()).sum()
-        loss = distiller(*select_labelled(distiller.output, outputs[distiller.output], lesson))
-        return lesson.label_weight * loss
+        return lesson.label_weight * distiller(copied[distiller.output], lesson)
 
     def iterate_terms(
         self, task: Task, outputs: Tensors, lesson: Lesson[Tensor]
@@ -233,8 +230,7 @@ class DistillationObjective:
                     rows = select_labelled(name, student, lesson)
                     yield weight * lesson.label_weight * loss(*rows)
             if self.distiller_loss and name == self.distiller_loss.output and lesson.labelled:
-                rows = select_labelled(name, student, lesson)
-                yield lesson.label_weight * self.distiller_loss(*rows)
+                yield lesson.label_weight * self.distiller_loss(student, lesson)
         if self.live_features is not None:
             yield self.live_features(lesson, self.progress)
         if self.stored_features is not None:

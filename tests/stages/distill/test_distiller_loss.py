@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import onnx
@@ -13,16 +14,19 @@ from pydantic import ValidationError
 from torch import nn
 
 from attar.engines.runtimes.torch import build_network, call_network
-from attar.models.task import Output, load_task
+from attar.models.task import Output, Tensor, load_task
 from attar.models.tasks.digits import Digits
+from attar.models.views import ViewBatch
 from attar.pipeline.core.errors import StageError
 from attar.pipeline.core.progress import listen_to_progress
 from attar.stages.artifacts import Answers, Weights
 from attar.stages.distill.distiller_loss import DistillerLoss, choose_output
 from attar.stages.distill.distiller_settings import DistillerSettings
+from attar.stages.distill.known_answers import read_answers
 from attar.stages.distill.stage import Distill
 from attar.stages.export.stage import Export
 from attar.stages.label.stage import Label
+from attar.stages.learning.lesson import Lesson, send_lesson
 from attar.stages.teach.stage import Teach
 from tests.support.stages.training import InterruptError, interrupt_at, make_out
 from tests.support.tasks.smoke import DIGITS, NOBODY, RESIDUAL, artifact
@@ -54,8 +58,13 @@ def asked(student: nn.Module, companion: DistillerLoss, *, logits: bool = True) 
     task = load_task(DIGITS)
     inputs = task.example(np.random.default_rng(0), batch=8)
     outputs = call_network(student, task, inputs)["logits"]
+    return companion(outputs if logits else outputs.detach(), lesson())
+
+
+def lesson() -> Lesson[torch.Tensor]:
+    """What a teacher says of eight images, each of another digit."""
     teacher = torch.randn(8, 10, generator=torch.Generator().manual_seed(1))
-    return companion(outputs if logits else outputs.detach(), teacher, torch.arange(8))
+    return Lesson({}, {("answers", "logits"): teacher, ("answer labels", "logits"): torch.arange(8)}, 8)
 
 
 def test_both_attentions_and_the_distiller_are_in_the_history(tmp_path: Path, answers: Answers) -> None:
@@ -116,8 +125,7 @@ def test_the_student_does_not_pull_the_distiller_towards_itself() -> None:
         companion.network.zero_grad()
         task = load_task(DIGITS)
         logits = scale * call_network(student, task, task.example(np.random.default_rng(0), batch=8))["logits"]
-        teacher = torch.randn(8, 10, generator=torch.Generator().manual_seed(1))
-        companion(logits, teacher, torch.arange(8)).backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
+        companion(logits, lesson()).backward()  # type: ignore[no-untyped-call]  # torch does not annotate it
         grads.append([parameter.grad.clone() for parameter in companion.network.parameters() if parameter.grad is not None])
     assert all(torch.allclose(a, b) for a, b in zip(*grads, strict=True))
 
@@ -151,6 +159,33 @@ def test_which_output_it_is_about() -> None:
         choose_output(DistillerSettings(output="logit"), Digits())
 
 
+class Positions(Digits):
+    """A class for each position of a sequence; samples may be longer than others."""
+
+    inputs: ClassVar[Mapping[str, Tensor]] = {"x": Tensor("float32", ("batch", "sequence", 4))}
+    outputs: ClassVar[Mapping[str, Output]] = {"y": Output(("batch", "sequence", 3), target="label")}
+    ranges = {"batch": (1, 8), "sequence": (1, 6)}
+
+
+@pytest.mark.parametrize("answered", [[2, 4], [3, 3]])
+def test_each_row_of_logits_meets_the_features_of_its_own_position(answered: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two samples of four positions. Where the teacher answered fewer, the others count nowhere."""
+    student = nn.Sequential(nn.Linear(4, 5), nn.Linear(5, 3))
+    companion = DistillerLoss(DistillerSettings(hidden=4), Positions(), student)
+    x = np.random.default_rng(0).normal(size=(2, 4, 4)).astype(np.float32)
+    stored = np.zeros((2, max(answered), 3), np.float32)
+    for row, count in enumerate(answered):
+        stored[row, count:] = np.nan
+    labels = np.zeros((2, max(answered)), np.int64)
+    parts = read_answers("y", Positions.outputs["y"], stored, ViewBatch(np.arange(2), {"x": x}, {"label": labels}))
+    seen: list[torch.Tensor] = []
+    forward = companion.network.forward
+    monkeypatch.setattr(companion.network, "forward", lambda *args, **more: (seen.append(args[0]), forward(*args, **more))[1])
+    companion(student(torch.from_numpy(x)), send_lesson(Lesson({}, parts, 2), torch.device("cpu")))
+    states = student[0](torch.from_numpy(x))
+    assert torch.equal(seen[0], torch.cat([states[row, :count] for row, count in enumerate(answered)]))
+
+
 # ---- in two steps
 
 FIRST = DistillerSettings(hidden=16, pretraining=0.5)
@@ -162,9 +197,9 @@ def gradients(settings: DistillerSettings, progress: float) -> tuple[set[str], s
     task = load_task(DIGITS)
     loss.set_progress(progress)
     inputs = task.example(np.random.default_rng(0), batch=8)
-    outputs = call_network(student, task, inputs)["logits"]
-    loss.run_copy(inputs)
-    value = loss(outputs, torch.randn(8, 10, generator=torch.Generator().manual_seed(1)), torch.arange(8))
+    outputs = call_network(student, task, inputs)
+    copied = loss.run_copy(inputs)
+    value = loss((copied if loss.is_pretraining else outputs)["logits"], lesson())
     value.backward()  # type: ignore[no-untyped-call]  # torch does not annotate Tensor.backward
     assert loss.copy is not None
     of_distiller = nn.ModuleDict({"copy": loss.copy, "network": loss.network})
