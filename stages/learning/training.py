@@ -210,10 +210,10 @@ class Training:
         self.compute.broadcast_tensors(list(self.networks.buffers()))
         metrics = {"loss": round(float(self.losses.sum) / self.steps_per_epoch, 6)}
         means = self.objective.pop_means()  # in all processes: what is not read stays in memory
-        if self.compute.team.leads:
-            metrics |= validation(self.evaluated_module) | means
-        metrics = json.loads(self.compute.team.broadcast(json.dumps(metrics)))
         epoch = len(self.history) + 1
+        if self.compute.team.leads:
+            metrics |= validation(self.evaluated_module, epoch) | means
+        metrics = json.loads(self.compute.team.broadcast(json.dumps(metrics)))
         self.accelerator.log(metrics, step=epoch)
         return {"epoch": epoch, **metrics}
 

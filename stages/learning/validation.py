@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 
@@ -17,6 +18,7 @@ from attar.models.rows import Rows
 from attar.models.task import CLASSIFYING, Array, Arrays, Output, Predict, Task, find_known
 from attar.models.top_answers import TOP, describe_following
 from attar.models.views import ViewBatch
+from attar.pipeline.core.errors import StageError
 from attar.pipeline.core.progress import report_progress
 from attar.proof.comparison.sequences import compare_sequences
 from attar.proof.estimates.metrics import compare_outputs, select_worst
@@ -34,16 +36,22 @@ class Validation:
         self.decoding = find_decoding(task)
         self.follows = answers is not None and not answers.why_opaque
 
-    def __call__(self, module: nn.Module) -> dict[str, float]:
+    def __call__(self, module: nn.Module, epoch: int | None = None) -> dict[str, float]:
+        """``epoch``: the one that the network has just finished, for messages."""
         device = next((parameter.device.type for parameter in module.parameters()), "cpu")
-        return self.evaluate(make_graphs(module, self.task), device=device)
+        return self.evaluate(make_graphs(module, self.task), device=device, epoch=epoch)
 
     def evaluate(
-        self, graphs: Mapping[str, Predict], progress_name: str = "", device: str = "cpu"
+        self,
+        graphs: Mapping[str, Predict],
+        progress_name: str = "",
+        device: str = "cpu",
+        epoch: int | None = None,
     ) -> dict[str, float]:
         """Return the scores of any predictor, which computes on this device.
 
         ``progress_name``: the name under which progress is shown; empty: progress is not shown.
+        Raises StageError if the task's score is no number.
         """
         chunks: list[tuple[dict[str, Array], Arrays]] = []
         followed: list[tuple[Floats, Floats]] = []
@@ -53,7 +61,7 @@ class Validation:
                 followed.append(self.follow_teacher(self.teacher, self.decoding, graphs, batch))
             if progress_name:
                 report_progress(progress_name, int(batch.indices[-1]) + 1, len(self.split))
-        scores = {"score": self.task.aggregate(score_chunks(self.task, chunks))}
+        scores = {"score": compute_score(self.task, chunks, epoch)}
         if followed:
             scores |= compare_followed(followed)
         elif self.teacher is not None and not self.decoding:
@@ -111,7 +119,7 @@ class Validation:
         for batch in views.iterate_clean(self.task, self.split):
             outputs = read_outputs(self.task, self.teacher, batch.indices)
             chunks.append((outputs, batch.targets))
-        return round(self.task.aggregate(score_chunks(self.task, chunks)), 6)
+        return round(compute_score(self.task, chunks), 6)
 
 
 def read_outputs(
@@ -138,6 +146,22 @@ def compare_followed(parts: Sequence[tuple[Floats, Floats]]) -> dict[str, float]
         sides.append(np.concatenate(padded))
     numbers = compare_sequences(sides[0], sides[1]).numbers
     return {name: value for name in ("correlation", "kdl") if (value := numbers[name]) is not None}
+
+
+def compute_score(
+    task: Task, chunks: Sequence[tuple[Arrays, Arrays]], epoch: int | None = None
+) -> float:
+    """Return the score of chunks of outputs and targets. Raises StageError if it is no number:
+    nothing is better or worse than that."""
+    score = task.aggregate(score_chunks(task, chunks))
+    if not math.isfinite(score):
+        when = "" if epoch is None else f" after epoch {epoch}"
+        raise StageError(
+            f"{type(task).__name__}.aggregate returned {score} for the validation split{when}; let "
+            "it return a finite number for any answers, such as 0.0 for the correlation of answers "
+            "that are all alike, and for any labels that the split holds"
+        )
+    return score
 
 
 def score_chunks(task: Task, chunks: Sequence[tuple[Arrays, Arrays]]) -> npt.NDArray[np.float64]:

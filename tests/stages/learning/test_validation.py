@@ -10,9 +10,13 @@ import pytest
 
 from attar.models.rows import Rows, map_shard
 from attar.models.task import Arrays, InMemory, Output, Split, SplitName, Task, Tensor
+from attar.pipeline.core.errors import StageError
 from attar.proof.estimates.metrics import compare_outputs
 from attar.stages.label.shards import ShardBuilder, save_shard
 from attar.stages.learning.validation import Validation
+from attar.stages.teach.stage import Teach
+from tests.support.stages.training import make_out
+from tests.support.tasks.ring_task import Ring
 
 IGNORED = -1
 
@@ -32,6 +36,21 @@ class IgnoredPositions(Task):
 
     def score(self, outputs: Arrays, targets: Arrays) -> npt.NDArray[np.float64]:
         return np.zeros((len(outputs["y"]), 1))
+
+
+class NoNumber(Ring):
+    """Its score is 0/0, as the correlation of answers is that are all alike."""
+
+    def aggregate(self, statistics: npt.NDArray[np.float64]) -> float:
+        return float("nan")
+
+
+def test_a_score_that_is_no_number_ends_the_training_and_names_the_epoch(tmp_path: Path) -> None:
+    """As the first of a training with patience it would stay the best: no number is larger."""
+    network = "tests.support.tasks.ring_task:layers"
+    stage = Teach(task=f"{__name__}:NoNumber", network=network, epochs=3, patience=2)
+    with pytest.raises(StageError, match=r"NoNumber\.aggregate returned nan .*after epoch 1; let it return a finite"):
+        stage.run(make_out(tmp_path))
 
 
 def test_positions_that_do_not_count_are_left_out_whatever_the_length_of_a_chunk(tmp_path: Path) -> None:
