@@ -78,8 +78,8 @@ def mask_padding(task: Task, inputs: Arrays, name: str) -> npt.NDArray[np.bool_]
     size]``.
 
     Content reaches from the first to the last position that holds anything but padding, in this
-    input or in another one of the axis that declares its padding or is a mask of zeros and ones.
-    Other inputs, such as ``position_ids``, say nothing about it.
+    input or in another one of the axis that declares its padding or to be a mask. Other inputs,
+    such as ``position_ids``, say nothing about it.
     """
     tensor = task.inputs[name]
     axis = tensor.axes[1]
@@ -87,7 +87,7 @@ def mask_padding(task: Task, inputs: Arrays, name: str) -> npt.NDArray[np.bool_]
     used = [
         find_used(inputs[other], spec.pad or 0, place)
         for other, spec, place in sharing
-        if spec.pad is not None or is_mask(inputs[other])
+        if spec.pad is not None or is_mask(spec)
     ]
     own = np.any(used, axis=0)
     has_begun = np.maximum.accumulate(own, 1)
@@ -96,8 +96,10 @@ def mask_padding(task: Task, inputs: Arrays, name: str) -> npt.NDArray[np.bool_]
     return content
 
 
-def is_mask(array: Array) -> bool:
-    return bool(((array == 0) | (array == 1)).all())
+def is_mask(tensor: Tensor) -> bool:
+    """Whether an input declares to hold nothing but zeros and ones: truth values, or integers below
+    2. Numbers may happen to be such in one batch and not in another."""
+    return tensor.dtype == "bool" or (tensor.is_integer and tensor.high == 2)
 
 
 def find_inputs(task: Task, axis: str) -> Iterator[tuple[str, Tensor, int]]:

@@ -30,7 +30,7 @@ class Ragged(Task):
 
     inputs: ClassVar[Mapping[str, Tensor]] = {
         "tokens": Tensor("int64", ("batch", "sequence"), high=100_000, pad=9),
-        "mask": Tensor("float32", ("batch", "sequence")),
+        "mask": Tensor("int64", ("batch", "sequence"), high=2),
         "weight": Tensor("float32", ("batch", 1)),
     }
     outputs: ClassVar[Mapping[str, Output]] = {"y": Output(("batch", 1), kind="values", target="y")}
@@ -99,7 +99,7 @@ def ragged(count: int, seed: int = 0, *, labels: bool = True) -> InMemory:
     inside = np.arange(LONGEST) < own
     tokens = np.where(inside, np.random.default_rng(seed + 1).integers(9, 12, inside.shape), 9)
     tokens[:, 0] = 1000 + np.arange(count)
-    inputs = {"tokens": tokens, "mask": inside.astype(np.float32), "weight": np.ones((count, 1), np.float32)}
+    inputs = {"tokens": tokens, "mask": inside.astype(np.int64), "weight": np.ones((count, 1), np.float32)}
     return InMemory(inputs, {"y": np.arange(count, dtype=np.float32)[:, None]} if labels else {})
 
 
@@ -113,7 +113,7 @@ def test_which_axes_have_lengths() -> None:
 def test_lengths_by_hand() -> None:
     """A mask tells that the 9 at the end of the second text is none of the padding; nothing is shorter than promised."""
     tokens = np.array([[5, 9, 9, 9], [5, 9, 9, 9], [5, 6, 9, 7]])
-    mask = np.array([[1, 0, 0, 0], [1, 1, 1, 0], [1, 1, 1, 1]], np.float32)
+    mask = np.array([[1, 0, 0, 0], [1, 1, 1, 0], [1, 1, 1, 1]], np.int64)
     inputs = {"tokens": tokens, "mask": mask, "weight": np.zeros((3, 1), np.float32)}
     assert lengths.measure_samples(Ragged(), inputs).tolist() == [[2], [3], [4]]
     made = lengths.trim_inputs(Ragged(), {name: array[:2] for name, array in inputs.items()})
@@ -125,11 +125,41 @@ def test_lengths_by_hand() -> None:
 def test_padding_is_masked_whatever_is_promised_and_answered() -> None:
     """The smallest promised size is 2, of which one token of the first text is padding."""
     tokens = np.array([[5, 9, 9, 9], [5, 9, 9, 9], [9, 9, 9, 9]])
-    mask = np.array([[1, 0, 0, 0], [1, 1, 1, 0], [0, 0, 0, 0]], np.float32)
+    mask = np.array([[1, 0, 0, 0], [1, 1, 1, 0], [0, 0, 0, 0]], np.int64)
     inputs = {"tokens": tokens, "mask": mask, "weight": np.zeros((3, 1), np.float32)}
     for task in (Ragged(), Positions()):
         assert lengths.mask_padding(task, inputs, "tokens").sum(1).tolist() == [1, 3, 0]
         assert lengths.mask_padding(task, inputs, "tokens")[1].tolist() == [True, True, True, False]
+
+
+class Kinds(Ragged):
+    """Of each token a kind and a number, which do not say whether it is padding."""
+
+    inputs: ClassVar[Mapping[str, Tensor]] = {
+        "tokens": Tensor("int64", ("batch", "sequence"), high=100, pad=0),
+        "kind": Tensor("int64", ("batch", "sequence"), high=5),
+        "number": Tensor("float32", ("batch", "sequence")),
+    }
+
+
+def test_padding_of_a_sample_is_the_same_alone_and_among_others() -> None:
+    """Kinds and numbers of the first sample are all 1, as those of a mask could be, and the others' are not."""
+    tokens = np.array([[5, 6, 0, 0], [5, 6, 7, 8]])
+    kind = np.array([[1, 1, 1, 1], [1, 1, 1, 3]])
+    inputs = {"tokens": tokens, "kind": kind, "number": kind.astype(np.float32)}
+    alone = {name: array[:1] for name, array in inputs.items()}
+    expected = [[1, 1, 0, 0], [1, 1, 1, 1]]
+    assert lengths.mask_padding(Kinds(), inputs, "tokens").astype(int).tolist() == expected
+    assert lengths.mask_padding(Kinds(), alone, "tokens").astype(int).tolist() == expected[:1]
+
+
+def test_masks_are_truth_values_and_integers_below_2() -> None:
+    axes = ("batch", "sequence")
+    assert lengths.is_mask(Tensor("bool", axes))
+    assert lengths.is_mask(Tensor("uint8", axes, high=2))
+    assert not any(
+        map(lengths.is_mask, (Tensor("int64", axes, high=3), Tensor("float32", axes), Tensor("int64", axes, high=None)))
+    )
 
 
 class Positioned(Ragged):
