@@ -16,7 +16,6 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from math import gcd
 
 import numpy as np
 import numpy.typing as npt
@@ -25,16 +24,19 @@ from attar.models import lengths, preprocess
 from attar.models.batches import drop_labels, join_batches
 from attar.models.checks.failures import describe_samples, name_failed_sample
 from attar.models.mixing import Mixing
+from attar.models.pool import LANES, POOL_CHUNKS, Pool, Share
 from attar.models.sample_order import CHUNK, Integers, list_blocks, mix_chunks
 from attar.models.shuffle_buffer import ShuffleBuffer
 from attar.models.task import Split, SplitName, Task
-from attar.models.views import Steps, ViewBatch, count_chunks, list_chunk, make_chunk, trim_padding
-
-POOL_CHUNKS = 32
-"""Chunks that are shuffled together where samples differ in length: 16,384 samples to choose those
-of similar length from."""
-LANES = 16
-"""Chunks that are shuffled together elsewhere: 8,192 samples."""
+from attar.models.views import (
+    Steps,
+    ViewBatch,
+    WholeStep,
+    count_chunks,
+    list_chunk,
+    make_chunk,
+    trim_padding,
+)
 
 
 @dataclass(frozen=True)
@@ -102,47 +104,6 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Share:
-    """The part of each batch that one of ``world`` processes reads."""
-
-    rank: int = 0
-    world: int = 1
-
-    def take(self, rows: Integers, start: int = 0) -> Integers:
-        """Return its rows of those that begin at position ``start`` of the epoch."""
-        return rows[(self.rank - start) % self.world :: self.world]
-
-
-@dataclass(frozen=True)
-class Pool:
-    """Chunks whose samples are shuffled together."""
-
-    numbers: Integers
-    sizes: Integers
-    """Samples of each chunk."""
-    start: int
-    """Samples of the epoch before this pool."""
-    is_dealt: bool
-    """Whether it holds ``LANES`` whole chunks, one sample of each in turn."""
-
-    @property
-    def end(self) -> int:
-        return self.start + int(self.sizes.sum())
-
-    def shuffle(self, order: np.random.Generator) -> Integers:
-        """Return its rows, counted chunk after chunk, in random order."""
-        if not self.is_dealt:
-            return order.permutation(self.end - self.start)
-        rows = np.arange(LANES * CHUNK).reshape(LANES, CHUNK)
-        return order.permuted(rows, axis=1).T.ravel()
-
-    def list_chunks(self, share: Share) -> list[int]:
-        """Return the places of the chunks that hold samples of this share."""
-        step = gcd(share.world, LANES) if self.is_dealt else 1
-        return [place for place in range(len(self.numbers)) if (place - share.rank) % step == 0]
-
-
-@dataclass(frozen=True)
 class Epoch:
     """The batches of one pass over a view, as one process reads them.
 
@@ -154,9 +115,11 @@ class Epoch:
     """Samples of a batch, of all processes together: a multiple of their number."""
     seed: int | tuple[int, ...]
     """Seed of the order."""
-    share: Share = Share()
+    share: Share = Share()  # noqa: RUF009  # it is frozen
     skip: int = 0
     """Batches that were read before."""
+    accumulate: int = 1
+    """Parts that a process cuts its share of a batch into."""
 
     @cached_property
     def has_lengths(self) -> bool:
@@ -229,8 +192,8 @@ class Epoch:
                 groups = self.group_rows(held, rows[:used], own) if last > self.skip else []
                 for number, place in enumerate(places.tolist() if groups else [], done):
                     if number >= self.skip:
-                        part, share = groups[place]
-                        batch = replace(held.take(part), labelled_share=share)
+                        part, step = groups[place]
+                        batch = replace(held.take(part), step=step)
                         yield trim_padding(self.source.task, batch)
                 left = held.take(rows[used:]) if used < len(rows) else None
                 del held
@@ -269,23 +232,26 @@ class Epoch:
 
     def group_rows(
         self, held: ViewBatch | ShuffleBuffer, rows: Integers, has_label: npt.NDArray[np.bool_]
-    ) -> list[tuple[Integers, float]]:
-        """Return these rows in batches, as this process reads them, and the share of the samples of
-        each batch, of all processes together, that have labels.
+    ) -> list[tuple[Integers, WholeStep]]:
+        """Return these rows in batches, as this process reads them, and the step of each, of all
+        processes together.
 
         ``has_label`` are those of all processes, in the order of the epoch.
 
         If samples differ in length, a batch holds samples of similar length. Padding costs as much
         time as content: seven words beside fifty would take seven times as long.
         """
+        cut = self.accumulate * self.share.world
         if isinstance(held, ShuffleBuffer):
             parts = rows.reshape(-1, self.size // self.share.world)
-            shares = has_label.reshape(-1, self.size).mean(1).tolist()
-            return list(zip(parts, shares, strict=True))
-        task, has_all_labels = self.source.task, held.labelled == len(held.indices)
-        labels = lengths.measure_labels(task, held.targets) if has_all_labels else None
-        groups = lengths.group_by_length(task, held.inputs, rows, self.size, labels)
-        return [(self.share.take(group), float((group < held.labelled).mean())) for group in groups]
+            counts = has_label.reshape(-1, self.size).sum(1).tolist()
+            return list(zip(parts, [WholeStep(cut, count) for count in counts], strict=True))
+        task, tokens = self.source.task, lengths.measure_labels(self.source.task, held.targets)
+        labels = tokens if held.labelled == len(held.indices) else None
+        groups = lengths.group_by_length(task, held.inputs, rows, self.size, labels, cut)
+        return [
+            (self.share.take(group), held.describe_step(group, tokens, cut)) for group in groups
+        ]
 
 
 def find_rows(indices: Integers, wanted: Integers) -> Integers:

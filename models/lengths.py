@@ -122,16 +122,21 @@ def trim_inputs(task: Task, inputs: Arrays) -> dict[str, Array]:
 
 
 def group_by_length(
-    task: Task, inputs: Arrays, rows: Integers, size: int, labels: Integers | None = None
+    task: Task,
+    inputs: Arrays,
+    rows: Integers,
+    size: int,
+    labels: Integers | None = None,
+    least: int = 1,
 ) -> list[Integers]:
     """Return these rows in groups of ``size``, sorted by length. Rows of equal length keep their
     order.
 
     ``labels`` ``[N]`` are the lengths of sequences to learn: then the longer of both sides counts,
     since a network reads both, each padded to the longest of its group. Such groups are equal in
-    tokens, and ``size`` is their mean: a loss is a mean over tokens, and a step that has few of
-    them would count as much as one that has many (Ott et al. 2019, arXiv:1904.01038, batches by
-    tokens).
+    tokens, ``size`` is their mean size, and ``least`` the smallest. A loss is a mean over tokens,
+    and a step that has few of them would count as much as one that has many (Ott et al. 2019,
+    arXiv:1904.01038, batches by tokens).
     """
     sizes = measure_samples(task, inputs)
     if labels is not None:
@@ -139,15 +144,17 @@ def group_by_length(
     ordered = rows[np.lexsort(sizes[rows].T[::-1])]  # by the first axis, then by the next
     if labels is None:
         return [ordered[start : start + size] for start in range(0, len(rows), size)]
-    return split_evenly(ordered, sizes[ordered, 0], -(-len(rows) // size))
+    return split_evenly(ordered, sizes[ordered, 0], -(-len(rows) // size), least)
 
 
-def split_evenly(rows: Integers, weights: Integers, parts: int) -> list[Integers]:
+def split_evenly(rows: Integers, weights: Integers, parts: int, least: int = 1) -> list[Integers]:
     """Return the rows in order, in so many parts of about equal weight.
 
-    Each part has at least a quarter of the mean number of rows: processes share the rows of a step.
+    Each part has at least ``least`` rows, as passes and processes share the rows of a step, and at
+    least a quarter of their mean number.
     """
-    least = max(1, len(rows) // parts // 4)
+    mean = len(rows) // parts
+    least = min(max(least, mean // 4), mean)
     places = np.arange(1, parts)
     ends = np.searchsorted(np.cumsum(weights), weights.sum() * places / parts)
     ends = np.maximum.accumulate(ends - places * least) + places * least

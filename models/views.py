@@ -30,6 +30,25 @@ MIXING_STREAM = 1
 
 
 @dataclass(frozen=True)
+class WholeStep:
+    """The step that a batch is a part of, by which the means over its parts are weighed."""
+
+    parts: int
+    """The number of its parts, of all processes together."""
+    labelled: int
+    """The number of its samples with labels."""
+    indices: npt.NDArray[np.int64] | None = None
+    """Its samples. None where all have one size: a process knows only its own there."""
+    tokens: int | None = None
+    """The number of tokens of its labels, if these are sequences and samples differ in length."""
+
+    def weigh(self, own: int, total: int) -> float:
+        """Return what a mean over ``own`` of ``total`` things weighs in a part, so that the mean
+        over the parts is that over all of them."""
+        return self.parts * own / total if total else 1.0
+
+
+@dataclass(frozen=True)
 class ViewBatch:
     """Samples as a network reads them. Samples with labels come first; only they have
     ``targets``."""
@@ -37,8 +56,8 @@ class ViewBatch:
     indices: npt.NDArray[np.int64]
     inputs: dict[str, Array]
     targets: Arrays
-    labelled_share: float | None = None
-    """The share of the samples of a whole step that have labels, if these are a part of one."""
+    step: WholeStep | None = None
+    """The step that these samples are a part of, if they are."""
 
     @property
     def labelled(self) -> int:
@@ -47,11 +66,24 @@ class ViewBatch:
 
     @property
     def label_weight(self) -> float:
-        """What a mean over these samples' labels weighs, so that the mean over the parts of a step
-        is that over all its labels."""
-        if not self.labelled_share:
-            return 1.0
-        return self.labelled / len(self.indices) / self.labelled_share
+        """What a mean over these samples' labels weighs, see ``WholeStep.weigh``."""
+        return 1.0 if self.step is None else self.step.weigh(self.labelled, self.step.labelled)
+
+    def weigh_tokens(self, tokens: int) -> float:
+        """Return what a mean over so many tokens of these samples' labels weighs: as their share of
+        the tokens, or of the samples with labels where the former is not known."""
+        if self.step is None or self.step.tokens is None:
+            return self.label_weight
+        return self.step.weigh(tokens, self.step.tokens)
+
+    def describe_step(
+        self, rows: npt.NDArray[np.int64], tokens: npt.NDArray[np.int64] | None, parts: int
+    ) -> WholeStep:
+        """Return these samples as a whole step. ``tokens`` are the numbers of tokens of the labels,
+        ``[labelled]``."""
+        own = rows[rows < self.labelled]
+        count = None if tokens is None else int(tokens[own].sum())
+        return WholeStep(parts, len(own), self.indices[rows], count)
 
     def take(self, rows: npt.NDArray[np.int64]) -> ViewBatch:
         """Return these samples, those with labels first."""
@@ -61,7 +93,7 @@ class ViewBatch:
             rows = np.concatenate([labelled, rows[rows >= self.labelled]])
         targets = {name: array[labelled] for name, array in self.targets.items()}
         inputs = {name: array[rows] for name, array in self.inputs.items()}
-        return ViewBatch(self.indices[rows], inputs, targets, self.labelled_share)
+        return ViewBatch(self.indices[rows], inputs, targets, self.step)
 
 
 def make_chunk(

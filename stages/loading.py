@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
-from attar.models.epoch import LANES
+from attar.models.pool import LANES
 from attar.models.task import Array, Arrays
 from attar.models.views import ViewBatch
 from attar.pipeline.core.errors import AttarError, StageError

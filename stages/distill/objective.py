@@ -183,7 +183,8 @@ class DistillationObjective:
             for name, output in task.outputs.items():
                 stored = self.views[view][name][batch.indices]
                 parts |= read_answers(name, output, stored, batch)
-        return Lesson(batch.inputs, parts | self.read_features(batch, view), batch.labelled)
+        parts |= self.read_features(batch, view)
+        return Lesson(batch.inputs, parts, batch.labelled, batch.label_weight)
 
     def read_features(self, batch: ViewBatch, view: int) -> Parts:
         """Return what losses of features read: masks of padding, and stored features."""

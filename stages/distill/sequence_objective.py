@@ -27,6 +27,7 @@ from attar.stages.learning.objective import (
     Parts,
     Tensors,
     read_tokens,
+    weigh_labels,
 )
 from attar.stages.learning.sequence_losses import StudentRows, TeacherRows, TokenRows
 
@@ -117,13 +118,27 @@ class SequenceObjective:
         decoding = require_decoding(task)
         read = self.read_paths(task, batch, view, decoding)
         parts: Parts = {}
+        label_weight = answer_weight = 1.0
         if "answers" in read:
             parts |= self.read_answers(read["answers"], batch, view, decoding)
+            answer_weight = self.weigh_answers(read["answers"], batch, view, decoding)
         if "labels" in read:
             start = len(read["answers"]) if "answers" in read else 0
             parts |= read_tokens(read["labels"], decoding, start)
+            label_weight = weigh_labels(batch, read["labels"], decoding)
         inputs = paths.add_prefixes(batch.inputs, list(read.values()), decoding)
-        return Lesson(inputs, parts, batch.labelled)
+        return Lesson(inputs, parts, batch.labelled, label_weight, answer_weight)
+
+    def weigh_answers(
+        self, path: Integers, batch: ViewBatch, view: int, decoding: Decoding
+    ) -> float:
+        """Return what the mean over the tokens of a stored path weighs."""
+        step = batch.step
+        if step is None or step.parts == 1 or step.indices is None:
+            return 1.0
+        whole = paths.read_answer_path(self.views[view][decoding.output], step.indices, decoding)
+        total = paths.count_tokens(whole, decoding)
+        return step.weigh(paths.count_tokens(path, decoding), total)
 
     def read_answers(
         self, path: Integers, batch: ViewBatch, view: int, decoding: Decoding
@@ -159,7 +174,8 @@ class SequenceObjective:
     def __call__(self, task: Task, outputs: Tensors, lesson: Lesson[Tensor]) -> Tensor:
         name, terms = require_decoding(task).output, []
         if self.lambda_kd > 0:
-            terms.append(self.lambda_kd * self.compute_path_loss(name, outputs[name], lesson))
+            learned = self.compute_path_loss(name, outputs[name], lesson)
+            terms.append(self.lambda_kd * lesson.answer_weight * learned)
         if lesson.find("labels", name) is not None:
             terms.append((1 - self.lambda_kd) * self.other(task, outputs, lesson))
         return torch.stack(terms).sum()

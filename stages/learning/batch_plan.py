@@ -10,9 +10,10 @@ import torch
 
 from attar.models.checks.calls import CheckedSplit, format_place, open_split
 from attar.models.checks.watch import SplitWatch
-from attar.models.epoch import LANES, POOL_CHUNKS, Epoch, Share, Source
+from attar.models.epoch import Epoch, Source
 from attar.models.lengths import list_length_axes
 from attar.models.mixing import Mixing
+from attar.models.pool import LANES, POOL_CHUNKS, Share
 from attar.models.task import Split, Task
 from attar.stages.learning.settings import TrainingSettings
 from attar.stages.loading import ChunkRequest, choose_workers
@@ -40,8 +41,8 @@ class BatchPlan:
 
     def plan_epoch(self, epoch: int, skip: int) -> Epoch:
         """Return the batches of an epoch, but for the first ``skip``."""
-        settings = self.settings
-        return Epoch(self.source, settings.batch, (settings.seed, epoch), self.share, skip)
+        settings, seed = self.settings, (self.settings.seed, epoch)
+        return Epoch(self.source, settings.batch, seed, self.share, skip, settings.accumulate)
 
     def iterate_requests(self, epoch: int, skip: int) -> Iterator[ChunkRequest]:
         """Yield the chunks of this epoch and of all after it."""

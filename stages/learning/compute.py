@@ -22,7 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from attar.engines.host_memory import keep_freed_memory
 from attar.engines.runtimes.torch import select_device, use_ieee_float32
-from attar.models.epoch import Share
+from attar.models.pool import Share
 from attar.models.views import ViewBatch
 from attar.pipeline import team
 from attar.pipeline.core.errors import StageError
@@ -64,7 +64,8 @@ class Compute:
     def check_batch(self, batch: int) -> None:
         """Raises StageError unless a step splits into equal parts of two samples or more.
 
-        The mean over equal parts is the mean over all. Batch normalization needs two samples.
+        The mean over equal parts is the mean over all; parts of sequences, which are equal on
+        average, weigh by their tokens (``WholeStep``). Batch normalization needs two samples.
         """
         if batch % self.parts_per_step or batch // self.parts_per_step < 2:
             raise StageError(

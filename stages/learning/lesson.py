@@ -46,7 +46,9 @@ class Lesson(Generic[T]):
     labelled: int
     """The number of samples with labels, which come first."""
     label_weight: float = 1.0
-    """What means over labels weigh, see ``ViewBatch.label_weight``."""
+    """What means over labels weigh, see ``WholeStep.weigh``."""
+    answer_weight: float = 1.0
+    """What means over the tokens of the teacher's answers weigh."""
 
     def find(self, part: Part, name: str) -> T | None:
         return self.parts.get((part, name))
@@ -59,6 +61,7 @@ def send_lesson(lesson: Lesson[Array], device: torch.device) -> Lesson[Tensor]:
         {key: send_array(array, device) for key, array in lesson.parts.items()},
         lesson.labelled,
         lesson.label_weight,
+        lesson.answer_weight,
     )
 
 

@@ -100,8 +100,10 @@ class LabelObjective:
         if decoding := find_decoding(task):
             path = self.read_path(task, batch, decoding)
             inputs = paths.add_prefixes(batch.inputs, [path], decoding)
-            return Lesson(inputs, read_tokens(path, decoding), batch.labelled)
-        return Lesson(batch.inputs, self.read_labels(task, batch), batch.labelled)
+            weight = weigh_labels(batch, path, decoding)
+            return Lesson(inputs, read_tokens(path, decoding), batch.labelled, weight)
+        parts = self.read_labels(task, batch)
+        return Lesson(batch.inputs, parts, batch.labelled, batch.label_weight)
 
     def read_labels(self, task: Task, batch: ViewBatch) -> Parts:
         """Return the labels of all outputs that have a target."""
@@ -149,6 +151,11 @@ class LabelObjective:
         if output.kind == "multilabel":
             return binary_cross_entropy(got, target, self.smoothing)
         return mse(got, target)
+
+
+def weigh_labels(batch: ViewBatch, path: Integers, decoding: Decoding) -> float:
+    """Return what the mean over the tokens of a path of labels weighs."""
+    return batch.weigh_tokens(paths.count_tokens(path, decoding))
 
 
 def read_tokens(path: Integers, decoding: Decoding, start: int = 0) -> Parts:

@@ -56,6 +56,10 @@ def mask_path(path: Integers, decoding: Decoding) -> npt.NDArray[np.bool_]:
     return mask
 
 
+def count_tokens(path: Integers, decoding: Decoding) -> int:
+    return int(mask_path(path, decoding).sum())
+
+
 def list_token_places(path: Integers, decoding: Decoding, start: int = 0) -> Integers:
     """Return where the logits about the tokens of a path are, ``[2, R]``.
 

@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Generator, Iterator
 from contextlib import closing, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -190,8 +190,7 @@ class Training:
 
     def compute_loss(self, batch: ViewBatch, view: int) -> Tensor:
         read = self.objective.read_lesson(self.task, batch, view)
-        weighed = replace(read, label_weight=batch.label_weight)
-        lesson = self.device_steps.apply(send_lesson(weighed, self.accelerator.device))
+        lesson = self.device_steps.apply(send_lesson(read, self.accelerator.device))
         with self.accelerator.autocast():
             outputs = call_network(self.called, self.task, lesson.inputs)
         outputs = {name: output.float() for name, output in outputs.items()}

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 
 from attar.models import views
 from attar.models.batches import join_batches
-from attar.models.epoch import LANES, Epoch, Share, Source
+from attar.models.epoch import Epoch, Source
+from attar.models.pool import LANES, Share
 from attar.models.sample_order import CHUNK
-from attar.models.task import Arrays, Batch, InMemory, Task, Tensor
+from attar.models.task import Arrays, Batch, InMemory, Output, Task, Tensor
 from attar.pipeline.core.errors import StageError
 from tests.support.tasks.noisy import SPLIT, TASK, Noisy, numbered
 
@@ -192,7 +193,7 @@ def test_all_processes_together_read_the_batches_of_one(count: int, more: int, s
 
 def check_label_weights(seen: views.ViewBatch, own: list[views.ViewBatch]) -> None:
     """The mean over the parts of their weighed means is the mean over all labels."""
-    assert {part.labelled_share for part in [seen, *own]} == {seen.labelled / len(seen.indices)}
+    assert {part.step.labelled for part in [seen, *own] if part.step} == {seen.labelled}
     assert seen.label_weight == 1
     if seen.labelled:
         means = [part.targets["label"].mean() if part.labelled else 0 for part in own]
@@ -214,7 +215,7 @@ def test_an_epoch_goes_on_where_it_was_left(count: int, more: int, batch: int, d
     skip = int(done * len(whole))
     rest = read(task, count, batch, skip=skip, more=more)
     assert [describe(part) for part in rest] == [describe(part) for part in whole[skip:]]
-    assert [part.labelled_share for part in rest] == [part.labelled_share for part in whole[skip:]]
+    assert [part.label_weight for part in rest] == [part.label_weight for part in whole[skip:]]
 
 
 def test_samples_that_differ_in_length_are_shared_too() -> None:
@@ -222,6 +223,23 @@ def test_samples_that_differ_in_length_are_shared_too() -> None:
     for seen, *own in zip(whole, *parts, strict=True):
         assert sorted(np.concatenate([part.indices for part in own])) == sorted(seen.indices)
         check_label_weights(seen, own)
+
+
+class Skewed(RepeatedNumbers):
+    """Nine of ten sequences to learn are short, and one is long."""
+
+    outputs: ClassVar[dict[str, Output]] = {"y": Output(("batch", 48), kind="tokens", target="label", size=9)}
+
+
+def test_every_part_of_a_step_of_sequences_has_a_sample() -> None:
+    numbers, places = np.arange(320)[:, None], np.arange(48)
+    labels = np.where(places < np.where(numbers % 10, 3, 40), 4, np.where(places == np.where(numbers % 10, 3, 40), 2, 0))
+    split = InMemory(ragged(320).inputs, {"label": labels})
+    for rank in (0, 1):
+        batches = list(Epoch(Source(Skewed(), split), 8, 0, Share(rank, 2), accumulate=2).iterate_view(0))
+        assert len(batches) == 40
+        assert min(len(part.indices) for part in batches) == 2
+        assert all(part.step and part.step.parts == 4 and part.step.indices is not None for part in batches)
 
 
 @pytest.mark.parametrize(("world", "chunks"), [(1, 48), (2, 24), (4, 12), (8, 6), (16, 3), (32, 3), (3, 48)])

@@ -286,9 +286,9 @@ def test_batches_of_sequences_to_learn_hold_equally_many_tokens() -> None:
 
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=60), st.data())
 def test_even_parts_hold_every_row_once_and_at_least_a_quarter_of_the_mean(weights: list[int], data: st.DataObject) -> None:
-    parts = data.draw(st.integers(1, len(weights)))
-    rows = np.arange(len(weights))
-    split = lengths.split_evenly(rows, np.sort(weights), parts)
+    parts, least = data.draw(st.integers(1, len(weights))), data.draw(st.integers(1, 9))
+    rows, mean = np.arange(len(weights)), len(weights) // parts
+    split = lengths.split_evenly(rows, np.sort(weights), parts, least)
     assert len(split) == parts
-    assert min(map(len, split)) >= max(1, len(weights) // parts // 4)
+    assert min(map(len, split)) >= max(1, mean // 4, min(least, mean))
     assert np.concatenate(split).tolist() == rows.tolist()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from attar.stages.distill.loss_settings import Kd, Mse
 from attar.stages.distill.sequence_loss_settings import SequenceLoss, WordLoss
 from attar.stages.distill.sequence_objective import SequenceObjective
 from attar.stages.learning.lesson import Lesson
+from attar.stages.learning.objective import LabelObjective
 from tests.support.stages.labelling import label_with
 from tests.support.stages.training import make_out, measure_loss
 from tests.support.tasks.sequences import (
@@ -56,11 +58,11 @@ def along_labels(tmp_path_factory: pytest.TempPathFactory, teacher: Weights) -> 
     return label_with(teacher, make_out(tmp_path_factory.mktemp("labels")), **settings)
 
 
-def make_batch(task: Task = TASK) -> ViewBatch:
+def make_batch(task: Task = TASK, accumulate: int = 1) -> ViewBatch:
     """The first batch of an epoch: some samples of transfer, behind those with labels."""
     transfer = task.split("transfer") if task.transfer else None
-    epoch = Epoch(Source(task, task.split("train"), transfer), 24, 0).iterate_view(0)
-    return next(epoch)
+    epoch = Epoch(Source(task, task.split("train"), transfer), 24, 0, accumulate=accumulate)
+    return next(epoch.iterate_view(0))
 
 
 def compute(objective: SequenceObjective, batch: ViewBatch, task: Task = TASK) -> tuple[float, Lesson[Array], Tensor]:
@@ -161,6 +163,30 @@ def test_along_labels_the_teacher_is_followed_where_the_label_leads(along_labels
     labels = np.asarray(batch.targets["words"], np.int64)
     expected = word_loss(logits, labels, follow_teacher(teacher, batch, labels))
     assert loss == pytest.approx(expected, rel=2e-3)
+
+
+def measure_by_sample(objective: SequenceObjective | LabelObjective, batch: ViewBatch, task: Task) -> float:
+    """Return the loss of random logits that belong to the sample and the path, in whatever batch these are."""
+    logits = torch.randn(2, 48, LONGEST, SIZE, generator=torch.Generator().manual_seed(3))
+    read = objective.read_lesson(task, batch, 0)
+    rows, places = read.inputs[PREFIX].shape
+    wanted = [*((0, index) for index in batch.indices.tolist()), *((1, index) for index in batch.indices.tolist())][:rows]
+    answered = torch.stack([logits[path, index, :places] for path, index in wanted])
+    return measure_loss(objective, task, {"words": answered}, batch, 0).item()
+
+
+@pytest.mark.parametrize("share", [1.0, 0.6, None])
+def test_the_mean_over_the_parts_of_a_step_is_that_over_all_tokens(answers: Answers, share: float | None) -> None:
+    """Parts of three passes hold other numbers of tokens; ``None``: a teacher, which learns from labels alone."""
+    task = LabelledReversal() if share is None else TASK
+    objective = LabelObjective() if share is None else SequenceObjective(share, LOSSES, answers)
+    whole = make_batch(task, accumulate=3)
+    parts = [whole.take(np.arange(number, len(whole.indices), 3)) for number in range(3)]
+    losses = [measure_by_sample(objective, part, task) for part in parts]
+    step = measure_by_sample(objective, replace(whole, step=None), task)
+    assert np.mean(losses) == pytest.approx(step, rel=1e-5)
+    alike = np.mean([measure_by_sample(objective, replace(part, step=None), task) for part in parts])
+    assert alike != pytest.approx(step, rel=1e-4)
 
 
 def test_padding_has_no_gradient(answers: Answers) -> None:
