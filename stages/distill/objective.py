@@ -136,16 +136,37 @@ class DistillationObjective:
             modules["distiller"] = self.distiller_loss.network.to(device)
             if self.distiller_loss.copy is not None:
                 modules["copy"] = apply_layout(self.distiller_loss.copy, device)
-        if self.origin is not None and self.reads_layers_alone:
-            parts = (self.live_features, self.stored_features)
-            hooks = [hook for part in parts if part is not None for hook in part.student_hooks]
-            check_reach(task, module, hooks, self.origin.fit)
+        self.freeze_untaught(task, module)
         return modules
+
+    def freeze_untaught(self, task: Task, module: nn.Module) -> None:
+        """Let what is inherited and not taught, such as the teacher's head, stay as it is: a
+        compiled network would have a gradient of zeros there, and its weights would decay.
+
+        Raises StageError for what is neither inherited nor taught.
+        """
+        parts = (self.live_features, self.stored_features)
+        hooks = [hook for part in parts if part is not None for hook in part.student_hooks]
+        are_checked = self.origin is None and self.reads_layers_alone  # by ``Distill``
+        if not hooks or are_checked:
+            return
+        inherited = frozenset() if self.origin is None else self.origin.fit
+        for name in check_reach(task, module, hooks, inherited, self.list_read_outputs(task)):
+            module.get_parameter(name).requires_grad_(False)
 
     @property
     def reads_layers_alone(self) -> bool:
         """Whether no answer and no label has a share in the loss."""
         return self.lambda_kd == 1 and not self.losses and self.distiller is None
+
+    def list_read_outputs(self, task: Task) -> frozenset[str]:
+        """Return the outputs that losses of answers, the distiller or labels read."""
+        read = set() if self.distiller_loss is None else {self.distiller_loss.output}
+        for name, output in task.outputs.items():
+            has_loss = any(reads_output(loss, name, output) for loss in self.losses)
+            if has_loss or (self.lambda_kd < 1 and output.target):
+                read.add(name)
+        return frozenset(read)
 
     def describe_features(self) -> Facts:
         """Return, if there are losses of features, the kinds of those that read stored ones, and of

@@ -1,4 +1,4 @@
-"""Reach: which parameters of a student nothing teaches, where losses read its layers alone."""
+"""Reach: which parameters of a student nothing teaches, where losses read its layers."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from attar.engines.runtimes.torch_layers import LayerHook, Projections, hook_lay
 from attar.models.task import Task
 from attar.pipeline.core.errors import StageError, UnfitSettingsError
 from attar.stages.distill.feature_loss_settings import AttentionRelations, FeatureLossSettings
+from attar.stages.distill.live_features import call_once
 
 
 def check_random_network(
@@ -35,31 +36,43 @@ def hook_student(loss: FeatureLossSettings, student: nn.Module) -> LayerHook | P
 
 
 def check_reach(
-    task: Task, student: nn.Module, hooks: Sequence[LayerHook | Projections], inherited: Set[str]
-) -> None:
-    """Raises StageError if an output depends on parameters that are behind all hooked layers, and
-    that are not ``inherited``: they would stay as random as they begin."""
-    training = student.training
+    task: Task,
+    student: nn.Module,
+    hooks: Sequence[LayerHook | Projections],
+    inherited: Set[str],
+    read: Set[str] = frozenset(),
+) -> list[str]:
+    """Return the parameters that outputs depend on and nothing teaches: they are neither in front
+    of a hooked layer nor of an output that is ``read``, by a loss of answers or of labels.
+
+    Raises StageError if one of them is not ``inherited``: it would stay as random as it begins.
+    """
+    training, inputs = student.training, task.example(np.random.default_rng(0), batch=2)
     student.eval()
     with keep_padding(student), torch.enable_grad():
-        outputs = call_network(student, task, task.example(np.random.default_rng(0), batch=2))
+        outputs = call_network(student, task, inputs)
         used = list_reached(student, list(outputs.values()))
-        taught = list_reached(student, [hook() for hook in hooks])
+        compared = [*(hook() for hook in hooks), *(outputs[name] for name in read)]
+        taught = list_reached(student, compared)
     student.train(training)
-    lost = [name for name in used if name not in taught and name not in inherited]
-    if lost:
+    call_once(student, task, inputs)  # so that no hook keeps a graph, which cannot be copied
+    untaught = [name for name in used if name not in taught]
+    if lost := [name for name in untaught if name not in inherited]:
         raise StageError(
-            f"nothing teaches {', '.join(lost[:3])}: the losses read layers before, lambda_kd is "
-            "1, and no inherited tensor has this name and shape; give it the name and shape that "
+            f"nothing teaches {', '.join(lost[:3])}: no loss reads an output or a layer behind it, "
+            "and no inherited tensor has this name and shape; give it the name and shape that "
             "it has in the teacher and set inherit = true, add a loss of answers, such as "
-            "{ kind = 'kd' }, or set lambda_kd below 1"
+            "{ kind = 'kd' }, or, if its output has a target, set lambda_kd below 1"
         )
+    return untaught
 
 
 def list_reached(student: nn.Module, tensors: Sequence[Tensor]) -> list[str]:
     """Return the names of the parameters that these tensors depend on."""
     named = {name: each for name, each in student.named_parameters() if each.requires_grad}
     total = torch.stack([tensor.float().sum() for tensor in tensors]).sum()
+    if not total.requires_grad:
+        return []
     found: Sequence[Tensor | None] = torch.autograd.grad(
         total, list(named.values()), retain_graph=True, allow_unused=True
     )

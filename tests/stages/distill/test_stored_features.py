@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from attar.engines.runtimes.torch import build_network, call_network
+from attar.engines.runtimes.torch_layers import hook_layer
 from attar.models import views
 from attar.models.preprocess import Scale
 from attar.models.task import load_task
@@ -22,11 +23,13 @@ from attar.stages.distill.distiller_settings import DistillerSettings
 from attar.stages.distill.feature_loss_settings import Attention, FeatureLoss, Hint, Rkd, Similarity, SimKd, VkD
 from attar.stages.distill.loss_settings import Kd
 from attar.stages.distill.objective import DistillationObjective
+from attar.stages.distill.reach import check_reach
 from attar.stages.distill.stage import Distill
+from attar.stages.learning import training
 from tests.support.stages.labelling import label_with
 from tests.support.stages.training import READER, SENTENCES, InterruptError, interrupt_at, make_out, measure_loss
 from tests.support.tasks.ring_task import Ring
-from tests.support.tasks.smoke import NOBODY, weights
+from tests.support.tasks.smoke import NOBODY, Images, artifact, two, weights
 
 RING, LAYERS = "tests.support.tasks.ring_task:Ring", "tests.support.tasks.ring_task:layers"
 HERE = "tests.stages.distill.test_stored_features"
@@ -171,6 +174,38 @@ def test_simkd_keeps_the_head_that_it_inherits(taught: Taught, tmp_path: Path) -
     assert torch.equal(trained["6.bias"], known["6.bias"])
     assert facts["history"][-1]["loss"] < facts["history"][0]["loss"] / 5
     assert facts["correlation"] > 0.95
+
+
+@pytest.mark.parametrize("compiles", [False, pytest.param(True, marks=pytest.mark.slow)])  # torch's compiler is at work
+def test_a_head_that_nothing_teaches_stays_the_teachers(
+    taught: Taught, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compiles: bool
+) -> None:
+    """Beside weight decay, which a compiled network's gradient of zeros would let shrink it, and an average of the weights."""
+    monkeypatch.setattr(training, "compile_network", lambda module: torch.compile(module, backend="aot_eager"))
+    settings = STUDENT | {"network": f"{HERE}:Reuser", "inherit": True, "lambda_kd": 1.0, "epochs": 1, "weight_decay": 0.5}
+    stage = Distill(**settings, losses=(SimKd(student="projector", teacher="5"),), ema=0.5, compile=compiles)
+    stage.run(out := make_out(tmp_path), teacher=taught[0], answers=taught[1])
+    trained, known = load_file(out / "weights.safetensors"), load_file(taught[0].root / "weights.safetensors")
+    assert trained["6.weight"].numpy().tobytes() == known["6.weight"].numpy().tobytes()
+
+
+def test_every_output_is_taught_beside_losses_of_layers_too() -> None:
+    """``map`` is behind the hooked layer, as ``logits`` are, and only these have a loss of answers."""
+    student = two()
+    hooks = [hook_layer(student, "first", "student")]
+    with pytest.raises(StageError, match=r"nothing teaches map\.weight, map\.bias: .*'kd'"):
+        check_reach(Images(), student, hooks, frozenset(), {"logits"})
+    head = frozenset({"map.weight", "map.bias"})
+    assert check_reach(Images(), student, hooks, head, {"logits"}) == ["map.weight", "map.bias"]
+    assert check_reach(Images(), student, hooks, frozenset(), {"logits", "map"}) == []
+
+
+def test_an_output_without_a_loss_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    losses = (Kd(output="logits"), Hint(student="first", teacher="first"))
+    teacher = weights(tmp_path, "tests.support.tasks.smoke:two", "tests.support.tasks.smoke:Images")
+    answers = artifact(Answers, tmp_path, {"views": 0})
+    with pytest.raises(StageError, match=r"nothing teaches map\.weight"):
+        DistillationObjective(1.0, losses, answers, teacher=teacher).build_auxiliary(Images(), two())
 
 
 @pytest.mark.parametrize(
