@@ -18,6 +18,7 @@ from typing import cast
 import numpy as np
 import numpy.typing as npt
 
+from attar.models.largest import find_largest
 from attar.models.task import Array, Arrays, Output, Predict, Task
 
 START, STEP, MODEL, FOLLOW = "start", "step", "model", "follow"
@@ -203,12 +204,11 @@ class BeamSearch:
         samples, size = len(self.limits), self.words.size
         continued = np.array(logs, np.float64).reshape(samples, self.beam, size)
         continued[self.ended] = -np.inf
-        # A finished hypothesis goes on with padding, at no cost.
-        continued[self.ended, self.words.pad] = 0
+        continued[self.ended, self.words.pad] = 0  # a finished one goes on, at no cost
         sums = self.sums[:, :, None] + continued
         lengths = self.lengths[:, :, None] + ~self.ended[:, :, None]
         scores = sums / np.maximum(lengths, 1) ** self.penalty
-        best = np.argsort(-scores.reshape(samples, -1), axis=1, kind="stable")[:, : self.beam]
+        best = find_largest(scores.reshape(samples, -1), self.beam)
         parents, tokens = best // size, best % size
         rows = np.arange(samples)[:, None]
         self.sums = sums.reshape(samples, -1)[rows, best]
