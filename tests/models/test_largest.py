@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
@@ -14,9 +15,7 @@ from attar.models.largest import find_largest
     arrays.arrays(np.float64, (3, 9), elements=st.sampled_from([-np.inf, -1.0, 0.0, 0.5, 2.0]) | st.floats(-9, 9)),
     st.integers(1, 9),
 )
-def test_the_largest_are_the_first_of_a_stable_sort(
-    scores: np.ndarray[tuple[int, int], np.dtype[np.float64]], count: int
-) -> None:
+def test_the_largest_are_the_first_of_a_stable_sort(scores: npt.NDArray[np.float64], count: int) -> None:
     expected = np.argsort(-scores, axis=1, kind="stable")[:, :count]
     assert find_largest(scores, count).tolist() == expected.tolist()
 
