@@ -225,7 +225,7 @@ def test_samples_that_differ_in_length_are_shared_too() -> None:
         check_label_weights(seen, own)
 
 
-class Skewed(RepeatedNumbers):
+class SkewedSequences(RepeatedNumbers):
     """Nine of ten sequences to learn are short, and one is long."""
 
     outputs: ClassVar[dict[str, Output]] = {"y": Output(("batch", 48), kind="tokens", target="label", size=9)}
@@ -236,7 +236,7 @@ def test_every_part_of_a_step_of_sequences_has_a_sample() -> None:
     labels = np.where(places < np.where(numbers % 10, 3, 40), 4, np.where(places == np.where(numbers % 10, 3, 40), 2, 0))
     split = InMemory(ragged(320).inputs, {"label": labels})
     for rank in (0, 1):
-        batches = list(Epoch(Source(Skewed(), split), 8, 0, Share(rank, 2), accumulate=2).iterate_view(0))
+        batches = list(Epoch(Source(SkewedSequences(), split), 8, 0, Share(rank, 2), accumulate=2).iterate_view(0))
         assert len(batches) == 40
         assert min(len(part.indices) for part in batches) == 2
         assert all(part.step and part.step.parts == 4 and part.step.indices is not None for part in batches)

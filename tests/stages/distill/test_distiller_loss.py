@@ -158,7 +158,7 @@ def test_which_output_it_is_about() -> None:
         choose_output(DistillerSettings(output="logit"), Digits())
 
 
-class Positions(Digits):
+class ClassOfEachPosition(Digits):
     """A class for each position of a sequence; samples may be longer than others."""
 
     inputs: ClassVar[dict[str, Tensor]] = {"x": Tensor("float32", ("batch", "sequence", 4))}
@@ -170,13 +170,13 @@ class Positions(Digits):
 def test_each_row_of_logits_meets_the_features_of_its_own_position(answered: list[int]) -> None:
     """Two samples of four positions. Where the teacher answered fewer, the others count nowhere."""
     student = nn.Sequential(nn.Linear(4, 5), nn.Linear(5, 3))
-    companion = DistillerLoss(DistillerSettings(hidden=4), Positions(), student)
+    companion = DistillerLoss(DistillerSettings(hidden=4), ClassOfEachPosition(), student)
     x = np.random.default_rng(0).normal(size=(2, 4, 4)).astype(np.float32)
     stored = np.zeros((2, max(answered), 3), np.float32)
     for row, count in enumerate(answered):
         stored[row, count:] = np.nan
     labels = np.zeros((2, max(answered)), np.int64)
-    parts = read_answers("y", Positions.outputs["y"], stored, ViewBatch(np.arange(2), {"x": x}, {"label": labels}))
+    parts = read_answers("y", ClassOfEachPosition.outputs["y"], stored, ViewBatch(np.arange(2), {"x": x}, {"label": labels}))
     seen: list[torch.Tensor] = []
     companion.network.register_forward_pre_hook(lambda network, inputs: seen.append(inputs[0]))
     companion(student(torch.from_numpy(x)), send_lesson(Lesson({}, parts, 2), torch.device("cpu")))
