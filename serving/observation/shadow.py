@@ -29,7 +29,7 @@ from attar.serving.core.ledger import MemoryLedger
 from attar.serving.core.settings import Settings
 from attar.serving.models.engines import Engines
 from attar.serving.models.observer import ObservedBundle, ObservedModel, Observer
-from attar.serving.observation.window import Window
+from attar.serving.observation.rolling import RollingAgreement
 from attar.serving.protocol.request import InferenceRequest, RequestTiming
 
 if TYPE_CHECKING:
@@ -61,13 +61,10 @@ class BundleShadow:
     def __init__(
         self, engines: Engines, predict: Predict, stack: ExitStack, settings: Settings
     ) -> None:
-        self.predict, self._stack, self._settings = predict, stack, settings
-        outputs = engines.manifest.outputs
-        self.windows = {
-            name: Window(output.kind, settings.shadow_window) for name, output in outputs.items()
-        }
+        self.predict, self._stack = predict, stack
+        kinds = {name: output.kind for name, output in engines.manifest.outputs.items()}
+        self.rolling = RollingAgreement(kinds, settings)
         self.counts = dict.fromkeys(OUTCOMES, 0)
-        self._fell = False
         self._using = Lock()
         self._closed = False
 
@@ -81,11 +78,10 @@ class BundleShadow:
                 return
             expected = join_arrays([self.predict(inputs) for inputs, _ in sample])
             got = join_arrays([outputs for _, outputs in sample])
-            for name in self.windows:
+            for name in self.rolling.windows:
                 if not (np.isfinite(expected[name]).all() and np.isfinite(got[name]).all()):
                     raise StageError(f"{name!r} is not finite")
-            for name, window in self.windows.items():
-                window.add_samples(expected[name], got[name])
+            self.rolling.add_samples(expected, got)
             self.counts["compared"] += len(sample)
 
     def answer(self, inputs: Arrays) -> tuple[Arrays, int]:
@@ -98,24 +94,6 @@ class BundleShadow:
                 raise BusyError("the model was replaced just now; ask again")
             began = perf_counter_ns()
             return self.predict(inputs), perf_counter_ns() - began
-
-    @property
-    def ready(self) -> bool:
-        """Whether every output correlates as the setting wants; tokens agree instead.
-
-        A model that is not ready must reach a quarter of the way from there to 1, so that it does
-        not change all the time.
-        """
-        least = self._settings.ready_correlation
-        enough = min(self._settings.ready_samples, self._settings.shadow_window)
-        if least is None or any(window.count < enough for window in self.windows.values()):
-            return True
-        needed = least + (1 - least) / 4 if self._fell else least
-        self._fell = (
-            min(window.compute_numbers()[window.deciding] for window in self.windows.values())
-            < needed
-        )
-        return not self._fell
 
     def close(self) -> None:
         with self._using:
@@ -146,7 +124,7 @@ class ShadowObserver(Observer):
 
     def is_ready(self, served: ObservedBundle) -> bool:
         mine = self._of.get(served)
-        return mine is None or mine.ready
+        return mine is None or mine.rolling.ready
 
     def on_response(
         self,
@@ -157,17 +135,20 @@ class ShadowObserver(Observer):
     ) -> None:
         if self._random.random() >= self._rate:
             return
-        mine, pair = self._of[model.served], (infer.inputs, outputs)
-        if self._queue.full() or not self._waiting.try_reserve(count_bytes([pair])):
+        mine, size = self._of[model.served], count_bytes([(infer.inputs, outputs)])
+        if self._queue.full() or not self._waiting.try_reserve(size):
             mine.counts["dropped"] += 1
-        else:
-            self._queue.put_nowait((mine, pair))
+            return
+        # Copies: the outputs of a batch are views of one array, which each would keep whole.
+        own = {name: array.copy() for name, array in outputs.items()}
+        self._queue.put_nowait((mine, (infer.inputs, own)))
 
     async def run(self) -> None:
         """Compare the waiting requests at intervals: together they take far less time."""
         while True:
             await asyncio.sleep(GATHER)
-            if not self._queue.empty():
+            is_due = any(mine.rolling.is_due for mine in list(self._of.values()))
+            if is_due or not self._queue.empty():
                 await asyncio.to_thread(self._compare_waiting)
 
     def _compare_waiting(self) -> None:
@@ -188,6 +169,8 @@ class ShadowObserver(Observer):
             finally:
                 self._waiting.release(count_bytes(sample))
                 del sample
+        for mine in list(self._of.values()):
+            mine.rolling.compute_if_due()
 
     def collect(self) -> Iterator[Metric]:
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -209,9 +192,9 @@ class ShadowObserver(Observer):
         for which, mine in latest.items():
             for outcome, count in mine.counts.items():
                 requests.add_metric([*which, outcome], count)
-            for output, window in mine.windows.items():
-                samples.add_metric([*which, output], window.count)
-                for name, number in window.compute_numbers().items():
+            for output, told in mine.rolling.latest.items():
+                samples.add_metric([*which, output], told.samples)
+                for name, number in told.numbers.items():
                     rolling[name].add_metric([*which, output], number)
         yield from (requests, samples, *rolling.values())
         yield GaugeMetricFamily(

@@ -163,7 +163,7 @@ class Telemetry(Observer):
             for phase, histogram in counts.seconds.items():
                 seconds.add_metric([*labels, phase], histogram.list_buckets(), histogram.total)
         errors = CounterMetricFamily(
-            "attar_errors", "Replies that say no, of models and all else.", labels=["cause"]
+            "attar_errors", "Error replies by cause, with or without a model.", labels=["cause"]
         )
         for cause, count in self._errors.items():
             errors.add_metric([cause], count)

@@ -17,6 +17,9 @@ from attar.models.task import Array, Arrays
 from attar.pipeline.core.errors import InvalidBundleError, StageError
 from attar.proof.estimates.metrics import compare_outputs
 from attar.serving.core.settings import Settings
+from attar.serving.models.model import ServedModel
+from attar.serving.observation.shadow import ShadowObserver
+from attar.serving.protocol.request import InferenceRequest, RequestTiming
 from tests.support.proof.proof_parts import STUDENT, TEACHER, write_graph
 from tests.support.serving.serving_parts import Running, another, asked, running, until, wait_for_compared
 
@@ -102,17 +105,6 @@ def test_readiness_falls_with_another_teacher_once_there_are_enough_samples(poin
         ask(server, POINTS[:5])  # what is not ready still answers
 
 
-def test_readiness_comes_back_a_quarter_of_the_way_up(points_bundle: Path, teacher: str) -> None:
-    limits = {"ready_correlation": 0.8, "ready_samples": 10, "shadow_window": 10}
-    with running(points_bundle, shadow=teacher, shadow_rate=1, **limits) as server:
-        ask(server, POINTS[:10])
-        wait_for_compared(server, 2)
-        (mine,) = shadows(server)
-        for correlation, is_ready in ((0.81, True), (0.79, False), (0.84, False), (0.86, True), (0.81, True)):
-            mine.windows["logits"].compute_numbers = lambda correlation=correlation: {"correlation": correlation}
-            assert mine.ready is is_ready
-
-
 def test_a_slow_shadow_holds_nobody_up_and_what_is_too_much_is_dropped(points_bundle: Path) -> None:
     with running(points_bundle, shadow="fp32", shadow_rate=1, shadow_queue=3) as server:
         (mine,) = shadows(server)
@@ -156,6 +148,22 @@ def test_a_shadow_that_fails_is_told_and_goes_on(watched: Running, caplog: pytes
     mine.predict = predict
     ask(watched, POINTS[:5])
     wait_for_compared(watched, 1)
+
+
+def test_what_waits_holds_no_more_than_is_counted(points_bundle: Path) -> None:
+    """The outputs of one request of a batch are a view of those of all."""
+    with running(points_bundle, shadow="fp32", shadow_rate=1) as server:
+        shadow, model = server.server.shadow, server.server.repository.find_model("points")
+        assert shadow
+        batch = np.ones((32, 3), np.float32)
+        request = InferenceRequest({"x": POINTS[:1]}, 1, ())
+        server.call(respond(shadow, model, request, {"logits": batch[3:4]}))
+        _, (_, kept) = shadow._queue.get_nowait()
+        assert (kept["logits"].base, kept["logits"].tolist()) == (None, [[1, 1, 1]])
+
+
+async def respond(shadow: ShadowObserver, model: ServedModel, request: InferenceRequest, outputs: dict[str, Array]) -> None:
+    shadow.on_response(model, request, outputs, RequestTiming(0, 0, 0, 1))
 
 
 def test_a_new_bundle_starts_with_an_empty_window(points_bundle: Path, tmp_path: Path) -> None:
