@@ -71,8 +71,9 @@ class Repository:
             raise NotFoundError(
                 f"{name} has no version {version[:80]!r}; it has {', '.join(others)}"
             )
-        if name in self._reasons:
-            raise BusyError(f"{name} is not loaded: {self._reasons[name]}")
+        base = name if name in self._reasons else name.removesuffix(RAW)
+        if base in self._reasons and base not in self._served:
+            raise BusyError(f"{name} is not loaded: {self._reasons[base]}")
         raise NotFoundError(
             f"there is no model {name[:80]!r}; "
             f"{suggest_name(name[:80], {model.name for model in self.list_models()})}"

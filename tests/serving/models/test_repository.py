@@ -50,8 +50,9 @@ def test_index_load_and_unload_by_the_client(bundle: Path) -> None:
         ]
         assert server.ask("POST", "/v2/repository/index", {"ready": True})[1] == []
         assert client.is_server_ready()
-        with pytest.raises(InferenceServerException, match="points is not loaded: unloaded"):
-            client.get_model_metadata("points")
+        for name in ("points", "points-raw"):
+            with pytest.raises(InferenceServerException, match=f"503.*{name} is not loaded: unloaded"):
+                client.get_model_metadata(name)
         client.load_model("points")
         assert client.is_model_ready("points-raw")
         assert client.is_server_ready()
