@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from functools import lru_cache
 from time import perf_counter_ns
 from typing import Any, TypeAlias
@@ -27,26 +28,35 @@ from attar.serving.protocol.json_data import SHORT_BYTES
 Handler: TypeAlias = Callable[..., Awaitable[Reply]]
 """Called with a request and, by name, with the parts of its path that the route names."""
 MODEL = r"/v2/models/(?P<name>[^/]+)(?:/versions/(?P<version>[^/]+))?"
-MODEL_PARTS = {"name", "version"}
-"""The parts of a path that name a model."""
 REQUEST_ID = b"x-request-id"
 PRINTABLE_ID = re.compile("[!-~]{1,128}")
 log = logging.getLogger(__name__)
 access = logging.getLogger("attar.access")
 
 
+@dataclass(frozen=True, slots=True)
+class Route:
+    method: str
+    path: re.Pattern[str]
+    handler: Handler
+    takes_tensors: bool
+    """Whether its body may be as long as the largest request of the model in its path."""
+
+
 class HttpApi:
     def __init__(self, service: InferenceService) -> None:
         self.service, self.repository, self.settings = service, service.repository, service.settings
-        self.routes: list[tuple[str, re.Pattern[str], Handler]] = []
-        self._find_cached = lru_cache(maxsize=1024)(self._find_handler)
+        self.routes: list[Route] = []
+        self._find_cached = lru_cache(maxsize=1024)(self._find_route)
 
-    def add_route(self, method: str, path: str, handler: Handler) -> None:
+    def add_route(
+        self, method: str, path: str, handler: Handler, *, takes_tensors: bool = False
+    ) -> None:
         """Add a handler for a pattern of whole paths; its named groups are the handler's arguments.
 
-        A route of GET answers HEAD too.
+        A route of GET answers HEAD too. One that takes tensors names a model in its path.
         """
-        self.routes.append((method, re.compile(path), handler))
+        self.routes.append(Route(method, re.compile(path), handler, takes_tensors))
         self._find_cached.cache_clear()
 
     async def answer(self, request: Request) -> Reply:
@@ -55,8 +65,8 @@ class HttpApi:
         given = request.headers.get(REQUEST_ID)
         request.id = given_id = filter_id(given.decode("latin-1")) if given else ""
         try:
-            handler, parts = self._find_cached(request.method, request.target)
-            reply = await handler(request, **parts)
+            route, parts = self._find_cached(request.method, request.target)
+            reply = await route.handler(request, **parts)
         except RequestError as error:
             reply = self.refuse(error, request)
         except Exception:
@@ -80,18 +90,19 @@ class HttpApi:
         """
         if self.settings.max_body is not None:
             return self.settings.max_body
-        _, parts = self._find_cached(method, target)
-        if not parts or not parts.keys() <= MODEL_PARTS:
+        route, parts = self._find_cached(method, target)
+        if not route.takes_tensors:
             return SHORT_BYTES
         return self.repository.find_model(**parts).reader.largest
 
-    def _find_handler(self, method: str, target: bytes) -> tuple[Handler, dict[str, str]]:
+    def _find_route(self, method: str, target: bytes) -> tuple[Route, dict[str, str]]:
+        """Return the route of a request, and the parts of its path. Raises RequestError."""
         path = parse_path(target)
-        by_method: dict[str, tuple[Handler, dict[str, str]]] = {}
-        for route_method, pattern, handler in self.routes:
-            if match := pattern.fullmatch(path):
+        by_method: dict[str, tuple[Route, dict[str, str]]] = {}
+        for route in self.routes:
+            if match := route.path.fullmatch(path):
                 parts = {name: value for name, value in match.groupdict().items() if value}
-                by_method.setdefault(route_method, (handler, parts))
+                by_method.setdefault(route.method, (route, parts))
         if "GET" in by_method:
             by_method.setdefault("HEAD", by_method["GET"])
         if method in by_method:

@@ -31,7 +31,7 @@ QUICK_BYTES = 2**22
 class InferenceHandler:
     def __init__(self, api: HttpApi) -> None:
         self._repository, self._thread = api.repository, api.service.reader_thread
-        api.add_route("POST", MODEL + "/infer", self.infer)
+        api.add_route("POST", MODEL + "/infer", self.infer, takes_tensors=True)
 
     async def infer(self, request: Request, name: str, version: str = "") -> Reply:
         model = self._repository.find_model(name, version)

@@ -58,8 +58,8 @@ class Page:
         api.add_route("GET", "/", self.get_index)
         api.add_route("GET", r"/page/(?P<file>(?:page|icon)\.(?:js|css|svg))", self.get_file)
         api.add_route("GET", "/page/models", self.get_models)
-        api.add_route("POST", "/page/student/(?P<name>[^/]+)", self.infer_student)
-        api.add_route("POST", "/page/shadow/(?P<name>[^/]+)", self.infer_shadow)
+        for asked, infer in (("student", self.infer_student), ("shadow", self.infer_shadow)):
+            api.add_route("POST", f"/page/{asked}/(?P<name>[^/]+)", infer, takes_tensors=True)
 
     async def get_index(self, request: Request) -> Reply:
         return await self.get_file(request, "index.html")

@@ -253,6 +253,15 @@ def test_a_long_body_for_a_model_that_is_not_there(points_bundle: Path) -> None:
         assert server.ask("POST", INFER, b" " * 70_000)[0] == 503
 
 
+def test_a_chunked_body_to_load_a_model_that_is_not_there(points_bundle: Path) -> None:
+    """It was taken for a request to the model, which then was looked for."""
+    load = b"POST /v2/repository/models/points/load HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n"
+    with running(points_bundle, model_control=True) as server:
+        assert server.ask("POST", "/v2/repository/models/points/unload")[0] == 200
+        assert statuses(server.send(load + b"Connection: close\r\n\r\n2\r\n{}\r\n0\r\n\r\n")) == [200]
+        assert statuses(server.send(load.replace(b"Transfer-Encoding: chunked", b"Content-Length: 70000") + b"\r\n")) == [413]
+
+
 def test_a_closed_reservation_takes_nothing() -> None:
     """A thread may still read for a client that is gone."""
     ledger = MemoryLedger(100)

@@ -40,10 +40,10 @@ def test_every_path_is_answered_by_its_method_and_no_other(server: Running, told
 def test_every_route_is_described(server: Running, told: dict[str, Any]) -> None:
     """Of each pattern at least one path; versions are left to the metadata, and what the page for people asks to itself."""
     described = [(method.upper(), path.format(name="a")) for path, methods in told["paths"].items() for method in methods]
-    for method, pattern, _ in server.server.api.routes:
-        if pattern.pattern == "/" or pattern.pattern.startswith("/page/"):
+    for route in server.server.api.routes:
+        if route.path.pattern == "/" or route.path.pattern.startswith("/page/"):
             continue
-        assert any(method == made and pattern.fullmatch(path) for made, path in described), pattern.pattern
+        assert any(route.method == made and route.path.fullmatch(path) for made, path in described), route.path.pattern
 
 
 def test_a_model_takes_what_is_described(server: Running, told: dict[str, Any]) -> None:
