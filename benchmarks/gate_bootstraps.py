@@ -11,7 +11,8 @@ from itertools import pairwise
 import numpy as np
 
 from attar.proof.estimates import statistics
-from attar.proof.estimates.sums import Numbers, softmax
+from attar.proof.estimates.intervals import bound_shares_below
+from attar.proof.estimates.sums import Numbers, ShareSums, compute_mean, softmax
 
 BOOTSTRAPPED = 2000  # validations by each bootstrap: the standard error of 5 % is 0.5 %
 BOOTSTRAP_CEILINGS = {200: 0.1, 1000: 0.08}
@@ -20,6 +21,8 @@ STUDENTS = {"usual": (0.6, 0.4), "heavy tails": (0.6, 0.7), "few changes": (0.1,
 """How far a student's logits are from the teacher's, whose spread is 2, and how much that varies
 between samples (lognormal)."""
 CLASSES = 10
+WRECKED_VALIDATIONS = 500  # of each cell of sequences: the standard error of 5 % is 1 %
+WRECKED_CEILING = 0.08
 POPULATION = 4_000_000  # samples whose statistic is taken for the truth
 TIMED = 20_000  # runs of a timing
 
@@ -126,6 +129,38 @@ def compute_levels(
     lows, highs = np.array(found).T
     beyond_low, beyond_high = float((lows > truth).mean()), float((highs < truth).mean())
     return (beyond_high, beyond_low) if measured.at_most else (beyond_low, beyond_high)
+
+
+def print_shares() -> None:
+    """Print and assert the level of the bound of an agreement of sequences, of which few are
+    wrecked while all others agree wholly; beside it that of the bootstrap as it sees them."""
+    print(
+        f"\nAgreement of sequences of 5 to 40 tokens, {WRECKED_VALIDATIONS} validations, % of them"
+    )
+    print("samples  wrecked on average  each agrees by  wrong passes  as seen")
+    for samples in (50, 200, 1000):
+        for expected in (1, 3, 10):
+            for left in (0.0, 0.5):
+                passed, passed_as_seen = compute_share_levels(samples, expected / samples, left)
+                print(
+                    f"{samples:7} {expected:19} {left:15} {100 * passed:13.2f} "
+                    f"{100 * passed_as_seen:8.2f}"
+                )
+                assert passed <= WRECKED_CEILING, f"more wrong passes than {WRECKED_CEILING}"
+
+
+def compute_share_levels(samples: int, wrecked: float, left: float) -> tuple[float, float]:
+    """Return the shares of wrong passes, of the bound in use and of the bootstrap alone."""
+    rng = np.random.default_rng(0)
+    lows = []
+    for _ in range(WRECKED_VALIDATIONS):
+        tokens = rng.integers(5, 41, samples).astype(float)
+        agreed = np.where(rng.random(samples) < wrecked, left, 1.0)
+        sums = ShareSums(np.stack([agreed * tokens, tokens], 1), compute_mean)
+        seen = statistics.bootstrap_sums(sums.columns, sums.statistic)
+        lows.append((bound_shares_below({"": sums})[""], seen.low))
+    passed, passed_as_seen = (np.array(lows) >= 1 - wrecked * (1 - left)).mean(0)
+    return float(passed), float(passed_as_seen)
 
 
 def print_timings() -> None:

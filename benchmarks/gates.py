@@ -1,7 +1,7 @@
 """How often a gate passes what is exactly as bad as its limit, and how often what is better.
 
 ``python -m benchmarks.gates`` prints and asserts all: score drops and agreements exactly, then the
-level of the bootstrap and of the median's bounds on simulated models.
+level of the bootstrap, of the bounds of shares of rows and of the median's on simulated models.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import time
 
 import numpy as np
 
-from benchmarks.gate_bootstraps import print_bootstraps, print_timings
+from benchmarks.gate_bootstraps import print_bootstraps, print_shares, print_timings
 from benchmarks.gate_counts import print_agreements, print_score_drops, print_worst_limits
 
 
@@ -28,6 +28,7 @@ def main() -> None:
         print_worst_limits,
         print_agreements,
         print_bootstraps,
+        print_shares,
         print_timings,
     ):
         part()

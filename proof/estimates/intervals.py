@@ -1,9 +1,10 @@
 """Intervals: what the bounds of every metric in the ledger are computed from, and the bounds.
 
 The samples of the test split are a sample of all inputs; the bounds tell how far a number may be
-off for that reason. A share (agreement, and every score whose statistics are 0 or 1) has score
-bounds in closed form. Everything else is resampled by whole samples, because the entries of one
-answer are not independent; pairs of samples are resampled by whole groups of samples.
+off for that reason. A share of samples (agreement, and every score whose statistics are 0 or 1) has
+score bounds in closed form. Everything else is resampled by whole samples, because the entries of
+one answer are not independent; pairs of samples are resampled by whole groups of samples. A share
+of rows, of which a sample has several, is resampled too, see ``bound_shares_below``.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ from attar.proof.estimates import statistics
 from attar.proof.estimates.bounds import ConfidenceBounds
 from attar.proof.estimates.metrics import OutputComparison
 from attar.proof.estimates.statistics import Name
-from attar.proof.estimates.sums import Numbers, Sums, compute_mean, count_values
+from attar.proof.estimates.sums import Numbers, ShareSums, Sums, compute_mean, count_values
 
 SHARES = frozenset({"agreement", "identical"})
-"""The metrics that may be a share of the samples."""
+"""The metrics that are a share of the samples, or of their rows."""
 BoundsSource = ConfidenceBounds | Sums
 """Bounds in closed form, or the sums over samples of which the resampled metric is a function."""
 
@@ -31,9 +32,7 @@ def list_metric_bounds(found: OutputComparison) -> dict[str, BoundsSource]:
     """For one output of two models: of every metric that has bounds, by name."""
     rests: dict[str, BoundsSource] = dict(found.sums)
     for name in SHARES & found.sums.keys():
-        values, weights = found.sums[name].columns.T
-        if (weights == 1).all():  # of tokens a sample has as many as its path
-            rests[name] = bound_share(values)
+        rests[name] = bound_share(found.sums[name].columns)
     return rests
 
 
@@ -43,7 +42,7 @@ def bound_score(task: Task, scored: Numbers) -> BoundsSource:
     Raises StageError if some resample has no aggregate.
     """
     if has_mean_score(task):
-        return bound_share(scored[:, 0])
+        return bound_mean(scored[:, 0])
     with explain_undefined_bounds(task):
         return statistics.bootstrap_rows(len(scored), lambda index: task.aggregate(scored[index]))
 
@@ -79,17 +78,20 @@ def is_binary(values: Numbers) -> bool:
     return bool(np.isin(values, (0, 1)).all())
 
 
-def bound_share(values: Numbers) -> BoundsSource:
-    """Of a mean: in closed form where it is a share of the samples."""
-    return (
-        statistics.bound_proportion(int(values.sum()), len(values))
-        if is_binary(values)
-        else sum_for_mean(values)
-    )
+def bound_mean(values: Numbers) -> BoundsSource:
+    """Of a mean over samples ``[N]``. It is a share where all values lie in [0, 1]."""
+    columns = count_values(values)
+    is_share = values.min() >= 0 and values.max() <= 1
+    return bound_share(columns) if is_share else Sums(columns, compute_mean)
 
 
-def sum_for_mean(values: Numbers) -> Sums:
-    return Sums(count_values(values), compute_mean)
+def bound_share(columns: Numbers) -> BoundsSource:
+    """Of a share, from its hits and rows by sample ``[N, 2]``: in closed form where it is a share
+    of the samples."""
+    hits, rows = columns.T
+    if (rows == 1).all() and is_binary(hits):
+        return statistics.bound_proportion(int(hits.sum()), len(hits))
+    return ShareSums(columns, compute_mean)
 
 
 def compute_bounds(sources: Mapping[Name, BoundsSource]) -> dict[Name, ConfidenceBounds]:
@@ -97,7 +99,29 @@ def compute_bounds(sources: Mapping[Name, BoundsSource]) -> dict[Name, Confidenc
     drawn = statistics.bootstrap_bounds(
         {name: source for name, source in sources.items() if isinstance(source, Sums)}
     )
+    lows = bound_shares_below(
+        {name: source for name, source in sources.items() if isinstance(source, ShareSums)}
+    )
     return {
-        name: drawn[name] if isinstance(source, Sums) else source
+        name: drawn[name]._replace(low=lows.get(name, drawn[name].low))
+        if isinstance(source, Sums)
+        else source
         for name, source in sources.items()
     }
+
+
+def bound_shares_below(shares: Mapping[Name, ShareSums]) -> dict[Name, float]:
+    """Return the lower bound of each share of rows.
+
+    A bootstrap sees no miss that no sample shows, so it is told of one sample more without a hit.
+    Near 1 that is too much, and the bound is the one for samples whose rows are all hits or all
+    misses: no other samples of the same mean vary more (Bhatia and Davis 2000). It is that of a
+    proportion, with the effective number of samples (Kish 1965).
+    """
+    missed = statistics.bootstrap_bounds({name: each.add_miss() for name, each in shares.items()})
+    lows = {}
+    for name, each in shares.items():
+        samples = each.effective_samples
+        proportion = statistics.bound_proportion(each.value * samples, samples)
+        lows[name] = max(missed[name].low, proportion.low)
+    return lows

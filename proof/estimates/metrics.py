@@ -179,7 +179,7 @@ class OfLabels:
 
     @staticmethod
     def pool(sides: Sequence[Numbers], means: Sequence[Numbers], largest: Sequence[Any]) -> Numbers:
-        """Return what ``pearson`` reads, of both sides minus the means of their labels."""
+        """Return what ``correlate_sums`` reads, of both sides minus the means of their labels."""
         left = [
             clear_rounding(side - mean, most)
             for side, mean, most in zip(sides, means, largest, strict=True)

@@ -35,10 +35,11 @@ MAX_UNDEFINED_SHARE = (
 )
 
 
-def bound_proportion(hits: int, samples: int) -> ConfidenceBounds:
+def bound_proportion(hits: float, samples: float) -> ConfidenceBounds:
     """Return bounds of the probability of a hit: Wilson's (1927), corrected for skewness.
 
-    The correction is applied if it widens them.
+    The correction is applied if it widens them. Neither number need be whole, see
+    ``ShareSums.effective_samples``.
     """
     if not 0 <= hits <= samples or samples == 0:
         raise ValueError(
@@ -82,7 +83,7 @@ def estimate_change_probability(lost: int, won: int, samples: int, drop: float) 
     return 2 * max(gained, -drop, 0.0) + drop
 
 
-def find_score_bound(total: int, samples: int, square: Callable[[float], float]) -> float:
+def find_score_bound(total: float, samples: float, square: Callable[[float], float]) -> float:
     """Return the largest mean of D in {-1, 0, 1} that a one-sided score test does not reject.
 
     The test is on the sum of D over the samples. ``square``: the expectation of D^2 if that of D is

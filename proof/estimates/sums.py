@@ -30,8 +30,24 @@ class Sums:
         return float(self.statistic(self.columns.sum(0)))
 
 
+@dataclass(frozen=True)
+class ShareSums(Sums):
+    """A share of rows, of which a sample has several, such as tokens. Columns: hits, rows."""
+
+    @property
+    def effective_samples(self) -> float:
+        """How many samples of equal size tell as much (Kish 1965, section 11.7)."""
+        rows = self.columns[:, 1]
+        return float(rows.sum() ** 2 / (rows**2).sum())
+
+    def add_miss(self) -> Sums:
+        """Add a sample without a hit. It has as many rows as the sample of a row has on average."""
+        miss = [0, self.columns[:, 1].sum() / self.effective_samples]
+        return Sums(np.vstack([self.columns, miss]), self.statistic)
+
+
 def sum_products(p: Numbers, q: Numbers, *, known: Mask | None = None) -> Numbers:
-    """What ``pearson`` reads, of the entries of each sample: ``[N, ...] -> [N, 6]``.
+    """What ``correlate_sums`` reads, of the entries of each sample: ``[N, ...] -> [N, 6]``.
 
     Both are 0 in the rows where ``known``, without the last axis, is false; these do not count.
     """
@@ -67,7 +83,7 @@ def count_rows(rows: npt.NDArray[Any], known: Mask | None = None) -> Numbers:
 
 
 def count_values(values: Numbers) -> Numbers:
-    """What ``ratio`` reads, ``[N] -> [N, 2]``."""
+    """What ``compute_mean`` reads, ``[N] -> [N, 2]``."""
     return np.stack([values, np.ones_like(values)], 1)
 
 

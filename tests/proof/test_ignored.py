@@ -83,4 +83,4 @@ def test_the_ledger_leaves_out_what_the_labels_ignore() -> None:
     assert (unmasked.get_value("teacher", "agreement") or 1) < 0.96
     bounds = hop.get_bounds("teacher", "agreement")
     assert bounds is not None
-    assert bounds.low == bounds.high == 1
+    assert 0.9 < bounds.low < bounds.high == 1  # 100 samples that all agree do not show that all do

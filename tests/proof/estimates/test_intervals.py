@@ -11,7 +11,7 @@ import pytest
 from attar.models.task import Arrays, Kind, Output, Split, SplitName, Task, hits
 from attar.pipeline.core.errors import StageError
 from attar.proof.estimates import intervals, metrics, statistics
-from attar.proof.estimates.sums import Numbers, Sums
+from attar.proof.estimates.sums import Numbers, ShareSums, Sums, compute_mean
 
 LOGITS = np.random.default_rng(0).standard_normal((60, 4))
 NEAR = LOGITS + 0.5 * np.random.default_rng(1).standard_normal((60, 4))
@@ -70,6 +70,54 @@ def test_agreement_is_a_share_of_samples_where_a_sample_has_one_row() -> None:
     assert isinstance(rows, Sums)
     assert len(rows.columns) == 20  # samples, not rows: three rows of one sample are not three observations
     assert value(rows) == pytest.approx(agreed / 60)
+
+
+def bound_agreement(values: Numbers, rows: Numbers | float = 1.0) -> tuple[float, float]:
+    """Bounds of the agreement of samples, from the share of the rows of each that agree."""
+    weights = np.broadcast_to(rows, values.shape).astype(np.float64)
+    return intervals.compute_bounds({"": intervals.bound_share(np.stack([values * weights, weights], 1))})[""]
+
+
+def test_that_no_row_differs_does_not_show_that_none_does() -> None:
+    """100 samples of 7 rows tell as much as 100 of one; where one has as many rows as all others, there are four."""
+    once = statistics.bound_proportion(100, 100)
+    assert bound_agreement(np.ones(100), 7.0) == bound_agreement(np.ones(100)) == once
+    unlike = bound_agreement(np.ones(100), np.r_[99.0, np.ones(99)])
+    assert unlike[0] == pytest.approx(statistics.bound_proportion(4, 4)[0], abs=0.01)
+
+
+def test_more_agreement_never_lowers_the_bound_below_it() -> None:
+    """Of 100 samples with 10 labels more and more differ, by the sample and by the label."""
+    order = np.arange(1000).reshape(100, 10)
+    for ranked in (order, np.random.default_rng(0).permutation(1000).reshape(100, 10)):
+        lows = [bound_agreement((ranked >= flipped).mean(1))[0] for flipped in (0, 1, 2, 5, 9, 10, 11, 15, 20, 25, 90, 400, 1000)]
+        assert lows == sorted(lows, reverse=True)
+
+
+@pytest.mark.parametrize("share_left", [0.0, 0.5])
+def test_an_agreement_at_its_limit_passes_as_seldom_as_promised(share_left: float) -> None:
+    """One of 50 sequences is wrecked, on average: in a third of the validations none is, and nothing differs."""
+    rng = np.random.default_rng(0)
+    limit, passes = 1 - (1 - share_left) / 50, 0
+    for _ in range(200):
+        values = np.where(rng.random(50) < 1 / 50, share_left, 1.0)
+        passes += bound_agreement(values, rng.integers(5, 41, 50).astype(float))[0] >= limit
+    assert passes / 200 <= 0.07
+
+
+def test_a_share_of_many_rows_is_bounded_as_seen_where_samples_are_alike() -> None:
+    """Of 1,000 sequences with an agreement of 0.85 one more without any hardly counts."""
+    values = np.random.default_rng(0).binomial(20, 0.85, 1000) / 20
+    plain = statistics.bootstrap_sums(np.stack([values, np.ones(1000)], 1), compute_mean)
+    low, high = bound_agreement(values)
+    assert high == plain.high
+    assert plain.low - 0.0025 < low < plain.low
+
+
+def test_a_mean_score_is_a_share_if_all_values_may_be_shares() -> None:
+    assert isinstance(intervals.bound_mean(np.array([0, 0.5, 1])), ShareSums)
+    assert not isinstance(intervals.bound_mean(np.array([0, 0.5, 2])), ShareSums)
+    assert not isinstance(intervals.bound_mean(np.array([-1, 0.5, 1])), ShareSums)
 
 
 def test_a_correlation_resamples_samples_not_entries() -> None:
