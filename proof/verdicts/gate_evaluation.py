@@ -138,7 +138,10 @@ def evaluate_all_soundness(ledger: Ledger) -> Iterator[Gate]:
 
 
 def evaluate_soundness(ledger: Ledger, name: HopName, *, required: bool = True) -> Iterator[Gate]:
-    """Yield whether all answers are finite and depend on the input, and at every promised size."""
+    """Yield whether all answers are finite and depend on the input, and at every promised size.
+
+    Raises StageError if a hop that was run was not looked at.
+    """
     hop = ledger.hops[name]
     if not hop.was_run:
         for metric in SOUNDNESS_METRICS:
@@ -148,7 +151,9 @@ def evaluate_soundness(ledger: Ledger, name: HopName, *, required: bool = True) 
     yield Gate(Comparison("sound", name, "absolute", unusable), 0, required, note)
     if hop.loop_faults is not None:
         yield Gate(Comparison(LOOP_METRIC, name, "absolute", hop.loop_faults), 0, required)
-    faults = hop.sizes.faults if hop.sizes else ()
+    if hop.sizes is None:
+        raise StageError(f"the evidence says nothing of sizes of the {name}; measure again")
+    faults = hop.sizes.faults
     fault = faults[0] if faults else None
     yield Gate(Comparison("sizes", name, "absolute", len(faults)), 0, required, fault)
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from attar.proof.gate import Gate, GateVerdict, combine_verdicts
-from attar.proof.hop import HOPS, HopName
+from attar.proof.hop import CHAIN, HOPS, HopName
 from attar.proof.verdicts.control import ControlVerdict
 from attar.proof.verdicts.gate_text import format_gate, format_kept_gate, format_remedy
 
@@ -64,19 +64,30 @@ def report_failure(failed: Sequence[Gate], gates: Sequence[Gate]) -> TargetVerdi
 
 
 def find_first_failed_hop(failed: Gate, gates: Sequence[Gate]) -> HopName:
-    """Return the first hop whose value violates the limit that the engine violates.
+    """Return the first hop on the way to the failed gate's that violates the same limit.
 
-    The gate of that hop alone may be undecided.
+    Its gate may be undecided. A hop beside the way, such as production, is only named for a gate of
+    its own.
     """
+    own = failed.comparison.hop
     return next(
-        gate.comparison.hop for gate in gates if has_same_limit(gate, failed) and gate.exceeds_limit
+        gate.comparison.hop
+        for gate in gates
+        if has_same_limit(gate, failed)
+        and gate.exceeds_limit
+        and (gate.comparison.hop in CHAIN or gate.comparison.hop == own)
     )
 
 
 def has_same_limit(gate: Gate, other: Gate) -> bool:
-    """Whether both hold the same metric against the same baseline."""
+    """Whether both hold the same metric against the same baseline.
+
+    The previous hop is another one for every hop, and so is its limit.
+    """
     this, that = gate.comparison, other.comparison
-    return (this.metric, this.baseline) == (that.metric, that.baseline)
+    if (this.metric, this.baseline) != (that.metric, that.baseline):
+        return False
+    return this.baseline != "previous" or this.hop == that.hop
 
 
 def summarize_passed_gates(gates: Sequence[Gate]) -> str:

@@ -12,12 +12,18 @@ from hypothesis import strategies as st
 
 from attar.proof.estimates.bounds import ConfidenceBounds
 from attar.proof.gate import Comparison, Gate, Metric
+from attar.proof.ledger.ledger_json import ledger_from_json
 from attar.proof.report.forest import LIMIT_PERCENT, Mark, place_mark
 from attar.proof.report.formats import terminal
 from attar.proof.report.formats.html import list_tiles, render_html
 from attar.proof.report.formats.markdown import render_markdown
 from attar.proof.report.production import NAMES, list_production_comparisons
 from attar.proof.report.target import group_targets
+from attar.proof.verdicts.gate_evaluation import evaluate_gates
+from attar.proof.verdicts.limits import GateLimits
+from attar.proof.verdicts.verdict import judge_target
+from attar.proof.verdicts.verdict_json import verdict_to_json
+from tests.support.proof.proof_parts import a_ledger, line, metrics
 from tests.support.proof.report_records import (
     Made,
     ParsedPage,
@@ -67,6 +73,15 @@ def test_banner_tells_what_the_summary_leaves_out(tmp_path: Path) -> None:
     said = "Failed: engine agreement against the teacher: 0.8236 (0.8065 to 0.8407), promised at least 0.91."
     assert f"{said} Undecided: engine score drop against the teacher: 0.0231 (0.0193 to 0.0269)" in words
     assert "8,000 samples" in words
+
+
+def test_banner_tells_of_every_conversion_that_failed(tmp_path: Path) -> None:
+    ledger = a_ledger()
+    for name in ("model", "engine"):
+        line(ledger, name)["previous"] |= metrics(correlation=0.5)
+    judged = judge_target(evaluate_gates(ledger_from_json(ledger), GateLimits()))
+    assert judged.first_broken_hop == "model"
+    assert told(changed(run_records(tmp_path), "cpu.verdict", **verdict_to_json(judged))) == [("correlation", "previous")]
 
 
 def test_summary_tells_the_first_undecided_gate(tmp_path: Path) -> None:

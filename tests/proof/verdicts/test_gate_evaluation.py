@@ -217,6 +217,23 @@ def test_an_undecided_hop_before_a_broken_engine_is_not_blamed() -> None:
     assert (facts["verdict"], facts["first_broken"]) == ("failed", "engine")
 
 
+def test_a_conversion_is_not_blamed_for_the_one_behind_it() -> None:
+    """Each conversion has a limit of its own: an undecided one of the model is not the engine's."""
+    ledger = a_ledger()
+    line(ledger, "model")["previous"] |= metrics(within=0.01, correlation=0.979)
+    line(ledger, "engine")["previous"] |= metrics(correlation=0.5)
+    facts = judged(ledger)
+    assert (facts["verdict"], facts["first_broken"]) == ("failed", "engine")
+    assert facts["summary"].startswith("engine: correlation against model 0.5")
+
+
+def test_an_unsound_bundle_in_production_is_not_blamed_for_an_unsound_engine() -> None:
+    ledger = in_production(0.0, 1.0)
+    for name in ("production", "engine"):
+        line(ledger, name).update(nonfinite=3)
+    assert judged(ledger)["first_broken"] == "engine"
+
+
 def test_a_size_at_which_a_hop_does_not_answer_is_named_with_its_fault() -> None:
     ledger = a_ledger()
     for name in ("onnx", "model", "engine"):
@@ -224,6 +241,13 @@ def test_a_size_at_which_a_hop_does_not_answer_is_named_with_its_fault() -> None
     facts = judged(ledger)
     assert (facts["verdict"], facts["first_broken"]) == ("failed", "onnx")
     assert "at batch 1: 'logits' has shape [2, 10], expected [1, 10]" in facts["summary"]
+
+
+def test_a_hop_whose_sizes_were_not_tried_is_refused() -> None:
+    ledger = a_ledger()
+    line(ledger, "engine")["sizes"] = None
+    with pytest.raises(StageError, match="sizes of the engine; measure again"):
+        judged(ledger)
 
 
 def test_a_floor_under_the_engine_names_the_first_hop_below_it() -> None:
