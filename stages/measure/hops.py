@@ -5,11 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+import numpy as np
+
 from attar.engines.runtimes.runtime import load_runtime
 from attar.pipeline.core.errors import StageError
+from attar.proof.checks.sizes import compute_difference
 from attar.proof.comparison.hop_outputs import HopOutputs
 from attar.proof.ledger.ledger import Hop
 from attar.stages.artifacts import Engine, Model, TextProgram, Weights
+
+REPEATED = 1e-4
+"""Of the largest magnitude: the rounding of other kernels, as a bundle allows its engine."""
 
 
 def describe_model(hop: Hop, model: Model) -> Hop:
@@ -43,3 +49,12 @@ def check_shapes(outputs: Mapping[str, HopOutputs]) -> None:
                     f"{hop} answers {name!r} of shape {array.shape}, the teacher {expected}; "
                     "look at how it was made"
                 )
+
+
+def repeats_answers(got: HopOutputs, expected: HopOutputs) -> bool:
+    """Whether both have the same outputs and statistics of every sample, but for rounding."""
+    pairs = [(expected.statistics, got.statistics)]
+    pairs += [(array, got.outputs[name]) for name, array in expected.outputs.items()]
+    for name, array in expected.followed.items():  # NaN behind the ends of paths
+        pairs.append((np.nan_to_num(array), np.nan_to_num(got.followed[name])))
+    return all(compute_difference(*pair) <= REPEATED for pair in pairs)

@@ -40,7 +40,7 @@ from attar.stages.measure.bench import (
     TimingRun,
     choose_timed_batch,
 )
-from attar.stages.measure.hops import check_shapes, describe_model
+from attar.stages.measure.hops import check_shapes, describe_model, repeats_answers
 from attar.stages.measure.teacher_path import TeacherPath
 
 
@@ -100,12 +100,14 @@ class Measure(Stage[Evidence]):
         bench = self.open_bench(teacher, answers)
         stored.check_answers(teacher.load_task(), teacher, answers, self.device)
         outputs = score_hops(bench, models, answers)
-        if {"production", "engine"} <= outputs.keys() and production.is_same_model(
-            model, bench.task
-        ):
-            # the engine is built from this very graph: nothing about the drop is uncertain
-            outputs["production"] = replace(outputs["engine"], hop="production")
         check_shapes(outputs)
+        if (
+            {"production", "engine"} <= outputs.keys()
+            and production.is_same_model(model, bench.task)
+            and repeats_answers(outputs["engine"], outputs["model"])
+        ):
+            # the engine answers as this very graph: nothing about the drop is uncertain
+            outputs["production"] = replace(outputs["engine"], hop="production")
         ledger, times = self.measure_hops(bench, models, outputs)
         ledger = replace(ledger, why_opaque=answers.why_opaque)
         save_file(collect_payload(outputs, times, bench.targets), out / "hops.safetensors")

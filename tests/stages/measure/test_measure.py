@@ -6,6 +6,7 @@ import gc
 import json
 import os
 import threading
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,12 @@ from safetensors.numpy import load_file
 
 from attar.engines.runtimes import providers
 from attar.engines.runtimes.torch import open_network
+from attar.models.preprocess.known import STEPS
 from attar.models.task import load_task
 from attar.pipeline.core.errors import StageError
 from attar.pipeline.core.stage import Device
 from attar.proof.comparison import timing
-from attar.proof.ledger.ledger import TimingConditions
+from attar.proof.ledger.ledger import Ledger, TimingConditions
 from attar.proof.ledger.ledger_json import ledger_from_json
 from attar.proof.verdicts.gate_evaluation import evaluate_speedups
 from attar.proof.verdicts.gate_text import format_gate
@@ -30,7 +32,7 @@ from attar.stages.artifacts import Engine, OnnxModel
 from attar.stages.label.shards import Shard
 from attar.stages.measure.bench import Bench, OptimizeFor, TimingRun, choose_timed_batch
 from attar.stages.measure.stage import Measure, compute_speedups
-from tests.support.proof.proof_parts import NAME, SAMPLES, STUDENT, TEACHER, Chain, line, onnx_model
+from tests.support.proof.proof_parts import NAME, SAMPLES, STUDENT, TEACHER, Chain, Points, line, onnx_model
 from tests.support.tasks.smoke import artifact, write_shard
 
 HOPS = ["teacher", "reference", "student", "onnx", "model", "engine"]
@@ -139,6 +141,33 @@ def test_a_hop_with_other_outputs_is_named(tmp_path: Path) -> None:
     chain = Chain(tmp_path, {"onnx": np.ones((2, 4), np.float32)})
     with pytest.raises(StageError, match=r"onnx .*\(400, 4\), .*\(400, 3\)"):
         chain.evidence(chain.inputs())
+
+
+def compare_with_production(root: Path, engine: Any) -> Ledger:
+    """Evidence of a chain beside a bundle in production whose graph is the chain's."""
+    chain = Chain(root, {"engine": engine})
+    inputs = chain.inputs()
+    steps = STEPS.dump_python(Points.preprocess, mode="json")
+    same = replace(
+        inputs["production"], root=inputs["model"].root, facts={**inputs["model"].facts, "name": "old", "preprocess": steps}
+    )
+    return ledger_from_json(chain.evidence({**inputs, "production": same}).facts)
+
+
+def test_an_engine_that_answers_otherwise_is_compared_with_production(tmp_path: Path) -> None:
+    """Production has the very graph that the engine was built from, and the engine lost what its graph has not."""
+    hops = compare_with_production(tmp_path, STUDENT * np.float32([1, 0.8, 1])).hops
+    scores = {name: hop.get_score() or 0 for name, hop in hops.items()}
+    assert scores["production"] == scores["model"] != scores["engine"]
+    drop = hops["engine"].comparisons["production", "score_drop"]
+    assert drop.value == pytest.approx(scores["production"] - scores["engine"])
+    assert drop.bounds is not None
+    assert drop.bounds.low < drop.value < drop.bounds.high
+
+
+def test_an_engine_that_answers_as_its_graph_has_lost_nothing_against_the_same_graph(tmp_path: Path) -> None:
+    ledger = compare_with_production(tmp_path, STUDENT * np.float32(1 + 1e-6))
+    assert ledger.hops["engine"].get_bounds("production", "score_drop") == (0, 0)
 
 
 def test_answers_of_other_samples_are_refused(tmp_path: Path) -> None:
