@@ -46,8 +46,8 @@ class RegressionLimits(Limits):
     kdl: float | None = Field(None, ge=0)
     """Largest KL divergence of their probabilities, the mean over samples."""
     speedup: float | None = Field(0.8, gt=0)
-    """Least ratio of production's latency to the engine's, at batch 1 on one thread: 0.8 lets the
-    engine be a quarter slower."""
+    """Least ratio of production's latency to the engine's, on one thread at the batch size of
+    ``optimize_for``: 0.8 lets the engine be a quarter slower."""
 
 
 class GateLimits(Limits):

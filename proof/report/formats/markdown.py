@@ -188,6 +188,7 @@ def escape_markdown(text: str) -> str:
 
 def fence_text(text: str) -> str:
     """A code block whose fence is longer than any in the text."""
-    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
+    clean = formatting.strip_controls(text).strip()
+    longest = max((len(run) for run in re.findall(r"`+", clean)), default=0)
     fence = "`" * max(3, longest + 1)
-    return f"{fence}\n{formatting.strip_controls(text).strip()}\n{fence}"
+    return f"{fence}\n{clean}\n{fence}"

@@ -242,3 +242,8 @@ def test_names_from_outside_are_text(tmp_path: Path) -> None:
 def test_markdown_fence_outlasts_the_error(tmp_path: Path) -> None:
     said = render_markdown(broke(run_records(tmp_path), "student", "```\n# free"), "fashion")
     assert "````\n```\n# free\n````" in said
+
+
+def test_markdown_fence_outlasts_an_error_that_hides_one_among_controls(tmp_path: Path) -> None:
+    said = render_markdown(broke(run_records(tmp_path), "student", "a\n``\x00`\n# free"), "fashion")
+    assert "````\na\n```\n# free\n````" in said
