@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from attar.engines.runtimes.runtime import load_runtime
+from attar.models.task import Array
 from attar.pipeline.core.errors import StageError
 from attar.proof.checks.sizes import compute_difference
 from attar.proof.comparison.hop_outputs import HopOutputs
@@ -53,7 +54,7 @@ def check_shapes(outputs: Mapping[str, HopOutputs]) -> None:
 
 def repeats_answers(got: HopOutputs, expected: HopOutputs) -> bool:
     """Whether both have the same outputs and statistics of every sample, but for rounding."""
-    pairs = [(expected.statistics, got.statistics)]
+    pairs: list[tuple[Array, Array]] = [(expected.statistics, got.statistics)]
     pairs += [(array, got.outputs[name]) for name, array in expected.outputs.items()]
     for name, array in expected.followed.items():  # NaN behind the ends of paths
         pairs.append((np.nan_to_num(array), np.nan_to_num(got.followed[name])))

@@ -75,7 +75,9 @@ def add_gate_case(parent: ET.Element, target: Target, gate: Gate, group: str) ->
     title = f"{comparison.hop}: {gate_formatting.format_title(comparison)}"
     one = add_case(parent, f"{title}, {gate_formatting.format_promise(gate)}", group)
     if verdict == "not run here":
-        attach_result(one, "skipped", target.explain_absence(comparison.hop))
+        note = gate_formatting.format_note(gate)
+        absence = target.explain_absence(comparison.hop)
+        attach_result(one, "skipped", f"{verdict}: {note}" if note else absence)
     elif verdict != "passed":
         message = f"{verdict}: {gate_formatting.format_gate(gate)}"
         attach_result(one, "failure", message, format_evidence(target, gate), type=verdict)

@@ -110,6 +110,12 @@ def test_junit_of_what_did_not_run(tmp_path: Path) -> None:
     assert said == {"not run here: needs a GPU that this machine lacks"}
 
 
+def test_junit_says_why_a_speedup_of_an_engine_that_ran_is_unknown(tmp_path: Path) -> None:
+    unknown = {"measured": None, "bounds": None, "samples": None, "note": "it was timed on cuda"}
+    found = suites(with_gate(run_records(tmp_path), "engine", "speedup", **unknown))["fashion: cpu"]
+    assert [skip.attrib["message"] for skip in found.iter("skipped")] == ["not run here: it was timed on cuda"]
+
+
 def test_junit_target_without_gates_is_not_a_pass(tmp_path: Path) -> None:
     found = suites(broke(run_records(tmp_path), "student", "no"))
     assert (found["fashion: cpu"].attrib["tests"], found["fashion: cpu"].attrib["skipped"]) == ("1", "1")
