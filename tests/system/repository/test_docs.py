@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import subprocess
@@ -144,6 +145,16 @@ def test_links_lead_to_files_where_the_repository_is_read() -> None:
         if not (source.parent / link).exists()
     ]
     assert broken == []
+
+
+def test_what_pages_import_of_attar_is_there() -> None:
+    found = []
+    for page in (*DOCS.rglob("*.md"), ROOT / "README.md"):
+        found += re.findall(r"^\s*from (attar[\w.]*) import ([\w, ]+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    assert found
+    for module, listed in found:
+        for name in listed.split(","):
+            assert hasattr(importlib.import_module(module), name.strip()), (module, name)
 
 
 def test_the_page_of_measurements_begins_with_all_its_sections() -> None:
