@@ -196,6 +196,11 @@ class DistillationObjective:
             self.progress = self.distiller_loss.set_progress(progress)
         return self.progress
 
+    @property
+    def reads_network(self) -> bool:
+        """While the distiller is trained alone, only its copy of the student's layers answers."""
+        return self.distiller_loss is None or not self.distiller_loss.is_pretraining
+
     def read_lesson(self, task: Task, batch: ViewBatch, view: int) -> Lesson[Array]:
         parts: Parts = {}
         if self.lambda_kd < 1 and batch.labelled:

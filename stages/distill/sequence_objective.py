@@ -113,6 +113,10 @@ class SequenceObjective:
         self.progress = progress
         return progress
 
+    @property
+    def reads_network(self) -> bool:
+        return True
+
     def read_lesson(self, task: Task, batch: ViewBatch, view: int) -> Lesson[Array]:
         """The logits along the second path follow those along the first one."""
         decoding = require_decoding(task)

@@ -49,6 +49,11 @@ class Objective(Protocol):
         has several parts.
         """
 
+    @property
+    def reads_network(self) -> bool:
+        """Whether the loss of the next step reads what the network answers: else it is not called,
+        and its batch statistics stay as they are."""
+
     def read_lesson(self, task: Task, batch: ViewBatch, view: int) -> Lesson[Array]:
         """Return what the network and the loss read of ``batch``, which belongs to ``view``.
 
@@ -95,6 +100,10 @@ class LabelObjective:
 
     def set_progress(self, progress: float) -> float:
         return progress
+
+    @property
+    def reads_network(self) -> bool:
+        return True
 
     def read_lesson(self, task: Task, batch: ViewBatch, view: int) -> Lesson[Array]:
         if decoding := find_decoding(task):

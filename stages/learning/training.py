@@ -191,10 +191,12 @@ class Training:
     def compute_loss(self, batch: ViewBatch, view: int) -> Tensor:
         read = self.objective.read_lesson(self.task, batch, view)
         lesson = self.device_steps.apply(send_lesson(read, self.accelerator.device))
-        with self.accelerator.autocast():
-            outputs = call_network(self.called, self.task, lesson.inputs)
-        outputs = {name: output.float() for name, output in outputs.items()}
-        return self.objective(self.task, outputs, lesson)
+        outputs: dict[str, Tensor] = {}
+        if self.objective.reads_network:
+            with self.accelerator.autocast():
+                outputs = call_network(self.called, self.task, lesson.inputs)
+        wide = {name: output.float() for name, output in outputs.items()}
+        return self.objective(self.task, wide, lesson)
 
     def update_weights(self) -> None:
         if self.settings.gradient_clip:

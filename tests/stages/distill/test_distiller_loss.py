@@ -249,6 +249,13 @@ def test_the_student_is_untouched_until_its_part_begins(tmp_path: Path, answers:
     assert (broken / "weights.safetensors").read_bytes() == (whole / "weights.safetensors").read_bytes()
 
 
+def test_the_students_batch_statistics_are_not_those_of_the_distillers_part(tmp_path: Path, answers: Answers) -> None:
+    distiller = DistillerSettings(hidden=16, pretraining=0.99)
+    module = distilled(make_out(tmp_path), answers, distiller=distiller, epochs=1).load()
+    moved = {name: bool(each.any()) for name, each in module.named_buffers() if name.endswith(("running_mean", "tracked"))}
+    assert set(moved.values()) == {False}
+
+
 @pytest.mark.parametrize("settings", [{"distiller": {"pretraining": 0.5, "trunk": False}}, {"distiller": FIRST, "patience": 2}])
 def test_settings_that_contradict_two_steps_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match="pretraining"):
