@@ -1,17 +1,19 @@
 """Checkpoints: one safetensors file with the tensors of a training, and JSON in its header.
 
-A checkpoint is written to another name and then renamed, so it is complete or absent.
+A checkpoint is written to another name, brought to the disk and then renamed, so it is complete or
+absent.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -50,6 +52,8 @@ def save_checkpoint(
         content |= {f"{group}/{name}": tensor for name, tensor in tensors.items()}
     partial = file.with_suffix(".partial")
     save_file(copy_tensors(content), partial, metadata={"state": state})
+    with partial.open("rb") as written:
+        os.fsync(written.fileno())  # else a power loss may leave the new name and half the content
     partial.replace(file)
 
 
@@ -58,14 +62,14 @@ def load_checkpoint(
 ) -> tuple[dict[str, dict[str, Tensor]], str]:
     """Return the saved groups and the JSON, and restore the optimizer's state.
 
-    Raises StageError if the checkpoint has other parameters.
+    Raises StageError if the checkpoint is damaged or has other parameters.
     """
-    groups: dict[str, dict[str, Tensor]] = {}
-    with safe_open(file, framework="pt") as content:
-        for key in content.keys():  # noqa: SIM118  # safe_open is no mapping, it only has keys()
-            group, name = key.split("/", 1)
-            groups.setdefault(group, {})[name] = content.get_tensor(key)
-        state: str = content.metadata()["state"]
+    try:
+        groups, state = read_groups(file)
+    except SafetensorError as error:
+        raise StageError(
+            f"the checkpoint {file} is damaged ({error}); delete it to start the training again"
+        ) from error
     moments = groups.pop("optimizer", {})
     unknown = sorted({key.rpartition("/")[0] for key in moments} - parameters.keys())
     if unknown:
@@ -75,6 +79,17 @@ def load_checkpoint(
             "again"
         )
     restore_optimizer(optimizer, parameters, moments)
+    return groups, state
+
+
+def read_groups(file: Path) -> tuple[dict[str, dict[str, Tensor]], str]:
+    """Return the saved groups and the JSON. Raises SafetensorError for a damaged file."""
+    groups: dict[str, dict[str, Tensor]] = {}
+    with safe_open(file, framework="pt") as content:
+        for key in content.keys():  # noqa: SIM118  # safe_open is no mapping, it only has keys()
+            group, name = key.split("/", 1)
+            groups.setdefault(group, {})[name] = content.get_tensor(key)
+        state: str = content.metadata()["state"]
     return groups, state
 
 

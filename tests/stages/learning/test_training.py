@@ -151,6 +151,20 @@ def test_a_checkpoint_of_other_parameters_is_refused(tmp_path: Path) -> None:
         Teach(**STUDENT).run(out)
 
 
+@pytest.mark.usefixtures("every_step")
+def test_a_checkpoint_that_was_cut_is_named(tmp_path: Path) -> None:
+    """As a power loss may leave one of a disk that says too early what it holds."""
+    out = make_out(tmp_path)
+    with pytest.raises(InterruptError), listen_to_progress(interrupt_at(3)):
+        Teach(**STUDENT).run(out)
+    file = out.parent / "scratch" / "checkpoint.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(StageError, match=r"checkpoint\.safetensors is damaged .*; delete it to start the training again"):
+        Teach(**STUDENT).run(out)
+    file.unlink()
+    assert Teach(**STUDENT).run(out)["best_epoch"] == 3
+
+
 def test_the_network_may_be_made_by_the_caller(tmp_path: Path) -> None:
     from attar.stages.learning.loop import FreshViews, train_network
     from attar.stages.learning.objective import LabelObjective
