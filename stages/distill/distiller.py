@@ -26,8 +26,9 @@ The attentions are supervised. Teacher Attention learns where the teacher is wro
 n_T(i) = CE(t_i, y_i). Student Attention learns where the student differs from the distiller,
 n_S(i) = KL(softmax(d_i) || softmax(s_i)):
 
-    L_A = r_T CE(n_T / sum n_T, softmax(a_T)) + r_S CE(n_S / sum n_S, softmax(a_S))      n without a
-    gradient
+    L_A = (r_T CE(n_T / sum n_T, softmax(a_T)) + r_S CE(n_S / sum n_S, softmax(a_S))) / log B
+
+Here n has no gradient. Of both attentions, even needs and even weights give 1.
 
 Together L_KD gains weight * L_C + L_D + L_A.
 
