@@ -70,8 +70,7 @@ class Server:
         MetadataHandlers(self.api, self.authenticator)
         inference = InferenceHandler(self.api)
         self.api.add_route("GET", "/metrics", self._get_metrics)
-        if settings.page:
-            Page(self.api, inference, self.shadow)
+        self._page = Page(self.api, inference, self.shadow) if settings.page else None
         self.connections: set[Connection] = set()
         self.address = ""
         """The url of HTTP."""
@@ -142,6 +141,8 @@ class Server:
         await self.supervisor.close()
         await self.repository.close()
         await asyncio.to_thread(self.service.reader_thread.close)
+        if self._page:
+            await asyncio.to_thread(self._page.close)
 
     async def _drain_connections(self) -> None:
         self._listener.close()

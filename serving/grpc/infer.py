@@ -39,18 +39,20 @@ class InferMessage:
     """The typed contents of each input."""
     size: int
     reservation: Reservation
+    arrived: int
+    """When it came, by ``perf_counter_ns``."""
 
 
-def decode_infer_message(sent: Any, reservation: Reservation) -> InferMessage:
+def decode_infer_message(sent: Any, reservation: Reservation, arrived: int) -> InferMessage:
     """Decode a message; one that is long is split before. Raises RequestError."""
     if isinstance(sent, bytes) and len(sent) > SHORT_BYTES:
         split = split_message(sent)
         request = decode_message(ModelInferRequest, bytes(split.head))
-        return InferMessage(request, split.raw, split.contents, len(sent), reservation)
+        return InferMessage(request, split.raw, split.contents, len(sent), reservation, arrived)
     request = decode_message(ModelInferRequest, sent)
     raw, contents = list(request.raw_input_contents), [each.contents for each in request.inputs]
     request.ClearField("raw_input_contents")
-    return InferMessage(request, raw, contents, len(sent), reservation)
+    return InferMessage(request, raw, contents, len(sent), reservation, arrived)
 
 
 def is_quick(message: InferMessage, reader: InferenceReader) -> bool:

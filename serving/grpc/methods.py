@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from math import inf
+from time import perf_counter_ns
 from typing import Any, TypeAlias
 
+from attar.models.task import Array
 from attar.serving.core.errors import BusyError, NotFoundError
 from attar.serving.core.ledger import Reservation
 from attar.serving.grpc.admission import GrpcAdmission
@@ -18,6 +21,7 @@ from attar.serving.grpc.infer import (
     read_request,
 )
 from attar.serving.models.descriptions import describe_configuration
+from attar.serving.models.model import ServedModel
 from attar.serving.models.service import InferenceService
 from attar.serving.protocol.reader import InferenceReader
 from attar.serving.protocol.request import InferenceRequest
@@ -76,33 +80,36 @@ class GrpcMethods:
 
     async def decode(self, sent: Any, reservation: Reservation) -> InferMessage:
         """Decode a ModelInferRequest, beside the event loop if that may take long."""
+        arrived = perf_counter_ns()
         if isinstance(sent, bytes) and len(sent) > QUICK_BYTES:
             read = self._service.reader_thread.run
-            return await read(decode_infer_message, sent, reservation)
-        return decode_infer_message(sent, reservation)
+            return await read(arrived, decode_infer_message, sent, reservation, arrived)
+        return decode_infer_message(sent, reservation, arrived)
 
     async def infer(self, message: InferMessage, context: Any) -> Any:
         remaining = context.time_remaining()
-        return await self.infer_within(message, inf if remaining is None else remaining)
+        if remaining is None:
+            return await self.infer_within(message, inf)
+        passed = (perf_counter_ns() - message.arrived) * 1e-9
+        return await self.infer_within(message, passed + remaining)
 
     async def infer_within(self, message: InferMessage, seconds: float) -> Any:
-        """Return a ModelInferResponse. Raises RequestError."""
+        """Return a ModelInferResponse within so many seconds from the arrival of the message.
+
+        Raises RequestError.
+        """
         request = message.request
         model = self._repository.find_model(request.model_name, request.model_version)
-        with model.served.use():
-            asked = await model.read_request(self._read_message(model.reader, message))
-            outputs = await model.infer(asked, seconds)
-            answer = build_response(
-                asked, outputs, model.name, model.version, model.signature.labels
-            )
-            return build_message(answer, request.parameters)
+        reading = self._read_message(model.reader, message)
+        reply = partial(build_reply, request.parameters)
+        return await model.answer(reading, reply, message.arrived, seconds)
 
     async def _read_message(
         self, reader: InferenceReader, message: InferMessage
     ) -> InferenceRequest:
         if is_quick(message, reader):
             return read_request(reader, message)
-        return await self._service.reader_thread.run(read_request, reader, message)
+        return await self._service.reader_thread.run(message.arrived, read_request, reader, message)
 
     async def list_models(self, request: Any, context: Any) -> Fields:
         return {"models": self._service.list_models(only_ready=request.ready)}
@@ -116,3 +123,14 @@ class GrpcMethods:
         self._admission.check_control(context)
         await self._repository.unload(request.model_name)
         return {}
+
+
+def build_reply(
+    given: Mapping[str, Any],
+    model: ServedModel,
+    asked: InferenceRequest,
+    outputs: Mapping[str, Array],
+) -> Any:
+    """Return a ModelInferResponse; ``given``: the request's parameters, which are echoed."""
+    answer = build_response(asked, outputs, model.name, model.version, model.signature.labels)
+    return build_message(answer, given)

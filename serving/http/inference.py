@@ -35,13 +35,12 @@ class InferenceHandler:
 
     async def infer(self, request: Request, name: str, version: str = "") -> Reply:
         model = self._repository.find_model(name, version)
-        with model.served.use():
-            asked = await self.read_inference(request, model)
-            return inference_reply(model, asked, await model.infer(asked))
+        reading = self.read_inference(request, model.reader)
+        return await model.answer(reading, inference_reply, request.arrived)
 
-    async def read_inference(self, request: Request, model: ServedModel) -> InferenceRequest:
+    async def read_inference(self, request: Request, reader: InferenceReader) -> InferenceRequest:
         """Return the request for a model whose bundle is in use. Raises RequestError."""
-        asked = await model.read_request(read_body(request, model.reader, self._thread))
+        asked = await read_body(request, reader, self._thread)
         request.id = request.id or filter_id(asked.id)
         return asked
 
@@ -73,7 +72,7 @@ async def read_body(
         plain = decompress(body, encoding, reader.largest, reservation)
         return reader.read(plain, length, reservation)
 
-    return await thread.run(read)
+    return await thread.run(request.arrived, read)
 
 
 def is_quick(reader: InferenceReader, body: Body, length: int | None) -> bool:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from http import HTTPStatus
+from time import perf_counter_ns
 from typing import Any, TypeAlias
 
 import orjson
@@ -30,6 +31,8 @@ class Request:
     """The memory that the request takes."""
     id: str = ""
     """The client's id of the request, for the log."""
+    arrived: int = field(default_factory=perf_counter_ns)
+    """When it was whole, by ``perf_counter_ns``: its deadline counts from there."""
 
 
 @dataclass(slots=True)

@@ -235,7 +235,7 @@ def choose_engine(predict: Predict, batch: Sequence[QueuedRequest], joining: Joi
 def expire_request(work: QueuedRequest) -> None:
     if not work.future.done():
         work.future.set_exception(
-            DeadlineError(f"no engine was free within {(work.deadline - work.arrived) / 1e9:g} s")
+            DeadlineError(f"no engine was free within {(work.deadline - work.arrived) / 1e9:.3g} s")
         )
 
 

@@ -7,14 +7,15 @@ answers are texts where steps make them of tokens.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from math import inf
 from pathlib import Path
 from time import perf_counter_ns
+from typing import TypeVar
 
 from attar.models.task import Array
-from attar.serving.core.errors import BusyError, DeadlineError, RequestError
+from attar.serving.core.errors import BusyError, DeadlineError
 from attar.serving.core.settings import Settings
 from attar.serving.models.batcher import Batcher, BatchLimits
 from attar.serving.models.calls import EngineCall
@@ -26,6 +27,7 @@ from attar.serving.protocol.reader import InferenceReader
 from attar.serving.protocol.request import InferenceRequest, RequestTiming
 from attar.serving.protocol.signature import Signature
 
+T = TypeVar("T")
 RAW = "-raw"
 """Suffix of the name of the model for raw inputs."""
 
@@ -143,40 +145,37 @@ class ServedModel:
     def version(self) -> str:
         return self.served.version
 
-    async def read_request(self, reading: Awaitable[InferenceRequest]) -> InferenceRequest:
-        """Return what ``reading`` returns, and tell the observers if it raises RequestError."""
-        try:
-            return await reading
-        except RequestError as error:
-            self.notify_error(error, 0)
-            raise
+    async def answer(
+        self,
+        reading: Awaitable[InferenceRequest],
+        reply: Callable[[ServedModel, InferenceRequest, dict[str, Array]], T],
+        arrived: int,
+        seconds: float = inf,
+    ) -> T:
+        """Read a request, infer, and return the reply that is made of all outputs of the model.
 
-    async def infer(self, request: InferenceRequest, seconds: float = inf) -> dict[str, Array]:
-        """Return all outputs of the model within so many seconds. Raises RequestError.
-
-        The caller keeps the bundle in use. Afterwards ``request.inputs`` are the graph's own.
+        The observers are told once: of the response, or of what was raised. It takes at most
+        ``seconds`` from ``arrived``, by ``perf_counter_ns``. Raises RequestError.
         """
-        started = perf_counter_ns()
-        seconds = min(request.timeout or inf, seconds, self.served.settings.deadline)
+        self.served.active += 1
         try:
-            if self._is_inline and self._preprocessor is None:
-                # No timer, which costs a tenth of a request: the batcher itself checks the
-                # deadline, and the queue lasts no longer than a turn of the event loop.
-                outputs, times = await self._submit(request, started, seconds)
-                answers = outputs
-            else:
-                async with asyncio.timeout(None if self._is_inline else seconds):
-                    outputs, times = await self._submit(request, started, seconds)
-                    answers = await self.convert_outputs(outputs)
-        except (RequestError, asyncio.CancelledError, TimeoutError) as error:
-            if isinstance(error, TimeoutError):
-                error = DeadlineError(f"there was no answer within {seconds:g} s")
-            self.notify_error(error, perf_counter_ns() - started)
-            raise error
-        request.times = times
-        for observer in self.observers:
-            observer.on_response(self, request, outputs, times)
-        return answers
+            request = await reading
+            outputs, times, answers = await self._infer(request, arrived, seconds)
+            made = reply(self, request, answers)
+        except (Exception, asyncio.CancelledError) as error:
+            for observer in self.observers:
+                observer.on_error(self, error, perf_counter_ns() - arrived)
+            raise
+        else:
+            for observer in self.observers:
+                observer.on_response(self, request, outputs, times)
+            return made
+        finally:
+            self.served.active -= 1
+
+    def limit_seconds(self, request: InferenceRequest, seconds: float = inf) -> float:
+        """Return the least of what the server, the transport and the request allow."""
+        return min(request.timeout or inf, seconds, self.served.settings.deadline)
 
     async def prepare(self, request: InferenceRequest) -> None:
         """Replace ``request.inputs`` with the graph's own. Raises RequestError."""
@@ -199,23 +198,57 @@ class ServedModel:
             return outputs
         return await self._preprocessor.convert_outputs(outputs)
 
-    def notify_error(self, error: BaseException, nanoseconds: int) -> None:
-        """Tell the observers about a request without an answer."""
-        for observer in self.observers:
-            observer.on_error(self, error, nanoseconds)
+    async def _infer(
+        self, request: InferenceRequest, arrived: int, seconds: float
+    ) -> tuple[dict[str, Array], RequestTiming, dict[str, Array]]:
+        """Return the outputs of the graph, times, and the answers that the outputs become."""
+        limit = self.limit_seconds(request, seconds)
+        if self._is_inline:
+            # No timer, which costs a tenth of a request: the batcher itself checks the deadline,
+            # and the queue lasts no longer than a turn of the event loop.
+            outputs, times = await self._submit(request, arrived, limit)
+            return outputs, times, outputs
+        return await run_within(self._infer_beside(request, arrived, limit), arrived, limit)
+
+    async def _infer_beside(
+        self, request: InferenceRequest, arrived: int, limit: float
+    ) -> tuple[dict[str, Array], RequestTiming, dict[str, Array]]:
+        outputs, times = await self._submit(request, arrived, limit)
+        return outputs, times, await self.convert_outputs(outputs)
 
     async def _submit(
-        self, request: InferenceRequest, started: int, seconds: float
+        self, request: InferenceRequest, arrived: int, limit: float
     ) -> tuple[dict[str, Array], RequestTiming]:
+        started = perf_counter_ns()
         if self._preprocessor is not None:
             await self.prepare(request)
         prepared, batcher = perf_counter_ns(), self.served.batcher
-        work = batcher.submit(request.inputs, request.rows, seconds, self.name)
+        left = limit - (prepared - arrived) * 1e-9
+        if left <= 0:
+            raise late_error(limit)
+        work = batcher.submit(request.inputs, request.rows, left, self.name)
         try:
             outputs = await work.future
         except asyncio.CancelledError:
             batcher.drop_request(work)
             raise
-        return outputs, RequestTiming(
+        request.times = times = RequestTiming(
             prepared - started, work.started - work.arrived, work.ended - work.started, work.shared
         )
+        return outputs, times
+
+
+async def run_within(work: Awaitable[T], arrived: int, limit: float) -> T:
+    """Return what ``work`` returns within so many seconds from an arrival.
+
+    Raises DeadlineError.
+    """
+    try:
+        async with asyncio.timeout(limit - (perf_counter_ns() - arrived) * 1e-9):
+            return await work
+    except TimeoutError as error:
+        raise late_error(limit) from error
+
+
+def late_error(limit: float) -> DeadlineError:
+    return DeadlineError(f"there was no answer within {limit:g} s")

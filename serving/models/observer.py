@@ -54,10 +54,14 @@ class Observer:
         outputs: Mapping[str, Array],
         times: RequestTiming,
     ) -> None:
-        """A request has all of its outputs, which are the graph's own, as ``infer.inputs`` are."""
+        """A request has its reply, made of all outputs of its model.
+
+        ``outputs`` are the graph's own, as ``infer.inputs`` are.
+        """
 
     def on_error(self, model: ObservedModel, error: BaseException, nanoseconds: int) -> None:
-        """A request failed: ``error`` is RequestError, or CancelledError if its client is gone."""
+        """A request failed: ``error`` is RequestError, CancelledError if its client is gone, or
+        unforeseen, and then the answer is that of EngineFailedError."""
 
     def on_batch(self, model: ObservedModel, rows: int, nanoseconds: int) -> None:
         """The engine was called once, for one or more requests."""

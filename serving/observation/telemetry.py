@@ -6,6 +6,7 @@ so, without a lock. Prometheus' own library, which locks at every addition, only
 
 from __future__ import annotations
 
+import asyncio
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
@@ -16,7 +17,7 @@ import numpy.typing as npt
 
 from attar.models.task import Array
 from attar.pipeline.core.version import VERSION
-from attar.serving.core.errors import RequestError
+from attar.serving.core.errors import EngineFailedError, RequestError
 from attar.serving.models.descriptions import describe_metadata
 from attar.serving.models.observer import ObservedBundle, ObservedModel, Observer
 from attar.serving.models.repository import Repository
@@ -122,7 +123,7 @@ class Telemetry(Observer):
             counts.fold_recent()
 
     def on_error(self, model: ObservedModel, error: BaseException, nanoseconds: int) -> None:
-        self._of[model].outcomes[error.cause if isinstance(error, RequestError) else GONE] += 1
+        self._of[model].outcomes[name_outcome(error)] += 1
 
     def on_batch(self, model: ObservedModel, rows: int, nanoseconds: int) -> None:
         self._of[model].batches[rows] += 1
@@ -187,6 +188,12 @@ class Telemetry(Observer):
 
         encode, content_type = choose_encoder(accept)
         return encode(self.registry), content_type
+
+
+def name_outcome(error: BaseException) -> str:
+    if isinstance(error, asyncio.CancelledError):
+        return GONE
+    return error.cause if isinstance(error, RequestError) else EngineFailedError.cause
 
 
 class ModelGauges:

@@ -6,7 +6,6 @@ files are in ``static``.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
@@ -19,14 +18,15 @@ from attar.models.task import Arrays
 from attar.pipeline.core.errors import AttarError
 from attar.pipeline.core.version import VERSION
 from attar.proof.gate import combine_verdicts
-from attar.serving.core.errors import BusyError, EngineFailedError, NotFoundError, RequestError
+from attar.serving.core.errors import EngineFailedError, NotFoundError, RequestError
 from attar.serving.http.api import HttpApi
 from attar.serving.http.inference import InferenceHandler, inference_reply
 from attar.serving.http.message import Reply, Request, json_reply
 from attar.serving.models.descriptions import describe_metadata
-from attar.serving.models.model import LoadedBundle, ServedModel
+from attar.serving.models.model import LoadedBundle, ServedModel, run_within
 from attar.serving.observation.shadow import FP32, ShadowObserver
 from attar.serving.page.forms import Steps, describe_form
+from attar.serving.page.questions import QuestionThread
 from attar.serving.protocol.request import InferenceRequest
 
 TYPES = {
@@ -44,9 +44,6 @@ HEADERS = (
     ("Referrer-Policy", "no-referrer"),
     ("Cache-Control", "no-cache"),
 )
-WAITING = 8
-"""Maximum number of questions that wait for a shadow: they are answered one at a time, as they take
-time from the requests."""
 
 
 class Page:
@@ -54,7 +51,7 @@ class Page:
         self, api: HttpApi, inference: InferenceHandler, shadow: ShadowObserver | None
     ) -> None:
         self.api, self._inference, self.shadow = api, inference, shadow
-        self._one_at_a_time, self._waiting = asyncio.Lock(), 0
+        self._questions = QuestionThread()
         api.add_route("GET", "/", self.get_index)
         api.add_route("GET", r"/page/(?P<file>(?:page|icon)\.(?:js|css|svg))", self.get_file)
         api.add_route("GET", "/page/models", self.get_models)
@@ -92,12 +89,8 @@ class Page:
     async def infer_student(self, request: Request, name: str) -> Reply:
         """Answer as ``infer`` does, with the times (https://www.w3.org/TR/server-timing/)."""
         model = self.api.repository.find_model(name)
-        with model.served.use():
-            asked = await self._inference.read_inference(request, model)
-            found, times = await model.infer(asked), asked.times
-            assert times  # noqa: S101  # it has answered
-            reply = inference_reply(model, asked, found)
-        return add_timing(reply, prepare=times.prepare, queue=times.queue, compute=times.compute)
+        reading = self._inference.read_inference(request, model.reader)
+        return await model.answer(reading, timed_reply, request.arrived)
 
     async def infer_shadow(self, request: Request, name: str) -> Reply:
         """Answer from the shadow. Raises RequestError."""
@@ -106,19 +99,19 @@ class Page:
             raise NotFoundError(
                 "there is no shadow; start the server with --shadow fp32 or a teacher's ONNX file"
             )
-        if self._waiting >= WAITING:
-            raise BusyError(f"{WAITING} questions wait for the shadow already; ask again")
         with model.served.use():
-            asked = await self._inference.read_inference(request, model)
-            self._waiting += 1
-            try:
-                async with self._one_at_a_time:
-                    found, prepare, compute = await self._from_shadow(self.shadow, model, asked)
-            finally:
-                self._waiting -= 1
-            return add_timing(
-                inference_reply(model, asked, found), prepare=prepare, compute=compute
+            asked = await self._inference.read_inference(request, model.reader)
+            found, prepare, compute = await run_within(
+                self._from_shadow(self.shadow, model, asked),
+                request.arrived,
+                model.limit_seconds(asked),
             )
+            reply = inference_reply(model, asked, found)
+        return add_timing(reply, prepare=prepare, compute=compute)
+
+    def close(self) -> None:
+        """End the thread of the questions. No question may come any more."""
+        self._questions.close()
 
     async def _from_shadow(
         self, shadow: ShadowObserver, model: ServedModel, asked: InferenceRequest
@@ -128,9 +121,8 @@ class Page:
         await model.prepare(asked)
         prepared = perf_counter_ns()
         try:
-            found, compute = await asyncio.to_thread(
-                shadow.find_shadow(model.served).answer, asked.inputs
-            )
+            answer = shadow.find_shadow(model.served).answer
+            found, compute = await self._questions.run(answer, asked.inputs)
         except RequestError:
             raise
         except AttarError as error:
@@ -143,6 +135,13 @@ def read_static_file(file: str) -> bytes | None:
     """Return a file of the page, or None. The route lets few names come here."""
     found = files(__package__) / "static" / file
     return found.read_bytes() if found.is_file() else None
+
+
+def timed_reply(model: ServedModel, asked: InferenceRequest, outputs: Arrays) -> Reply:
+    times = asked.times
+    assert times  # noqa: S101  # it has answered
+    reply = inference_reply(model, asked, outputs)
+    return add_timing(reply, prepare=times.prepare, queue=times.queue, compute=times.compute)
 
 
 def add_timing(reply: Reply, **nanoseconds: int) -> Reply:

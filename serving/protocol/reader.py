@@ -77,12 +77,12 @@ class InputDescription:
             else TEXT_OBJECT_BYTES
         )
 
-    def read_content(self, data: Any, view: memoryview) -> Array:
+    def read_content(self, data: Any, view: memoryview, has_flags: bool) -> Array:
         if self.size is not None:
             return read_binary_tensor(self.spec, view, self.shape)
         if isinstance(data, JsonArray):
             return data.read(self.spec, self.shape)
-        return read_json_tensor(self.spec, data, self.shape)
+        return read_json_tensor(self.spec, data, self.shape, has_flags)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +143,9 @@ class InferenceReader:
         if reservation and len(text) > SHORT_BYTES:  # the tensors of a short body are short, too
             parts = [part for part in plan.parts if part.size is None]
             reservation.add(sum(prod(part.shape) * part.item_bytes for part in parts))
-        return self.build_request(plan, self._read_tensors(plan, data, behind), named, reservation)
+        has_flags = b"true" in beside or b"false" in beside  # sooner found than by each value
+        tensors = self._read_tensors(plan, data, behind, has_flags)
+        return self.build_request(plan, tensors, named, reservation)
 
     def _plan_long(self, told: Mapping[str, Any]) -> RequestPlan:
         try:
@@ -178,7 +180,7 @@ class InferenceReader:
         )
 
     def _read_tensors(
-        self, plan: RequestPlan, data: Sequence[Any], behind: memoryview
+        self, plan: RequestPlan, data: Sequence[Any], behind: memoryview, has_flags: bool = True
     ) -> dict[str, Array]:
         made, start = {}, 0
         for part, given in zip(plan.parts, data, strict=True):
@@ -188,7 +190,7 @@ class InferenceReader:
                     f"{part.spec.name!r} has a binary_data_size of {size}, "
                     f"{len(behind) - start} bytes are left"
                 )
-            made[part.spec.name] = part.read_content(given, behind[start : start + size])
+            made[part.spec.name] = part.read_content(given, behind[start : start + size], has_flags)
             start += size
         if start != len(behind):
             raise BadRequestError(

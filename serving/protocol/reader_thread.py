@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from time import perf_counter_ns
 from typing import Any, TypeVar
 
 from attar.serving.core.errors import DeadlineError
@@ -19,14 +20,16 @@ class ReaderThread:
         self._deadline = deadline
         self._executor = ThreadPoolExecutor(1, "read")
 
-    async def run(self, work: Callable[..., T], *arguments: Any) -> T:
+    async def run(self, arrived: int, work: Callable[..., T], *arguments: Any) -> T:
         """Return the result of work that is done in the thread, or raise its error.
 
-        Raises DeadlineError if the deadline passes, but only once the thread is done with the work.
+        Raises DeadlineError if the deadline passes, which counts from ``arrived`` by
+        ``perf_counter_ns``, but only once the thread is done with the work.
         """
+        left = self._deadline - (perf_counter_ns() - arrived) * 1e-9
         job = self._executor.submit(work, *arguments)
         try:
-            async with asyncio.timeout(self._deadline):
+            async with asyncio.timeout(left):
                 return await asyncio.wrap_future(job)
         except TimeoutError as error:
             raise DeadlineError(

@@ -38,15 +38,20 @@ nor an integer that does not fit."""
 LENGTH = struct.Struct("<I")  # before each element of BYTES
 
 
-def read_json_tensor(spec: TensorSpec, data: Any, shape: Sequence[int]) -> Array:
-    """Read a list that is flat, or nested as the shape says. Raises BadRequestError."""
+def read_json_tensor(
+    spec: TensorSpec, data: Any, shape: Sequence[int], has_flags: bool = True
+) -> Array:
+    """Read a list that is flat, or nested as the shape says. Raises BadRequestError.
+
+    ``has_flags``: whether the JSON that it comes from holds ``true`` or ``false`` anywhere.
+    """
     flat = flatten_data(spec, data, shape)
     if len(flat) != prod(shape):
         raise BadRequestError(
             f"{spec.name!r} has {len(flat)} elements in data, its shape {list(shape)} "
             f"asks for {prod(shape)}"
         )
-    return read_elements(spec, flat).reshape(shape)
+    return read_elements(spec, flat, has_flags).reshape(shape)
 
 
 def flatten_data(spec: TensorSpec, data: Any, shape: Sequence[int]) -> list[Any]:
@@ -66,17 +71,20 @@ def flatten_data(spec: TensorSpec, data: Any, shape: Sequence[int]) -> list[Any]
     return list(data)
 
 
-def read_elements(spec: TensorSpec, flat: list[Any]) -> Array:
-    """Return ``[N]``. Raises BadRequestError for a value of another type."""
+def read_elements(spec: TensorSpec, flat: list[Any], has_flags: bool = True) -> Array:
+    """Return ``[N]``. Raises BadRequestError for a value of another type.
+
+    Unless ``has_flags`` there is no boolean among them.
+    """
     try:
-        return convert_elements(spec, flat)
+        return convert_elements(spec, flat, has_flags)
     except (TypeError, OverflowError) as error:
         raise BadRequestError(
             f"{spec.name!r} holds what is no {find_datatype(spec)}: {error}"
         ) from error
 
 
-def convert_elements(spec: TensorSpec, flat: list[Any]) -> Array:
+def convert_elements(spec: TensorSpec, flat: list[Any], has_flags: bool) -> Array:
     """Return ``[N]``. Raises TypeError or OverflowError for a value of another type."""
     if find_datatype(spec) == BYTES:
         return make_object_array(
@@ -87,6 +95,8 @@ def convert_elements(spec: TensorSpec, flat: list[Any]) -> Array:
         )
     if find_datatype(spec) == "BOOL":
         return np.array([check_type(each, bool) for each in flat], bool)
+    if has_flags and bool in set(map(type, flat)):  # array takes them for 1 and 0
+        raise TypeError("got bool")
     made: Array = np.frombuffer(
         array(CODES[find_datatype(spec)], flat), dtype=CODES[find_datatype(spec)]
     )

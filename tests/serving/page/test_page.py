@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from PIL import Image
 from attar.models.preprocess import ChannelsFirst, DecodeImage, Scale
 from attar.models.tensors import TensorSpec
 from attar.serving.core.authenticator import PAGE
-from attar.serving.page import forms, page
+from attar.serving.page import forms, questions
 from tests.support.bundles import pictures
 from tests.support.engines.tensor_specs import make_spec
 from tests.support.processes.browser import Browser, browsing
@@ -79,7 +80,9 @@ def test_student_and_shadow_answer_as_they_are(server: Running) -> None:
 
 @pytest.mark.parametrize("who", ["student", "shadow"])
 def test_a_wrong_question(server: Running, who: str) -> None:
+    before = server.metric("attar_requests_total")
     assert server.ask("POST", f"/page/{who}/points-raw", asked([1, 2, 3]))[0] == 400
+    assert server.metric("attar_requests_total") - before == (who == "student")
     assert server.ask("POST", f"/page/{who}/nothing", asked([1, 2]))[0] == 404
     assert server.ask("GET", f"/page/{who}/points-raw")[0] == 405
 
@@ -114,19 +117,8 @@ def test_with_tokens_only_its_empty_files_are_open(points_bundle: Path, tmp_path
 
 def test_few_wait_for_a_shadow(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     """The one that is asked holds the only place."""
-    monkeypatch.setattr(page, "WAITING", 1)
-    shadow = server.server.shadow
-    assert shadow
-    mine = shadow.find_shadow(server.server.repository.find_model("points").served)
-    asking, free = threading.Event(), threading.Event()
-    predict = mine.predict
-
-    def slow(inputs: Any) -> Any:
-        asking.set()
-        assert free.wait(20)
-        return predict(inputs)
-
-    monkeypatch.setattr(mine, "predict", slow)
+    monkeypatch.setattr(questions, "WAITING", 1)
+    asking, free = make_shadow_wait(server, monkeypatch)
     first: list[int] = []
     thread = threading.Thread(target=lambda: first.append(server.ask("POST", "/page/shadow/points", asked([1, 2]))[0]))
     thread.start()
@@ -135,6 +127,39 @@ def test_few_wait_for_a_shadow(server: Running, monkeypatch: pytest.MonkeyPatch)
     free.set()
     thread.join()
     assert (status, headers["retry-after"], first) == (503, "1", [200])
+
+
+def make_shadow_wait(server: Running, monkeypatch: pytest.MonkeyPatch) -> tuple[threading.Event, threading.Event]:
+    """The first is set when the shadow is asked; it answers once the second is."""
+    shadow = server.server.shadow
+    assert shadow
+    mine = shadow.find_shadow(server.server.repository.find_model("points").served)
+    asking, free = threading.Event(), threading.Event()
+    predict = mine.predict
+
+    def wait(inputs: Any) -> Any:
+        asking.set()
+        assert free.wait(20)
+        return predict(inputs)
+
+    monkeypatch.setattr(mine, "predict", wait)
+    return asking, free
+
+
+def test_a_shadow_that_hangs_ends_at_the_deadline_and_keeps_no_load_out(
+    points_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More questions than the event loop has threads for everything else."""
+    with running(points_bundle, shadow="fp32", deadline=0.3, model_control=True) as watched, ThreadPoolExecutor(8) as threads:
+
+        def question(_: int) -> int:
+            return watched.ask("POST", "/page/shadow/points", asked([1, 2]))[0]
+
+        _, free = make_shadow_wait(watched, monkeypatch)
+        assert list(threads.map(question, range(8))) == [504] * 8
+        assert watched.ask("POST", "/v2/repository/models/points/load")[0] == 200
+        free.set()
+        assert question(8) == 200
 
 
 SCALE = Scale(by=1 / 16)

@@ -42,6 +42,12 @@ def request(x: Any = None, n: Any = None, **more: Any) -> dict[str, Any]:
     return {"inputs": [{**X, **(x or {})}, {**N, **(n or {})}], **more}
 
 
+@pytest.mark.parametrize("data", [[True, 2.5, 3, 4], [[1, 2], [3, False]]])
+def test_a_boolean_is_no_number(data: list[Any]) -> None:
+    with pytest.raises(BadRequestError, match="'x' holds what is no FP32: got bool"):
+        read(request({"data": data}))
+
+
 def test_json() -> None:
     infer = read(request(id="a", parameters={"timeout": 1500, "mine": 1}))
     assert infer.inputs["x"].dtype == np.float32

@@ -15,6 +15,7 @@ from attar.models.task import Array
 from attar.models.tensors import TensorSpec
 from attar.serving.core.errors import BadRequestError
 from attar.serving.protocol.tensors import (
+    CODES,
     DTYPES,
     find_array_datatype,
     make_object_array,
@@ -87,6 +88,7 @@ def test_a_view_that_does_not_lie_in_one_piece() -> None:
         ("FP64", [1, 10**400], "no FP64"),
         ("BYTES", [1, "a"], "no BYTES: got int"),
         ("INT32", [1, "1"], "no INT32"),
+        *((name, [1, True], f"no {name}: got bool") for name in CODES),
     ],
 )
 def test_what_a_datatype_does_not_hold(name: str, data: list[Any], told: str) -> None:

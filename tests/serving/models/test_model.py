@@ -1,0 +1,100 @@
+"""A model that answers: what its observers count, once for each request, and how long it has."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from tritonclient.grpc import service_pb2
+
+from attar.serving.grpc import infer as grpc_infer
+from tests.support.serving.serving_parts import INFER, Running, ask, asked, running, slow, until
+
+LARGE = float(np.finfo(np.float32).max)
+
+
+def outcomes(server: Running) -> dict[str, float]:
+    samples = [each for family in server.scrape() for each in family.samples if each.name == "attar_requests_total"]
+    return {each.labels["outcome"]: each.value for each in samples if each.value}
+
+
+@contextmanager
+def busy_reader(server: Running) -> Iterator[threading.Event]:
+    """A reader thread that reads nothing before the event."""
+    go_on = threading.Event()
+    server.server.service.reader_thread._executor.submit(go_on.wait, 20)
+    try:
+        yield go_on
+    finally:
+        go_on.set()
+
+
+def packed(**more: Any) -> bytes:
+    """A request that is read in the thread."""
+    return gzip.compress(json.dumps(asked([1, 2], **more)).encode())
+
+
+def test_a_request_without_a_reply_is_not_ok(points_bundle: Path) -> None:
+    with running(points_bundle) as server:
+        status, told, _ = server.ask("POST", INFER, asked([LARGE, LARGE], [LARGE, -LARGE]))
+        assert (status, "holds Inf or NaN" in told["error"]) == (400, True)
+        assert outcomes(server) == {"bad_request": 1}
+        told = server.ask("GET", "/v2/models/points/stats")[1]["model_stats"][0]["inference_stats"]
+        assert (told["success"]["count"], told["fail"]["count"]) == (0, 1)
+
+
+def test_an_unforeseen_error_has_an_outcome(points_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with running(points_bundle) as server:
+        monkeypatch.setattr(server.server.repository.find_model("points").reader, "read", lambda *_: 1 / 0)
+        assert server.ask("POST", INFER, asked([1, 2]))[0] == 500
+        assert outcomes(server) == {"engine_failed": 1}
+
+
+def test_a_client_that_goes_while_its_request_is_read(points_bundle: Path) -> None:
+    with running(points_bundle) as server, busy_reader(server):
+        served, body = server.server.repository.find_model("points").served, packed()
+        with socket.create_connection((server.host, server.port)) as raw:
+            head = f"POST {INFER} HTTP/1.1\r\nHost: localhost\r\nContent-Encoding: gzip\r\nContent-Length: {len(body)}\r\n\r\n"
+            raw.sendall(head.encode() + body)
+            until(lambda: served.active == 1)
+        until(lambda: served.active == 0)
+        assert outcomes(server) == {"client_gone": 1}
+
+
+def release_later(go_on: threading.Event, seconds: float) -> None:
+    threading.Timer(seconds, go_on.set).start()
+
+
+def test_the_deadline_counts_from_the_arrival(points_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading and the engine take less than it each, and more together."""
+    monkeypatch.setattr(grpc_infer, "SHORT_BYTES", 0)  # every message is read in the thread
+    slow(monkeypatch, 0.4)
+    tensor = {"name": "x", "datatype": "FP32", "shape": [1, 2], "contents": {"fp32_contents": [1, 2]}}
+    message = service_pb2.ModelInferRequest(model_name="points", inputs=[tensor])
+    with running(points_bundle, grpc_port=0, deadline=0.5) as server:
+        with busy_reader(server) as go_on:
+            release_later(go_on, 0.3)
+            status, told, _ = server.ask("POST", INFER, packed(), Content_Encoding="gzip")
+            assert (status, told["error"]) == (504, "there was no answer within 0.5 s")
+        with busy_reader(server) as go_on:
+            release_later(go_on, 0.3)
+            with pytest.raises(grpc.RpcError, match="DEADLINE_EXCEEDED"):
+                ask(server, message)
+
+
+def test_the_timeout_of_a_request_counts_from_its_arrival(points_bundle: Path) -> None:
+    """The reading alone takes longer, and the engine, on the event loop, no time to speak of."""
+    with running(points_bundle) as server, busy_reader(server) as go_on:
+        release_later(go_on, 0.2)
+        content = packed(parameters={"timeout": 100_000})
+        status, told, _ = server.ask("POST", INFER, content, Content_Encoding="gzip")
+        assert (status, told["error"]) == (504, "there was no answer within 0.1 s")
