@@ -216,14 +216,17 @@ def test_a_changed_file_is_never_built_from(bundle: Path, tmp_path: Path) -> Non
 def test_an_engine_that_answers_otherwise_than_its_graph(
     original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scale: float, told: str
 ) -> None:
-    monkeypatch.setattr(onnxruntime, "write_optimized", lambda source, target: write_graph(target, STUDENT * np.float32(scale)))
+    def scaled(source: object, target: Path, **how: object) -> None:
+        write_graph(target, STUDENT * np.float32(scale))
+
+    monkeypatch.setattr(onnxruntime, "write_optimized", scaled)
     with pytest.raises(InvalidBundleError, match=told):
         finish_bundle(original, tmp_path / "out")
     assert not list(tmp_path.iterdir())
 
 
 def test_an_engine_that_cannot_be_built(original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*given: object) -> None:
+    def refuse(*given: object, **how: object) -> None:
         raise StageError("MatMul 'linear' is not supported")
 
     monkeypatch.setattr(onnxruntime, "write_optimized", refuse)
