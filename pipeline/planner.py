@@ -120,7 +120,7 @@ class Planner:
         if deciders is None:
             return Plan(slot, "run", NEW_DATA)
         try:
-            artifact = self._find_result(slot, deciders)
+            artifact = self.find_result(slot, deciders)
         except CorruptArtifactError as error:
             return Plan(slot, "run", f"damaged: {error}", deciders=deciders)
         if artifact:
@@ -140,7 +140,7 @@ class Planner:
             )
         return self.store.find(type(bound.stage).makes(), entry.key)
 
-    def _find_result(self, slot: str, deciders: KeyInputs) -> Artifact | None:
+    def find_result(self, slot: str, deciders: KeyInputs) -> Artifact | None:
         """Return the stored artifact, or the stored refusal of a candidate."""
         kind = type(self.pipeline.slots[slot].stage).makes()
         artifact = self.store.find(kind, keys.compute_key(deciders))

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -165,7 +166,8 @@ class Run:
                 artifact = plan.artifact
                 if artifact is None:
                     self._check_settings(walked)
-                    artifact, status = self._make_or_refuse(slot, plan.deciders, done)
+                    run = partial(self._run_stage, slot, done)
+                    artifact, status = self._make(slot, plan.deciders, run)
                 artifact = self.store.share(self.pipeline.slots[slot].stage.makes(), artifact)
                 self.last.replace({slot: artifact.key})
         except UnfitSettingsError:
@@ -176,22 +178,11 @@ class Run:
         done[slot] = artifact
         return self._record(slot, status, plan.reason, artifact)
 
-    def _make_or_refuse(
-        self, slot: str, deciders: KeyInputs, done: Mapping[str, Artifact]
-    ) -> tuple[Artifact, Status]:
-        """Make the artifact. The refusal of a candidate is an artifact too, which says why."""
-        try:
-            return self._make(slot, deciders, lambda out: self._run_stage(slot, out, done))
-        except UnsupportedModelError as error:
-            if not is_candidate(slot):
-                raise
-            refusal = {"refused": str(error)}
-        self.store.forget(keys.compute_key(deciders), None)
-        return self._make(slot, keys.mark_refused(deciders), lambda _: refusal)
-
     def _make(
         self, slot: str, deciders: KeyInputs, fill: Callable[[Path], Facts]
     ) -> tuple[Artifact, Status]:
+        """Make the artifact, or the refusal of a candidate, unless another process made it while
+        this one waited."""
         stage = self.pipeline.slots[slot].stage
         kind, key = type(stage).makes(), keys.compute_key(deciders)
         shared = keys.compute_shared_key(stage, deciders)
@@ -199,12 +190,16 @@ class Run:
             key, lambda: report_progress(slot, 0, 1, "another process is making it"), shared
         ) as payload:
             with contextlib.suppress(CorruptArtifactError):  # it is made again for that reason
-                if (artifact := self.store.find(kind, key)) is not None:
+                if (artifact := self.planner.find_result(slot, deciders)) is not None:
                     return artifact, "reused"
             started = time.perf_counter()
             try:
                 with collect_observations() as observed:
                     facts = fill(payload)
+            except UnsupportedModelError as error:
+                if not is_candidate(slot):
+                    raise
+                return self._refuse(slot, deciders, str(error))
             finally:  # the scratch of a stage that broke is of the old code or data too
                 if edited := self.keys.edited(stage, deciders):
                     self.store.forget(key, shared)
@@ -217,7 +212,13 @@ class Run:
             record = describe_making(slot, deciders, seconds, observed)
             return self.store.commit(kind, payload, key, facts, record), "made"
 
-    def _run_stage(self, slot: str, out: Path, done: Mapping[str, Artifact]) -> Facts:
+    def _refuse(self, slot: str, deciders: KeyInputs, reason: str) -> tuple[Artifact, Status]:
+        """Store the refusal of a candidate, which is an artifact too and says why. The lock on the
+        result is still held, so that who waits for it finds the refusal."""
+        self.store.forget(keys.compute_key(deciders), None)
+        return self._make(slot, keys.mark_refused(deciders), lambda _: {"refused": reason})
+
+    def _run_stage(self, slot: str, done: Mapping[str, Artifact], out: Path) -> Facts:
         """Verify the inputs and run the stage.
 
         Raises UnsupportedModelError if a candidate reads an artifact that was refused.

@@ -32,6 +32,7 @@ from attar.pipeline.core.errors import CorruptArtifactError, StoreError
 from attar.pipeline.core.stage import A, Artifact, Facts
 from attar.pipeline.store.entry import RECORDED, Entry
 from attar.pipeline.store.format import FORMAT_FILE, STORE_VERSION, check_store_version
+from attar.pipeline.store.used_keys import read_used_keys
 
 NOT_PAYLOAD = ("facts.json", "record.json")
 KEPT = "kept.txt"
@@ -238,11 +239,11 @@ class Store:
         return matches[0]
 
     def used(self) -> set[str]:
-        """Return the keys that a recipe used last."""
-        keys: set[str] = set()
-        for path in (self.root / "recipes").glob("*.json"):
-            keys.update((self.read_note(f"recipes/{path.name}") or {}).values())
-        return keys
+        """Return the keys that a recipe used last. Raises StoreError if a note of them is damaged:
+        here it does more than save time."""
+        paths = (self.root / "recipes").glob("*.json")
+        notes = {f"recipes/{path.name}": path.read_bytes() for path in paths}
+        return read_used_keys(notes, str(self.root))
 
     def collect(self, *, dry_run: bool) -> Iterator[tuple[str, int]]:
         """Delete artifacts that no recipe used last, and damaged, shared and unfinished files that

@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import re
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from threading import Event
+from typing import Any, ClassVar
 
 import pytest
 
-from attar.pipeline.core.errors import RecipeError, UnfitSettingsError
+from attar.pipeline.core.errors import RecipeError, UnfitSettingsError, UnsupportedModelError
 from attar.pipeline.core.graph import Pipeline, SlotBinding
+from attar.pipeline.core.stage import Facts, Stage
 from attar.pipeline.keys.fingerprint import Fingerprint
 from attar.pipeline.run import Record, Run
 from attar.pipeline.store.store import Store
@@ -91,6 +94,32 @@ def test_plan_says_what_would_happen_and_writes_nothing(tmp_path: Path) -> None:
         ("wait", "depends on double"),
     ]
     assert not store.root.exists()
+
+
+class Refused(Stage[Number]):
+    """A candidate that is refused when somebody waits for it."""
+
+    tried: ClassVar[list[Path]] = []
+    begun: ClassVar[Event] = Event()
+    awaited: ClassVar[Event] = Event()
+
+    def run(self, out: Path) -> Facts:
+        self.tried.append(out)
+        self.begun.set()
+        assert self.awaited.wait(20)
+        raise UnsupportedModelError("no such operator")
+
+
+def test_who_waits_for_a_candidate_that_is_refused_takes_the_refusal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("attar.pipeline.run.report_progress", lambda *told: Refused.awaited.set())
+    made = Pipeline({"cpu.c1.model": SlotBinding(Refused(), {})})
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(run, tmp_path, made)
+        assert Refused.begun.wait(20)
+        second = pool.submit(run, tmp_path, made)
+        ((one,), (two,)) = first.result(), second.result()
+    assert (one.status, two.status, one.key == two.key, len(Refused.tried)) == ("made", "reused", True, 1)
+    assert one.facts == two.facts == {"refused": "no such operator"}
 
 
 def test_a_run_that_makes_something_asks_the_task_for_its_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -111,6 +111,16 @@ def test_gc_keeps_what_a_recipe_used_last(tmp_path: Path) -> None:
     assert not (tmp_path / "work" / "dead").exists()
 
 
+def test_gc_deletes_nothing_while_a_note_of_what_a_recipe_needs_is_damaged(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    make(store)
+    store.write_note("recipes/one.json", {"x": KEY})
+    (tmp_path / "recipes" / "one.json").write_bytes(b"")  # as a machine leaves it that lost its power
+    with pytest.raises(StoreError, match=r"recipes/one\.json in .* is no list of keys.*run its recipe"):
+        list(store.collect(dry_run=False))
+    assert [entry.key for entry in store.entries()] == [KEY]
+
+
 def test_a_prefix_names_one_artifact(tmp_path: Path) -> None:
     store = Store(tmp_path)
     make(store, "ab" + "0" * 62)
