@@ -134,9 +134,12 @@ class Run:
 
         Comes before anything is made. A candidate is refused in its turn, and the others are tried.
         """
-        for slot in () if self.checked else walked:
-            if not is_candidate(slot):
-                self.pipeline.slots[slot].check_settings(slot)
+        if self.checked:
+            return
+        checked = [slot for slot in walked if not is_candidate(slot)]
+        self.keys.drop_outdated_code(self.pipeline.slots[slot].stage for slot in checked)
+        for slot in checked:
+            self.pipeline.slots[slot].check_settings(slot)
         self.checked = True
 
     def _start_record(self, slot: str, status: Status, reason: str) -> Record:
@@ -192,6 +195,7 @@ class Run:
             with contextlib.suppress(CorruptArtifactError):  # it is made again for that reason
                 if (artifact := self.planner.find_result(slot, deciders)) is not None:
                     return artifact, "reused"
+            self.keys.drop_outdated_code([])
             started = time.perf_counter()
             try:
                 with collect_observations() as observed:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from attar.pipeline.core import names
 from attar.pipeline.core.disk import encode_json
 from attar.pipeline.core.errors import StoreError
+from attar.pipeline.core.import_path import drop_outdated_modules
 from attar.pipeline.core.stage import Artifact, InputSpec, Stage, list_fields
 from attar.pipeline.keys import data, files, machine
 from attar.pipeline.keys.files import FileState
@@ -91,6 +92,7 @@ class Keys:
             before = None if known is None else data.DataState.from_json(known)
             current = None if before is None else data.refresh_data(before)
             if may_import and (self.asks or current is None):
+                self.drop_outdated_code([])
                 listed = names.load_object(task)().data()
                 current = data.inspect_data(listed, self.code.home)
             if current is None:
@@ -100,6 +102,13 @@ class Keys:
             if current != before:
                 self.unwritten[note] = current.to_json()
         return self.digests[task]
+
+    def drop_outdated_code(self, stages: Iterable[Stage[Any]]) -> None:
+        """Make sure that what is imported from here on is the code of these keys, and of the keys
+        of these stages."""
+        for stage in stages:
+            self.code.of(list_code_names(stage))
+        drop_outdated_modules(self.code.list_versions())
 
     def recall_files(self, stage: Stage[Any]) -> None:
         """Use digests of an earlier process for files that settings name and whose stamps are

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from attar.pipeline.core import names
 from attar.pipeline.core.errors import RecipeError, suggest_name
-from attar.pipeline.keys.files import Stamp, make_stamp, settle_stamp
+from attar.pipeline.keys.files import Stamp, has_settled, make_stamp, settle_stamp
 from attar.pipeline.keys.modules import ModulePaths, find_version, is_of_python
 from attar.pipeline.keys.source import STATEMENTS, Definition, ParsedFile, parse_source
 
@@ -61,7 +61,7 @@ class Fingerprint:
             with contextlib.suppress(ValueError):  # a damaged memory is no memory
                 note = json.loads(cache.read_text(encoding="utf-8"))
                 self.remembered = note["files"] if note["format"] == FORMAT else {}
-        self.changed = False
+        self.changed, self.opened = False, time.time_ns()
         self.stamps: dict[str, Stamp] = {}
         self.sources: dict[str, ParsedFile | None] = {}
         self.modules = ModulePaths(home)
@@ -238,6 +238,15 @@ class Fingerprint:
             return _read_source(module, path) != self.sources[module]
         except RecipeError:  # it is no Python now
             return True
+
+    def list_versions(self) -> dict[str, tuple[str, Stamp, int]]:
+        """Return the version of each file of the user that was read, by its module. The same file
+        has another one in the next fingerprint if it had not settled."""
+        return {
+            module: (str(self.path(module)), stamp, 0 if has_settled(stamp) else self.opened)
+            for module, stamp in self.stamps.items()
+            if module.partition(".")[0] != "attar"
+        }
 
     def remember(self) -> None:
         """Write the cache, if there is one and it has changed."""
