@@ -44,9 +44,11 @@ def compute_fingerprint(key: Ed25519PublicKey) -> str:
 
 
 def read_public_keys(file: Path) -> Sequence[Ed25519PublicKey]:
-    """Of a file with one PEM block after another, and any other lines between them. Raises
-    InvalidBundleError unless all are Ed25519 keys, and
-    public: a block that cannot be read may be one that somebody meant to remove."""
+    """Return the keys of a file that holds PEM blocks, with any other lines between them.
+
+    Raises InvalidBundleError unless all are Ed25519 keys, and public: a block that cannot be read
+    may be one that somebody meant to remove.
+    """
     try:
         content = file.read_bytes()
     except OSError as error:

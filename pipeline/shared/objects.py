@@ -48,17 +48,19 @@ class SharedObjects:
             return
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f".{path.name}.{os.getpid()}")
-        got = self.remote.download(object_path(digest), partial)
-        if got != digest:
+        try:
+            got = self.remote.download(object_path(digest), partial, size)
+            if got != digest:
+                state = "is missing" if got is None else f"is not the {size} bytes that it was"
+                raise CorruptArtifactError(
+                    f"{name} of {made.record['slot']} {made.key[:12]} {state} in "
+                    f"{self.remote.url}; {self._withdraw(made.key, digest)}"
+                )
+            partial.chmod(0o444)
+            os.utime(partial, ns=(mtime, mtime))
+            partial.replace(path)
+        finally:  # of a transfer that broke
             partial.unlink(missing_ok=True)
-            state = "is missing" if got is None else f"has another digest than its {size} bytes had"
-            raise CorruptArtifactError(
-                f"{name} of {made.record['slot']} {made.key[:12]} {state} in {self.remote.url}; "
-                f"{self._withdraw(made.key, digest)}"
-            )
-        partial.chmod(0o444)
-        os.utime(partial, ns=(mtime, mtime))
-        partial.replace(path)
 
     def _withdraw(self, key: str, digest: str) -> str:
         """Delete the record of a damaged artifact, and the damaged file. Return what to do."""

@@ -23,7 +23,7 @@ from pydantic import TypeAdapter
 
 from attar.pipeline.core.disk import explain_disk_errors, replace_file
 from attar.pipeline.core.errors import StoreError
-from attar.pipeline.shared.remote_files import RemoteFile, RemoteFiles
+from attar.pipeline.shared.remote_files import MOST_BYTES, RemoteFile, RemoteFiles
 
 FEW = 50
 """So many records are read one by one; of more, an index is looked for, and added."""
@@ -71,13 +71,17 @@ class RecordIndex:
         return current
 
     def _read_one_by_one(self, files: Mapping[str, RemoteFile]) -> Records:
-        """Read records. One that is deleted or replaced meanwhile is as if it were listed later."""
-        texts = self.remote.read_all([f"records/{key}.json" for key in files])
-        return {
+        """Read records. One that is deleted or replaced meanwhile is as if it were listed later.
+        One that is larger than any of attar's is not read, and as if it were empty: damaged."""
+        small = {key: file for key, file in files.items() if file.size <= MOST_BYTES}
+        texts = self.remote.read_all([f"records/{key}.json" for key in small])
+        read = {
             key: IndexedRecord(file.tag, text.decode(errors="replace"))
-            for (key, file), text in zip(files.items(), texts, strict=True)
+            for (key, file), text in zip(small.items(), texts, strict=True)
             if text is not None
         }
+        large = files.keys() - small.keys()
+        return read | {key: IndexedRecord(files[key].tag, "") for key in large}
 
     def _read_local(self) -> Records:
         try:
@@ -87,9 +91,10 @@ class RecordIndex:
 
     def _read_shared(self, files: Mapping[str, RemoteFile]) -> Records:
         """Return what the indices have of these files."""
-        most = TIMES * sum(file.size for file in files.values()) + SPARE
+        listed = sum(file.size for file in files.values() if file.size <= MOST_BYTES)
+        most = TIMES * listed + SPARE
         names = [file.name for file in self.remote.list(FOLDER) if file.size <= most]
-        contents = self.remote.read_all([f"{FOLDER}/{name}" for name in names])
+        contents = self.remote.read_all([f"{FOLDER}/{name}" for name in names], most)
         records: Records = {}
         for name, content in zip(names, contents, strict=True):
             if content is not None and hashlib.sha256(content).hexdigest() == name:

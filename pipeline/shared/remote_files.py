@@ -11,12 +11,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
 from attar.pipeline.core.errors import (
+    CorruptArtifactError,
     MissingDependencyError,
     RecipeError,
     StoreError,
@@ -32,7 +33,7 @@ R = TypeVar("R")
 FORMS = {
     "s3": "s3://BUCKET/PREFIX",
     "gs": "gs://BUCKET/PREFIX",
-    "az": "az://ACCOUNT/CONTAINER/PREFIX",
+    "az": "az://CONTAINER/PREFIX",
     "file": "file:///FOLDER",
 }
 """How a URL of each scheme is written."""
@@ -46,6 +47,8 @@ TRANSFERS = 16
 """How many files are sent or fetched at a time."""
 ASKED_OF_THE_MACHINE = ("latest/api/token", "latest/meta-data", "computeMetadata", "must be spec")
 """In errors of a library that found no credentials and asked the machine, in a cloud, for its."""
+MOST_BYTES = 2**24
+"""Of a record or a note, which have a hundredth of it: who may write may add anything."""
 RETRY: RetryConfig = {"max_retries": 4, "retry_timeout": timedelta(seconds=60)}
 
 
@@ -90,25 +93,37 @@ class RemoteFiles:
                 raise self._make_error(error) from None
         return from_url(self.url, client_options=CLIENT, retry_config=RETRY)
 
-    def read(self, path: str) -> bytes | None:
-        """Return the content of a file, or None if there is none."""
+    def read(self, path: str, most: int = MOST_BYTES) -> bytes | None:
+        """Return the content of a file, or None if there is none. Raises CorruptArtifactError for
+        one of more than ``most`` bytes, which is not read."""
         with self._explain_errors():
             found = self._open(path)
-            return None if found is None else bytes(found.bytes())
+            if found is None:
+                return None
+            if (size := found.meta["size"]) > most:
+                raise CorruptArtifactError(
+                    f"{path} in {self.url} has {size} bytes, more than any that attar wrote; "
+                    "delete it there"
+                )
+            return bytes(found.bytes())
 
-    def read_all(self, paths: Sequence[str]) -> list[bytes | None]:
-        """Return the content of many small files, None for each that is not there."""
-        return run_parallel(self.read, list(paths))
+    def read_all(self, paths: Sequence[str], most: int = MOST_BYTES) -> list[bytes | None]:
+        """Return the content of many files as `read` does, None for each that is not there."""
+        return run_parallel(partial(self.read, most=most), list(paths))
 
-    def download(self, path: str, to: Path) -> str | None:
-        """Write a file's content to ``to``. Return its SHA-256, or None if it is not there."""
+    def download(self, path: str, to: Path, size: int) -> str | None:
+        """Write the content of a file of ``size`` bytes to ``to``. Return its SHA-256, or None if
+        it is not there.
+
+        Of a file of another size nothing is written, and the digest is that of nothing.
+        """
         digest = hashlib.sha256()
         with self._explain_errors():
             found = self._open(path)
             if found is None:
                 return None
             with to.open("wb") as file:
-                for piece in found:
+                for piece in found if found.meta["size"] == size else ():
                     file.write(piece)
                     digest.update(piece)
         return digest.hexdigest()
@@ -228,7 +243,7 @@ def check_url(url: str) -> str:
         raise RecipeError(
             f"a store's URL begins with {parts.scheme!r}; {suggest_name(parts.scheme, FORMS)}"
         )
-    place = parts.path if parts.scheme in ("az", "file") else parts.netloc
+    place = parts.path if parts.scheme == "file" else parts.netloc
     is_whole = place.strip("/") and url.lower().startswith(f"{parts.scheme}://")
     if not is_whole or (parts.scheme == "file") != (not parts.netloc):
         raise RecipeError(f"the store's URL is {url!r}; write {FORMS[parts.scheme]}")

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from attar.pipeline.core.errors import StoreError
-from attar.pipeline.shared import record_index
+from attar.pipeline.shared import record_index, remote_files
 from attar.pipeline.shared.record_index import IndexedRecord, RecordIndex, decode_index, encode_index, is_content_of
 from attar.pipeline.shared.remote_files import RemoteFile, RemoteFiles
 
@@ -26,9 +26,9 @@ class CountedFiles(RemoteFiles):
         super().__init__(url)
         self.asked: list[str] = []
 
-    def read(self, path: str) -> bytes | None:
+    def read(self, path: str, most: int = remote_files.MOST_BYTES) -> bytes | None:
         self.asked.append(path)
-        return super().read(path)
+        return super().read(path, most)
 
 
 @pytest.fixture(autouse=True)

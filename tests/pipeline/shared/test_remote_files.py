@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 from obstore.exceptions import GenericError, PermissionDeniedError
+from obstore.store import AzureStore
 
 from attar.pipeline.core.errors import MissingDependencyError, RecipeError, StoreError
 from attar.pipeline.shared.remote_files import RemoteFiles, check_url, find_reason, is_url
 
 
-@pytest.mark.parametrize("url", ["s3://bucket", "s3://bucket/a/b", "gs://b/a", "az://account/container/a", "file:///a"])
+@pytest.mark.parametrize("url", ["s3://bucket", "s3://bucket/a/b", "gs://b/a", "az://container/a", "file:///a"])
 def test_urls_are_taken_without_a_slash_at_their_end(url: str) -> None:
     assert is_url(url)
     assert check_url(f"{url}/") == url
@@ -26,7 +27,7 @@ def test_urls_are_taken_without_a_slash_at_their_end(url: str) -> None:
         ("http://host/a", "known: az, file, gs, s3"),
         ("s3:/bucket/a", "s3://BUCKET/PREFIX"),
         ("s3:///a", "s3://BUCKET/PREFIX"),
-        ("az://account", "az://ACCOUNT/CONTAINER/PREFIX"),
+        ("az:///a", "az://CONTAINER/PREFIX"),
         ("file://folder/a", "file:///FOLDER"),
         ("file:///", "file:///FOLDER"),
     ],
@@ -71,6 +72,16 @@ def test_the_extra_is_named_where_the_library_is_missing(monkeypatch: pytest.Mon
     monkeypatch.setitem(sys.modules, "obstore", None)
     with pytest.raises(MissingDependencyError, match=r"attar\[remote\]"):
         RemoteFiles(tmp_path.as_uri())
+
+
+def test_azure_s_account_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AZURE_STORAGE_ACCOUNT_NAME", raising=False)
+    with pytest.raises(StoreError, match="environment"):
+        RemoteFiles("az://container/pre/fix").read("a")
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", "account")
+    server = RemoteFiles("az://container/pre/fix").server
+    assert isinstance(server, AzureStore)
+    assert (server.config["container_name"], server.prefix) == ("container", "pre/fix")
 
 
 def test_files_are_added_once_read_listed_and_deleted(tmp_path: Path) -> None:

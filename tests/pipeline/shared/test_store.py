@@ -20,6 +20,7 @@ from attar.pipeline.core.errors import CorruptArtifactError, RecipeError, StoreE
 from attar.pipeline.core.graph import Pipeline, SlotBinding
 from attar.pipeline.keys.fingerprint import Fingerprint
 from attar.pipeline.run import Record, Run
+from attar.pipeline.shared import remote_files
 from attar.pipeline.shared.store import SharedStore, open_store
 from attar.pipeline.store.store import Store
 from tests.support.projects.shared_store_parts import find, make, open_machine, read
@@ -119,6 +120,52 @@ def test_a_damaged_object_is_found_by_its_digest_and_made_anew(tmp_path: Path, h
     assert not (tmp_path / "two" / "artifacts" / KEY).exists()
     make(two)
     assert read(open_machine(tmp_path, "three")) == 1.0
+
+
+def test_an_object_larger_than_its_record_is_refused_and_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = make(open_machine(tmp_path, "one"))
+    digest = open_machine(tmp_path, "one").history(made.key)["files"]["value.json"][2]
+    (tmp_path / "bucket" / "objects" / digest).write_bytes(b"1" * 10**6)
+    two = open_machine(tmp_path, "two")
+    written = []
+    download = two.remote.download
+
+    def watch(path: str, to: Path, size: int) -> str | None:
+        got = download(path, to, size)
+        written.append((size, to.stat().st_size))
+        return got
+
+    monkeypatch.setattr(two.remote, "download", watch)
+    with pytest.raises(CorruptArtifactError, match=r"value\.json of x aaaaaaaaaaaa is not the 1 bytes that it was"):
+        two.verify(find(two))
+    assert (1, 0) in written
+
+
+def test_a_transfer_that_breaks_leaves_no_part_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = make(open_machine(tmp_path, "one"))
+    two = open_machine(tmp_path, "two")
+
+    def break_off(path: str, to: Path, size: int) -> str | None:
+        to.write_bytes(b"1" * (size // 2))
+        raise StoreError("no answer")
+
+    monkeypatch.setattr(two.remote, "download", break_off)
+    folder, publication = tmp_path / "parts", two.find_published(made.key)
+    assert publication is not None
+    with pytest.raises(StoreError, match="no answer"):
+        two.objects.fetch(publication, folder)
+    assert list(folder.iterdir()) == []
+
+
+def test_a_record_larger_than_any_of_attar_s_is_damaged_and_not_read(tmp_path: Path) -> None:
+    make(open_machine(tmp_path, "one"))
+    size = remote_files.MOST_BYTES + 1
+    with (tmp_path / "bucket" / "records" / f"{KEY}.json").open("wb") as record:
+        record.truncate(size)
+    two = open_machine(tmp_path, "two")
+    with pytest.raises(CorruptArtifactError, match=rf"{KEY}\.json in .* has {size} bytes, more than any"):
+        two.find(Number, KEY)
+    assert two.published.read_all() == {KEY: None}
 
 
 def test_a_damaged_file_of_the_cache_is_fetched_again(tmp_path: Path) -> None:
