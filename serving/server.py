@@ -23,6 +23,7 @@ from attar.serving.http.connection import Connection
 from attar.serving.http.inference import InferenceHandler
 from attar.serving.http.message import Reply, Request
 from attar.serving.http.metadata import MetadataHandlers
+from attar.serving.http.tls_listener import TlsListener
 from attar.serving.models.observer import Observer
 from attar.serving.models.recovery import Recovery
 from attar.serving.models.repository import Repository
@@ -113,16 +114,8 @@ class Server:
 
             self.grpc = GrpcServer(self.service, self.authenticator, self.ledger)
             await self.grpc.start()
-        loop = asyncio.get_running_loop()
         try:
-            self._listener = await loop.create_server(
-                lambda: Connection(self.api, self.authenticator, self.ledger, self.connections),
-                self.settings.host,
-                self.settings.http_port,
-                backlog=BACKLOG,
-                ssl=self.authenticator.tls,
-                ssl_handshake_timeout=self.settings.slow if self.authenticator.tls else None,
-            )
+            self._listener = await self._open_listener()
         except OSError as error:
             if self.grpc:
                 await self.grpc.stop()
@@ -133,6 +126,19 @@ class Server:
         host, port = self._listener.sockets[0].getsockname()[:2]
         scheme = "https" if self.authenticator.tls else "http"
         self.address = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+
+    async def _open_listener(self) -> asyncio.Server | TlsListener:
+        """Listen over HTTP. Raises OSError."""
+        host, port, tls = self.settings.host, self.settings.http_port, self.authenticator.tls
+        if tls is None:
+            loop = asyncio.get_running_loop()
+            return await loop.create_server(self._make_connection, host, port, backlog=BACKLOG)
+        made = TlsListener(self._make_connection, tls, self.settings.slow, self.supervisor)
+        await made.listen(host, port, BACKLOG)
+        return made
+
+    def _make_connection(self) -> Connection:
+        return Connection(self.api, self.authenticator, self.ledger, self.connections)
 
     async def stop(self) -> None:
         """Take no more requests, answer the others within ``settings.drain`` seconds, and close."""

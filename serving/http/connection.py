@@ -52,6 +52,8 @@ class Connection(asyncio.Protocol):
         self._unsent = 0  # bytes that the client had not taken when that was last looked at
         self._counted = 0  # bytes of replies in the ledger
         self._last_active = 0.0
+        self.transport: asyncio.Transport
+        """With TLS and before its handshake one that can only be ended."""
 
     # -- what the server calls --------------------------------------------------------------------
 
@@ -66,7 +68,7 @@ class Connection(asyncio.Protocol):
         elif self._reader.is_done:
             self.abort()
         else:
-            self._transport.close()
+            self.transport.close()
 
     def drain(self) -> None:
         """Close an idle connection in a moment, as a request may be on its way; any other one
@@ -74,12 +76,13 @@ class Connection(asyncio.Protocol):
         self._set_deadline()
 
     def abort(self) -> None:
-        self._transport.abort()
+        self.transport.abort()
 
     # -- what the transport calls -----------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
+        """Count as open. With TLS it is called again, with the transport behind the handshake."""
+        self.transport = cast(asyncio.Transport, transport)
         self._connections.add(self)
         self._set_deadline()
         most = self._settings.max_connections
@@ -102,7 +105,7 @@ class Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self._is_blocked = True
-        self._add_unsent(self._transport.get_write_buffer_size())
+        self._add_unsent(self.transport.get_write_buffer_size())
         self.deadline = self._loop.time() + self._settings.slow
 
     def resume_writing(self) -> None:
@@ -120,11 +123,11 @@ class Connection(asyncio.Protocol):
             self._refuse(error)
             return
         if self._reader.expects_continue and not (self._task or self._reader.requests):
-            self._transport.write(CONTINUE)
+            self.transport.write(CONTINUE)
         self._reader.expects_continue = False
         if self._reader.is_full and not self._is_paused:
             self._is_paused = True
-            self._transport.pause_reading()
+            self.transport.pause_reading()
         self._serve_next()
 
     # -- one request after the other --------------------------------------------------------------
@@ -158,7 +161,7 @@ class Connection(asyncio.Protocol):
             self._refusal = error
         if not self._reader.is_full:
             self._is_paused = False
-            self._transport.resume_reading()
+            self.transport.resume_reading()
 
     async def _serve(self, request: Request) -> None:
         """Answer a request. An unforeseen error is logged, and ends the connection."""
@@ -168,7 +171,7 @@ class Connection(asyncio.Protocol):
             finally:
                 request.reservation.close()
             self._task = None
-            if not self._transport.is_closing():
+            if not self.transport.is_closing():
                 self._finish(request, reply)
         except Exception:
             fields = logs.log_fields(**describe_request(request))
@@ -196,22 +199,22 @@ class Connection(asyncio.Protocol):
         if self._is_blocked:
             self._add_unsent(sum(map(len, pieces)))
         if size < JOINED_BYTES:
-            self._transport.write(b"".join(pieces))
+            self.transport.write(b"".join(pieces))
         else:
-            self._transport.writelines(pieces)
+            self.transport.writelines(pieces)
 
     def _close_gently(self) -> None:
         """Close so that the client can read the reply, which a reset takes from it while bytes of
         its own are unread."""
-        if self._transport.can_write_eof():
-            self._transport.write_eof()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
             self._set_deadline()
         else:
-            self._transport.close()
+            self.transport.close()
 
     def _drop_unless_read(self) -> None:
         """Drop the client, unless it has taken enough of the reply to be given more time."""
-        unsent, now = self._transport.get_write_buffer_size(), self._loop.time()
+        unsent, now = self.transport.get_write_buffer_size(), self._loop.time()
         longer = self.deadline + (self._unsent - unsent) / MINIMUM_BYTES_A_SECOND
         self.deadline, self._unsent = min(longer, now + self._settings.slow), unsent
         if self.deadline < now:
@@ -226,7 +229,7 @@ class Connection(asyncio.Protocol):
     @property
     def silent_since(self) -> float:
         """When its client last did something, on the loop's clock; never while it is answered."""
-        return inf if self._task or self._transport.is_closing() else self._last_active
+        return inf if self._task or self.transport.is_closing() else self._last_active
 
     def _set_deadline(self) -> None:
         """Must be called whenever something happens on the connection.

@@ -8,12 +8,14 @@ import logging
 import os
 import shutil
 import signal
+import socket
 import ssl
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import grpc
@@ -23,7 +25,7 @@ from pydantic import ValidationError
 from tritonclient import grpc as triton_grpc
 
 from attar.cli.serve import serve
-from attar.pipeline.core.errors import RecipeError
+from attar.pipeline.core.errors import AttarError, RecipeError
 from attar.serving.core.authenticator import Authenticator
 from attar.serving.core.hosts import is_loopback
 from attar.serving.core.logs import LINES
@@ -32,7 +34,7 @@ from tests.support.serving.certificates import make_certificate
 from tests.support.serving.fuzz_grpc import streams
 from tests.support.serving.fuzz_http import framed
 from tests.support.serving.server_process import run_server
-from tests.support.serving.serving_parts import Running, asked, running
+from tests.support.serving.serving_parts import Running, asked, running, until
 
 TOKEN, OTHER = "correct-horse-battery", "another.one~of/16+characters=="
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
@@ -315,6 +317,36 @@ def test_tls(points_bundle: Path, certificate: tuple[Path, Path]) -> None:
         assert cut_off(server, b"\x16\x03\x01") == b""  # a handshake that does not end
         assert time.monotonic() - began < 5
         assert over_tls(("127.0.0.1", port), cert) == 200
+
+
+def test_connections_count_before_their_handshake(certificate: tuple[Path, Path]) -> None:
+    """Any number of them was held, each for the seconds of ``slow``."""
+    cert, key = certificate
+    with running(tls_cert=cert, tls_key=key, max_connections=3) as server, ExitStack() as stack:
+        address = "127.0.0.1", int(server.server.address.rsplit(":", 1)[1])
+        silent = []
+        for _ in range(6):
+            silent.append(stack.enter_context(socket.create_connection(address, timeout=10)))
+            time.sleep(0.05)
+        assert [raw.recv(1) for raw in silent[:3]] == [b""] * 3  # the longest silent are closed
+        assert len(server.server.connections) == 3
+        secured = stack.enter_context(trusting(cert).wrap_socket(silent[5], server_hostname="127.0.0.1"))
+        secured.sendall(framed("GET", "/v2/health/live"))
+        assert secured.recv(1000).startswith(b"HTTP/1.1 200 ")
+        for raw in silent[3:5]:
+            raw.close()
+        until(lambda: len(server.server.connections) == 1)
+
+
+def test_an_address_that_is_taken_with_tls(certificate: tuple[Path, Path]) -> None:
+    cert, key = certificate
+    with running(tls_cert=cert, tls_key=key) as server:
+        port = int(server.server.address.rsplit(":", 1)[1])
+        with (
+            pytest.raises(AttarError, match=rf"cannot listen on 127\.0\.0\.1:{port}: .*--host and --http-port"),
+            running(tls_cert=cert, tls_key=key, http_port=port),
+        ):
+            pass
 
 
 def cut_off(server: Running, content: bytes) -> bytes:
