@@ -147,6 +147,9 @@ class Hop:
     def get_score(self) -> float | None:
         return None if self.score is None else self.score.value
 
+    def get_score_bounds(self) -> ConfidenceBounds | None:
+        return None if self.score is None else self.score.bounds
+
     def get_value(self, baseline: Baseline, metric: Metric) -> float | None:
         """Return None if the outputs do not have this metric."""
         comparison = self.comparisons.get((baseline, metric))

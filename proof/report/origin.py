@@ -18,8 +18,10 @@ class Origin:
     """The teacher, the student and the control, before any conversion, and what follows from
     them."""
 
+    names: Sequence[str]
+    """The targets that it holds for."""
     target: Target
-    """Whose evidence it is."""
+    """The first of them, whose evidence it is."""
     hops: Sequence[Hop]
     gain: tuple[str, str] | None
     """The student's score minus the control's, and its bounds; None without a control."""
@@ -31,26 +33,30 @@ class Origin:
     says: str
 
 
-def find_origin(found: Sequence[Target], records: Sequence[Record]) -> Origin | None:
-    """Return the origin of the first target with a ledger: it is the same in all."""
-    target = next((target for target in found if target.hops), None)
-    if target is None:
-        return None
+def find_origins(found: Sequence[Target], records: Sequence[Record]) -> list[Origin]:
+    """Return what the control says, once for all targets that it says the same of.
+
+    Targets may promise differently. Without a control the first target with a ledger has all that
+    is known.
+    """
+    alike: dict[str, list[Target]] = {}
+    for target in found:
+        if target.control is not None:
+            alike.setdefault(target.control.summary, []).append(target)
+    if alike:
+        return [build_origin(targets, records) for targets in alike.values()]
+    return [build_origin([target], records) for target in found if target.hops][:1]
+
+
+def build_origin(targets: Sequence[Target], records: Sequence[Record]) -> Origin:
+    target, names = targets[0], [target.name for target in targets]
     hops = [hop for name in ("teacher", "student", "control") if (hop := target.find_hop(name))]
-    control = target.control
+    gain, control = format_gain(target), target.control
     if control is None:
-        return Origin(
-            target, hops, format_gain(target), (), "not asked", explain_unasked(target, records)
-        )
+        return Origin(names, target, hops, gain, (), "not asked", explain_unasked(target, records))
     need = describe_need(control.is_distillation_needed)
-    return Origin(
-        target,
-        hops,
-        format_gain(target),
-        control.gates,
-        need,
-        formatting.format_sentence(control.summary),
-    )
+    says = formatting.format_sentence(control.summary)
+    return Origin(names, target, hops, gain, control.gates, need, says)
 
 
 def describe_need(is_needed: bool | None) -> str:
@@ -104,8 +110,8 @@ def explain_missing_control(found: Sequence[Target], records: Sequence[Record]) 
 
     Return None if the control tells it.
     """
-    seen = find_origin(found, records)
-    return seen.says if seen is not None and seen.answer == "not asked" else None
+    seen = find_origins(found, records)
+    return seen[0].says if seen and seen[0].answer == "not asked" else None
 
 
 def has_trained_control(records: Sequence[Record]) -> bool:

@@ -79,6 +79,15 @@ class Target:
         runner = RUNNERS.get(teacher.format) if teacher else None
         return f"the teacher in {runner}" if runner else "the teacher"
 
+    @property
+    def devices(self) -> str:
+        """Where hops were timed that were timed on no CPU: ``on cuda: reference, engine``."""
+        names: dict[str, list[str]] = {}
+        for hop in self.hops:
+            if hop.was_run and hop.device != "cpu":
+                names.setdefault(hop.device, []).append(hop.name)
+        return "; ".join(f"on {device}: {', '.join(hops)}" for device, hops in names.items())
+
     @cached_property
     def last(self) -> Hop | None:
         """The last hop from the student on that was run: the engine, unless it was not run here."""
@@ -154,12 +163,12 @@ class Target:
         ]
         return min(verdicts, key=SEVERITY.index, default="")
 
-    def find_limit(self, metric: str) -> float | None:
-        """Return the limit against the teacher: the engine's, or that of the last hop with one."""
+    def find_limit(self, metric: str, baseline: str = "teacher") -> float | None:
+        """Return the limit against a baseline: the engine's, or that of the last hop with one."""
         gates = [
             gate
             for gate in self.gates
-            if (gate.comparison.metric, gate.comparison.baseline) == (metric, "teacher")
+            if (gate.comparison.metric, gate.comparison.baseline) == (metric, baseline)
         ]
         gates.sort(key=lambda gate: gate.comparison.hop == "engine")
         return gates[-1].limit if gates else None

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from attar.proof.estimates.bounds import ConfidenceBounds
-from attar.proof.gate import Metric
+from attar.proof.gate import Baseline, Metric
 from attar.proof.hop import CHAIN
 from attar.proof.ledger.ledger import Hop
 from attar.proof.report import formatting
@@ -28,6 +28,8 @@ COLOURS = {
 
 NARROW = 0.02
 """An axis never spans less, so that noise does not look like a cliff."""
+BROKEN_AGAINST: Sequence[Baseline] = ("teacher", "previous", "absolute")
+"""The baselines of the gates that mark a hop as the first broken one."""
 FAR = 3.0
 """A promise further below the values than this many times their range is said, not drawn."""
 
@@ -70,21 +72,8 @@ def describe_agreement(target: Target) -> str:
 
 def draw_panels(target: Target) -> list[Panel]:
     """Score, CORR and agreement, as far as the task has them."""
-    name = target.score_name
-    teacher, allowed = target.find_hop("teacher"), target.find_limit("score_drop")
-    of_teacher = teacher.get_score() if teacher else None
-    floor = None if of_teacher is None or allowed is None else of_teacher - allowed
-    what = f"{name} on the test split"
     columns = [
-        Column(
-            formatting.capitalize(name),
-            what,
-            "score_drop",
-            Hop.get_score,
-            floor,
-            lambda hop: bound_drop(hop, of_teacher),
-            "the drop",
-        ),
+        make_score_column(target),
         make_teacher_column(
             "CORR", "correlation with the teacher's outputs", "correlation", target
         ),
@@ -98,6 +87,27 @@ def draw_panels(target: Target) -> list[Panel]:
     ]
     made = [draw_hops(target, column) for column in columns]
     return [one for one in made if one is not None]
+
+
+def make_score_column(target: Target) -> Column:
+    """The score, with the stricter of two promises: a floor, or the teacher's score less the
+    drop."""
+    teacher, allowed = target.find_hop("teacher"), target.find_limit("score_drop")
+    of_teacher = teacher.get_score() if teacher else None
+    least = None if of_teacher is None or allowed is None else of_teacher - allowed
+    floor = target.find_limit("score", "absolute")
+    by_drop = Column(
+        formatting.capitalize(target.score_name),
+        f"{target.score_name} on the test split",
+        "score_drop",
+        Hop.get_score,
+        least,
+        lambda hop: bound_drop(hop, of_teacher),
+        "the drop",
+    )
+    if floor is None or (least is not None and least >= floor):
+        return by_drop
+    return replace(by_drop, metric="score", promise=floor, between=Hop.get_score_bounds, of="")
 
 
 def bound_drop(hop: Hop, of_teacher: float | None) -> ConfidenceBounds | None:
@@ -149,7 +159,7 @@ def draw_hops(target: Target, column: Column) -> Panel | None:
         for at, row in enumerate(rows):
             broken = (
                 row.hop == target.first_broken
-                and target.find_verdict(row.hop, column.metric, "teacher", "previous") == "failed"
+                and target.find_verdict(row.hop, column.metric, *BROKEN_AGAINST) == "failed"
             )
             draw_dot(axes, at, row, broken)
         drawn = style.svg(figure, f"{target.name}: {column.title} over the hops")

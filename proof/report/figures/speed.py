@@ -31,7 +31,7 @@ def draw_panels(target: Target) -> list[Panel]:
             "Latency, batch 1",
             read_latency(1, "p50"),
             formatting.format_microseconds,
-            partial(describe_engine_ratio, target.timed_teacher),
+            partial(describe_speed_ratio, target),
             read_latency(1, "p99"),
         ),
         draw_bars(
@@ -39,7 +39,7 @@ def draw_panels(target: Target) -> list[Panel]:
             f"Throughput, batch {batch}",
             read_latency(batch, "throughput"),
             formatting.format_count,
-            describe_throughput,
+            partial(describe_throughput, target),
         ),
         draw_bars(
             target,
@@ -99,7 +99,7 @@ def draw_bars(
             style.beside(axes, row, said(value))
         set_ticks(axes, said, log)
         drawn = style.svg(figure, f"{target.name}: {title} of every hop")
-    return Panel(title, drawn, write_caption(title, values, log, note, tail is not None))
+    return Panel(title, drawn, write_caption(target, title, values, log, note, tail is not None))
 
 
 def needs_logarithm(values: Sequence[float], tails: Sequence[float]) -> bool:
@@ -117,15 +117,17 @@ def set_ticks(axes: Axes, said: Callable[[float | None], str], log: bool) -> Non
 
 
 def write_caption(
+    target: Target,
     title: str,
     values: Sequence[Value],
     log: bool,
     note: Callable[[str, Sequence[Value], str], str],
     tail: bool,
 ) -> str:
+    devices = f" ({target.devices})" if target.devices else ""
     parts = {
-        "Latency": "Median time of a call on one pinned thread",
-        "Throughput": "Samples per second on one pinned thread",
+        "Latency": f"Median time of a call on one pinned thread{devices}",
+        "Throughput": f"Samples per second on one pinned thread{devices}",
         "Size": "Bytes on disk",
     }
     said = parts[title.split(",")[0]] + ("; the whisker ends at p99." if tail else ".")
@@ -134,6 +136,17 @@ def write_caption(
             None, [said, "The axis is logarithmic." if log else "", note(title, values, "engine")]
         )
     )
+
+
+def select_comparable(target: Target, values: Sequence[Value], name: str) -> list[Value]:
+    """Return the values of the hops that were timed on the same device as this one."""
+    devices = {hop.name: hop.device for hop in target.hops}
+    return [(hop, value) for hop, value in values if devices[hop] == devices.get(name)]
+
+
+def describe_speed_ratio(target: Target, title: str, values: Sequence[Value], name: str) -> str:
+    comparable = select_comparable(target, values, name)
+    return describe_engine_ratio(target.timed_teacher, title, comparable, name)
 
 
 def describe_engine_ratio(teacher: str, title: str, values: Sequence[Value], name: str) -> str:
@@ -157,8 +170,8 @@ def describe_ratio(times: float, better: str, worse: str) -> str:
     )
 
 
-def describe_throughput(title: str, values: Sequence[Value], name: str) -> str:
-    known = dict(values)
+def describe_throughput(target: Target, title: str, values: Sequence[Value], name: str) -> str:
+    known = dict(select_comparable(target, values, name))
     if name not in known or "reference" not in known:
         return ""
     ratio = formatting.format_ratio(known[name] / known["reference"])

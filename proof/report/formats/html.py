@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attar.proof.gate import Comparison, Metric
+from attar.proof.gate import SEVERITY, Comparison, Metric
 from attar.proof.ledger.ledger import Hop
 from attar.proof.report import formatting, gate_formatting
 from attar.proof.report.candidates import describe_trials, format_reason
 from attar.proof.report.distiller import describe_distiller
 from attar.proof.report.forest import place_mark
-from attar.proof.report.origin import find_origin
+from attar.proof.report.origin import find_origins
 from attar.proof.report.production import NAMES, list_production_comparisons
 from attar.proof.report.record import Record, describe_status, explain_status
 from attar.proof.report.start import describe_start
@@ -110,7 +110,7 @@ def build_page(records: Sequence[Record], recipe_name: str) -> dict[str, Any]:
         "chapters": [build_chapter(target) for target in found],
         "failures": [record for record in records if describe_status(record) == "failed"],
         "training": training.draw_panels(records, score_name),
-        "origin": find_origin(found, records),
+        "origins": find_origins(found, records),
         "records": records,
         "started": describe_start(records),
         "distiller": describe_distiller(records),
@@ -217,10 +217,12 @@ def build_score_tile(target: Target, teacher: Hop, last: Hop) -> Tile:
     )
     drop = formatting.format_bounded(value, bounds)
     note = f"teacher {formatting.format_score(teacher.get_score())}, drop {drop}"
-    verdict = target.find_verdict(last.name, "score_drop", "teacher") or target.find_verdict(
-        last.name, "score", "absolute"
-    )
-    return Tile(target.score_name, formatting.format_score(last.get_score()), note, verdict)
+    verdicts = [
+        target.find_verdict(last.name, "score_drop", "teacher"),
+        target.find_verdict(last.name, "score", "absolute"),
+    ]
+    severest = min(filter(None, verdicts), key=SEVERITY.index, default="")
+    return Tile(target.score_name, formatting.format_score(last.get_score()), note, severest)
 
 
 def build_similarity_tile(target: Target, last: Hop, name: str, metric: Metric) -> Tile:

@@ -127,7 +127,7 @@ def render_ledger_row(hop: Hop, p50: float | None) -> list[str]:
     )
     return [
         *model,
-        formatting.format_bounded(hop.get_score(), hop.score.bounds if hop.score else None),
+        formatting.format_bounded(hop.get_score(), hop.get_score_bounds()),
         drop,
         correlation,
         formatting.format_score(hop.get_value("teacher", "agreement")),

@@ -18,12 +18,13 @@ from attar.proof.report.formats import terminal
 from attar.proof.report.formats.html import list_tiles, render_html
 from attar.proof.report.formats.markdown import render_markdown
 from attar.proof.report.production import NAMES, list_production_comparisons
-from attar.proof.report.target import group_targets
+from attar.proof.report.target import Target, group_targets
 from attar.proof.verdicts.gate_evaluation import evaluate_gates
 from attar.proof.verdicts.limits import GateLimits
 from attar.proof.verdicts.verdict import judge_target
 from attar.proof.verdicts.verdict_json import verdict_to_json
 from tests.support.proof.proof_parts import a_ledger, line, metrics
+from tests.support.proof.report_facts import judged
 from tests.support.proof.report_records import (
     Made,
     ParsedPage,
@@ -79,9 +80,9 @@ def test_banner_tells_of_every_conversion_that_failed(tmp_path: Path) -> None:
     ledger = a_ledger()
     for name in ("model", "engine"):
         line(ledger, name)["previous"] |= metrics(correlation=0.5)
-    judged = judge_target(evaluate_gates(ledger_from_json(ledger), GateLimits()))
-    assert judged.first_broken_hop == "model"
-    assert told(changed(run_records(tmp_path), "cpu.verdict", **verdict_to_json(judged))) == [("correlation", "previous")]
+    verdict = judge_target(evaluate_gates(ledger_from_json(ledger), GateLimits()))
+    assert verdict.first_broken_hop == "model"
+    assert told(changed(run_records(tmp_path), "cpu.verdict", **verdict_to_json(verdict))) == [("correlation", "previous")]
 
 
 def test_summary_tells_the_first_undecided_gate(tmp_path: Path) -> None:
@@ -135,6 +136,51 @@ def test_whiskers_of_the_score_are_those_of_the_drop(tmp_path: Path) -> None:
     assert "whiskers: one-sided 95 % bounds of the drop." in ledger.draw_panels(target)[0].caption
 
 
+def with_floor(records: Sequence[Made], limit: float, *, drop: bool) -> Target:
+    """The same target, had a score been promised too, and a drop no more if not ``drop``."""
+    engine = next(row for row in hop_rows(records) if row["hop"] == "engine")
+    gates = [row for row in gate_rows(records) if drop or row["gate"] != "score_drop"]
+    gates.append(judged("score", "engine", "absolute", limit, engine["score"], engine["score_bounds"]))
+    return group_targets(changed(records, "cpu.verdict", gates=gates))[0]
+
+
+def test_tile_of_the_score_has_the_severest_verdict(tmp_path: Path) -> None:
+    """The drop is kept and the floor is not."""
+    target = with_floor(run_records(tmp_path), 0.95, drop=True)
+    assert {tile.name: tile.verdict for tile in list_tiles(target)}["accuracy"] == "failed"
+
+
+@pytest.mark.parametrize(
+    ("limit", "drop", "line", "bounds"),
+    [(0.90, False, "0.9000", "bounds."), (0.90, True, "0.9021", "bounds of the drop."), (0.905, True, "0.9050", "bounds.")],
+)
+def test_the_stricter_promise_of_the_score_is_drawn(tmp_path: Path, limit: float, drop: bool, line: str, bounds: str) -> None:
+    from attar.proof.report.figures import ledger
+
+    caption = ledger.draw_panels(with_floor(run_records(tmp_path), limit, drop=drop))[0].caption
+    assert caption.endswith(f"95 % {bounds} The engine is promised to stay right of the dashed line, at {line}.")
+
+
+def timed_on_cuda(records: Sequence[Made], *hops: str) -> list[Made]:
+    rows = [{**row, "device": "cuda"} if row["hop"] in hops else row for row in hop_rows(records)]
+    return changed(records, "cpu.evidence", hops=rows)
+
+
+def test_figures_compare_the_speed_of_one_device(tmp_path: Path) -> None:
+    from attar.proof.report.figures import speed
+
+    records = timed_on_cuda(run_records(tmp_path), "engine")
+    latency, throughput, size = (panel.caption for panel in speed.draw_panels(group_targets(records)[0]))
+    assert latency == "Median time of a call on one pinned thread (on cuda: engine); the whisker ends at p99."
+    assert throughput == "Samples per second on one pinned thread (on cuda: engine)."
+    assert "smaller than the teacher" in size
+    assert "one thread (on cuda: engine)" in ParsedPage(render_html(records, "fashion")).words
+    beside = timed_on_cuda(records, "reference", "engine")
+    latency = speed.draw_panels(group_targets(beside)[0])[0].caption
+    assert "(on cuda: reference, engine)" in latency
+    assert "faster than the reference." in latency
+
+
 def test_bundle_in_production_stands_beside_the_chain(tmp_path: Path) -> None:
     records = run_records(tmp_path, production=True)
     page = ParsedPage(render_html(records, "fashion"))
@@ -178,6 +224,20 @@ def test_what_the_control_says(tmp_path: Path, control: float, answer: str, said
     assert ("not needed. The same student" in page.words) == (answer == "not needed"), "in the banner"
     assert "Had the control" in page.words
     assert f"**The control**: {said}" in render_markdown(records, "fashion")
+
+
+def test_targets_that_promise_differently_have_an_answer_each(tmp_path: Path) -> None:
+    records = run_records(tmp_path, targets=("cpu", "gpu", "rtx"))
+    said = next(record.facts["distillation"] for record in records if record.slot == "rtx.verdict")
+    records = changed(records, "rtx.verdict", distillation={**said, "needed": True, "says": "distillation was needed: it is so"})
+    words = ParsedPage(render_html(records, "fashion")).words
+    assert "Was the teacher needed? cpu, gpu not needed Distillation was not needed: the same" in words
+    assert "rtx needed Distillation was needed: it is so." in words
+    for slot in ("cpu.verdict", "gpu.verdict"):
+        records = changed(records, slot, distillation=None)
+    words = ParsedPage(render_html(records, "fashion")).words
+    assert "Was the teacher needed? needed Distillation was needed: it is so." in words
+    assert "cannot be told" not in render_markdown(records, "fashion")
 
 
 def test_without_a_control_nobody_knows(tmp_path: Path) -> None:
