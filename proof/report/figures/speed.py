@@ -140,7 +140,7 @@ def write_caption(
 
 def select_comparable(target: Target, values: Sequence[Value], name: str) -> list[Value]:
     """Return the values of the hops that were timed on the same device as this one."""
-    devices = {hop.name: hop.device for hop in target.hops}
+    devices: dict[str, str] = {hop.name: hop.device for hop in target.hops}
     return [(hop, value) for hop, value in values if devices[hop] == devices.get(name)]
 
 

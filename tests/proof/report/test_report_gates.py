@@ -140,8 +140,8 @@ def with_floor(records: Sequence[Made], limit: float, *, drop: bool) -> Target:
     """The same target, had a score been promised too, and a drop no more if not ``drop``."""
     engine = next(row for row in hop_rows(records) if row["hop"] == "engine")
     gates = [row for row in gate_rows(records) if drop or row["gate"] != "score_drop"]
-    gates.append(judged("score", "engine", "absolute", limit, engine["score"], engine["score_bounds"]))
-    return group_targets(changed(records, "cpu.verdict", gates=gates))[0]
+    floor = judged("score", "engine", "absolute", limit, engine["score"], engine["score_bounds"])
+    return group_targets(changed(records, "cpu.verdict", gates=[*gates, floor]))[0]
 
 
 def test_tile_of_the_score_has_the_severest_verdict(tmp_path: Path) -> None:
