@@ -20,27 +20,31 @@ class QuestionThread:
 
     def __init__(self) -> None:
         self._executor, self._waiting = ThreadPoolExecutor(1, "page"), 0
+        self._is_free = asyncio.Lock()
 
     async def run(self, work: Callable[..., T], *arguments: Any) -> T:
         """Return what ``work`` returns, or raise its error.
 
         A question that the thread has begun counts until its end, even if nobody waits for it any
-        more; one that it has not begun is dropped then. Raises BusyError if too many wait.
+        more; one that it has not begun leaves nothing behind then. Raises BusyError if too many
+        wait.
         """
         if self._waiting >= WAITING:
             raise BusyError(f"{WAITING} questions wait for the shadow already; ask again")
         self._waiting += 1
-        job = self._executor.submit(work, *arguments)
-        done = asyncio.wrap_future(job)
-        done.add_done_callback(self._count_end)
         try:
-            return await asyncio.shield(done)
-        finally:
-            job.cancel()
+            await self._is_free.acquire()
+        except asyncio.CancelledError:
+            self._waiting -= 1
+            raise
+        done = asyncio.wrap_future(self._executor.submit(work, *arguments))
+        done.add_done_callback(self._count_end)
+        return await asyncio.shield(done)
 
     def close(self) -> None:
         """End the thread."""
-        self._executor.shutdown(cancel_futures=True)
+        self._executor.shutdown()
 
     def _count_end(self, done: asyncio.Future[Any]) -> None:
         self._waiting -= 1
+        self._is_free.release()
