@@ -149,10 +149,10 @@ class Connection(asyncio.Protocol):
                 self._refusal = None
                 self._close_gently()
             if self._is_paused:
-                self._read_on()
+                self._read_rest()
         self._set_deadline()
 
-    def _read_on(self) -> None:
+    def _read_rest(self) -> None:
         """Read again once a further request may wait."""
         try:
             self._reader.read_rest()
@@ -172,13 +172,13 @@ class Connection(asyncio.Protocol):
                 request.reservation.close()
             self._task = None
             if not self.transport.is_closing():
-                self._finish(request, reply)
+                self._finish_request(request, reply)
         except Exception:
             fields = logs.log_fields(**describe_request(request))
             log.exception("a reply could not be sent", extra=fields)
             self.abort()
 
-    def _finish(self, request: Request, reply: Reply) -> None:
+    def _finish_request(self, request: Request, reply: Reply) -> None:
         """Send a reply, and go on to the next request or close."""
         is_last = self._reader.is_done and not self._reader.requests and not self._refusal
         keep = request.keep_alive and not self._api.service.draining and not is_last

@@ -89,14 +89,14 @@ class TlsListener:
         task = self._supervisor.run_once("handshake", self._secure(connection, accepted))
         handshake = Handshake(task)
 
-        def end(_: asyncio.Task[None]) -> None:
+        def end_handshake(_: asyncio.Task[None]) -> None:
             if connection.transport is handshake:  # it was not made
                 connection.connection_lost(None)
                 with suppress(OSError):  # it is closed already
                     accepted.shutdown(socket.SHUT_RDWR)  # or one cancelled at once would go on
                 accepted.close()
 
-        task.add_done_callback(end)
+        task.add_done_callback(end_handshake)
         connection.connection_made(handshake)
 
     async def _secure(self, connection: Connection, accepted: socket.socket) -> None:
