@@ -36,7 +36,7 @@ class ShareSums(Sums):
 
     @property
     def effective_samples(self) -> float:
-        """How many samples of equal size tell as much (Kish 1965, section 11.7)."""
+        """How many samples of equal size tell as much (Kish 1965)."""
         rows = self.columns[:, 1]
         return float(rows.sum() ** 2 / (rows**2).sum())
 
