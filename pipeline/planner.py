@@ -14,7 +14,7 @@ from attar.pipeline.keys import deciders as keys
 from attar.pipeline.keys.deciders import KeyInputs, Keys
 from attar.pipeline.store.store import Store
 
-NEW_DATA = "its task is new, or a name beside its data, so that these are not known yet"
+NEW_DATA = "its data are not known yet: its task is new, or a name beside its data is"
 
 
 @dataclass(frozen=True)

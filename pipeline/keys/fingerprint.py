@@ -63,6 +63,7 @@ class Fingerprint:
                 self.remembered = note["files"] if note["format"] == FORMAT else {}
         self.changed, self.opened = False, time.time_ns()
         self.stamps: dict[str, Stamp] = {}
+        self.codes: dict[tuple[frozenset[str], frozenset[str]], Code] = {}
         self.sources: dict[str, ParsedFile | None] = {}
         self.modules = ModulePaths(home)
 
@@ -72,6 +73,12 @@ class Fingerprint:
 
         ``artifacts`` are the classes of artifacts that are read, followed with all that they use.
         """
+        asked = frozenset(roots), frozenset(artifacts)
+        if asked not in self.codes:
+            self.codes[asked] = self._follow(*asked)
+        return self.codes[asked]
+
+    def _follow(self, roots: Iterable[str], artifacts: Iterable[str]) -> Code:
         seen: dict[str, str] = {}
         packages: dict[str, str] = {}
         todo = [
