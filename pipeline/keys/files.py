@@ -147,9 +147,12 @@ def _scan(folder: str, wanted: set[str], stamps: PathStamps) -> None:
 
 
 def list_subfolders(folder: str) -> list[str]:
-    """Return the names of the folders in a folder."""
-    with os.scandir(folder or "/") as entries:
-        return [entry.name for entry in entries if entry.is_dir()]
+    """Return the names of the folders in a folder; none of one that this user may not list."""
+    try:
+        with os.scandir(folder) as entries:
+            return [entry.name for entry in entries if entry.is_dir()]
+    except PermissionError:
+        return []
 
 
 def stamp_file(path: str) -> Stamp:

@@ -142,6 +142,21 @@ def test_folders_are_looked_at_up_to_the_recipe_s_or_to_the_one_that_holds_all()
     assert data.list_folders_above(["/a/x", "/"], None) == {"/a", "/"}
 
 
+def test_a_folder_above_that_may_not_be_listed_shows_no_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    listed = [write_pictures(tmp_path / name, 1) / "00000.png" for name in "ab"]
+    scan = os.scandir
+
+    def refuse(folder: str) -> Any:
+        if folder == str(tmp_path):
+            raise PermissionError
+        return scan(folder)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    known = data.inspect_data(listed)
+    assert str(tmp_path) in known.names
+    assert data.refresh_data(known) == known
+
+
 @pytest.mark.usefixtures("settled")
 def test_every_file_is_hashed_once_however_many_there_are(tmp_path: Path, another_process: Callable[[], None]) -> None:
     shown: list[tuple[str, int, int, str]] = []
