@@ -29,12 +29,12 @@ def read_answers(name: str, output: Output, stored: Array, batch: ViewBatch) -> 
     labels = None
     if output.target is not None and batch.targets and SHARE not in batch.targets:
         labels = convert_target(output, batch.targets[output.target])
+        labels = labels[tuple(slice(size) for size in stored.shape[: labels.ndim])]
     known = find_known(output, stored, labels)
     if known is None:
         return name_answers(name, stored, labels)
     if labels is not None:
-        corner = labels[tuple(slice(size) for size in known.shape)]
-        labels = corner[known[: len(corner)]]
+        labels = labels[known[: len(labels)]]
     return name_answers(name, stored[known], labels, list_places(known))
 
 
@@ -48,7 +48,7 @@ def find_known(output: Output, stored: Array, labels: Array | None) -> npt.NDArr
     if output.ignore is None:
         return None if known.all() else known
     if labels is not None:
-        known[: len(labels)] &= labels[tuple(slice(size) for size in known.shape)] != output.ignore
+        known[: len(labels)] &= labels != output.ignore
     return known
 
 
