@@ -9,12 +9,38 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Hashable, Mapping
+import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
+
+class ModuleVersion(NamedTuple):
+    """A file of a module as it was read."""
+
+    path: str
+    stamp: tuple[int, ...]
+    changed: int
+    """When it may have changed last, in nanoseconds."""
+    imports: frozenset[str]
+    """The modules that it has names of."""
+
+
+def read_start_time() -> int:
+    """Return when this process began, in nanoseconds, or 0 where the system does not tell
+    (proc(5): field 22 of ``/proc/self/stat``)."""
+    try:
+        fields = Path("/proc/self/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    except OSError:
+        return 0
+    after_boot = int(fields[19]) * 10**9 // os.sysconf("SC_CLK_TCK")
+    return time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME) + after_boot
+
+
+STARTED = read_start_time()
 _homes: set[Path] = set()
 """Folders of the recipes that this process has run."""
-_versions: dict[str, Hashable] = {}
+_versions: dict[str, ModuleVersion] = {}
 """By module of the user: the version of its file when this process last made sure of it."""
 
 
@@ -33,14 +59,24 @@ def put_first_on_path(home: Path) -> None:
     importlib.invalidate_caches()
 
 
-def drop_outdated_modules(versions: Mapping[str, Hashable]) -> None:
-    """Drop the user's modules if one of them was imported before this version of its file, or
-    nobody knows when. All go, since one has names of another."""
-    is_old = any(
-        name in sys.modules and _versions.get(name) != version for name, version in versions.items()
-    )
+def drop_outdated_modules(versions: Mapping[str, ModuleVersion]) -> None:
+    """Drop the user's modules that were imported before these versions of their files, or may have
+    been, and those that have names of them."""
+    old = {name for name, version in versions.items() if _is_outdated(name, version)}
     _versions.update(versions)
-    if is_old:
-        for name in _versions.keys() - {"__main__"}:
-            sys.modules.pop(name, None)
+    while more := {name for name, each in _versions.items() if each.imports & old} - old:
+        old |= more
+    for name in old - {"__main__"}:
+        sys.modules.pop(name, None)
+        parent, _, own = name.rpartition(".")
+        if parent in sys.modules:  # which ``from parent import own`` asks first
+            vars(sys.modules[parent]).pop(own, None)
+    if old:
         importlib.invalidate_caches()
+
+
+def _is_outdated(name: str, version: ModuleVersion) -> bool:
+    if name not in sys.modules:
+        return False
+    known = _versions.get(name)
+    return version.changed > STARTED if known is None else known != version

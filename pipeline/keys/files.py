@@ -177,10 +177,6 @@ def settle_stamp(stamp: Stamp, now: int) -> Stamp:
     return size, mtime, ctime if now - ctime >= SETTLED_NANOSECONDS else 0, inode
 
 
-def has_settled(stamp: Stamp) -> bool:
-    return stamp[2] != 0
-
-
 def stamp_folder(folder: str) -> dict[str, Stamp]:
     """Return the stamp of every file below a folder, by absolute path, sorted by path.
 

@@ -22,7 +22,8 @@ from pathlib import Path
 
 from attar.pipeline.core import names
 from attar.pipeline.core.errors import RecipeError, suggest_name
-from attar.pipeline.keys.files import Stamp, has_settled, make_stamp, settle_stamp
+from attar.pipeline.core.import_path import ModuleVersion
+from attar.pipeline.keys.files import Stamp, make_stamp, settle_stamp
 from attar.pipeline.keys.modules import ModulePaths, find_version, is_of_python
 from attar.pipeline.keys.source import STATEMENTS, Definition, ParsedFile, parse_source
 
@@ -123,9 +124,7 @@ class Fingerprint:
         """
         parents = module.split(".")[:-1]
         packages = [".".join(parents[: depth + 1]) for depth in range(len(parents))]
-        imported = {
-            self._resolve(target)[0] for targets in source["exports"].values() for target in targets
-        }
+        imported = self._list_imported(source)
         registered = [
             f"{module}:{name}"
             for name, definition in source["definitions"].items()
@@ -246,14 +245,21 @@ class Fingerprint:
         except RecipeError:  # it is no Python now
             return True
 
-    def list_versions(self) -> dict[str, tuple[str, Stamp, int]]:
+    def list_versions(self) -> dict[str, ModuleVersion]:
         """Return the version of each file of the user that was read, by its module. The same file
         has another one in the next fingerprint if it had not settled."""
-        return {
-            module: (str(self.path(module)), stamp, 0 if has_settled(stamp) else self.opened)
-            for module, stamp in self.stamps.items()
-            if module.partition(".")[0] != "attar"
-        }
+        versions = {}
+        for module, stamp in self.stamps.items():
+            source = self.sources.get(module)
+            if source is not None and module.partition(".")[0] != "attar":
+                changed = stamp[2] or self.opened
+                imports = frozenset(self._list_imported(source))
+                versions[module] = ModuleVersion(str(self.path(module)), stamp, changed, imports)
+        return versions
+
+    def _list_imported(self, source: ParsedFile) -> set[str]:
+        origins = (target for targets in source["exports"].values() for target in targets)
+        return {self._resolve(target)[0] for target in origins}
 
     def remember(self) -> None:
         """Write the cache, if there is one and it has changed."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from hashlib import sha256
 from pathlib import Path
 from types import ModuleType
@@ -10,7 +11,12 @@ from types import ModuleType
 import pytest
 
 from attar.pipeline.core.graph import Pipeline, SlotBinding
-from attar.pipeline.core.import_path import drop_outdated_modules, put_first_on_path
+from attar.pipeline.core.import_path import (
+    ModuleVersion,
+    drop_outdated_modules,
+    put_first_on_path,
+    read_start_time,
+)
 from attar.pipeline.keys.deciders import compute_json_digest
 from attar.pipeline.keys.fingerprint import Fingerprint
 from attar.pipeline.run import Run
@@ -29,26 +35,35 @@ def test_code_outside_of_the_recipe_s_folder_is_imported_anew_when_it_was_edited
     outside.mkdir()
     monkeypatch.setattr(sys, "path", [str(outside), *sys.path])
     (home / "live_task.py").write_text(TASK)
-    for version in ("one", "two", "six"):
-        (outside / "live_outside.py").write_text(f"def name(): return {version!r}\n")
+    for text in ("one", "two", "six"):
+        (outside / "live_outside.py").write_text(f"def name(): return {text!r}\n")
         put_first_on_path(home)
         tasked = Pipeline({"seen": SlotBinding(Tasked(task="live_task:T"), {})})
         (record,) = Run(tasked, Store(tmp_path / "store"), Fingerprint(home), "recipe").walk()
         assert record.status == "made"
         data = Store(tmp_path / "store").history(str(record.key))["deciders"]["data"]
-        assert data == compute_json_digest([["", sha256(version.encode()).hexdigest()]])
+        assert data == compute_json_digest([["", sha256(text.encode()).hexdigest()]])
 
 
-def test_a_module_goes_with_what_others_have_of_it_and_stays_while_its_file_does(monkeypatch: pytest.MonkeyPatch) -> None:
-    def load() -> None:
-        for name in ("live_one", "live_two"):
-            monkeypatch.setitem(sys.modules, name, ModuleType(name))
+def version(changed: int, *imports: str) -> ModuleVersion:
+    return ModuleVersion("file.py", (1,), changed, frozenset(imports))
 
-    load()
-    drop_outdated_modules({"live_one": 1, "live_two": 1})  # nobody knows when they were imported
-    assert not {"live_one", "live_two"} & sys.modules.keys()
-    load()
-    drop_outdated_modules({"live_one": 1})
-    assert {"live_one", "live_two"} <= sys.modules.keys()
-    drop_outdated_modules({"live_two": 2})
-    assert not {"live_one", "live_two"} & sys.modules.keys()
+
+def test_a_module_goes_with_those_that_have_names_of_it_and_stays_while_its_file_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = {"live", "live.one", "live_two", "live_three"}
+    for name in names:
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    vars(sys.modules["live"])["one"] = sys.modules["live.one"]
+    first = {"live.one": version(1), "live_two": version(1, "live.one"), "live_three": version(1)}
+    drop_outdated_modules(first)  # files older than this process were imported as they are
+    assert names <= sys.modules.keys()
+    drop_outdated_modules({"live.one": version(2)})
+    assert names & sys.modules.keys() == {"live", "live_three"}
+    assert not hasattr(sys.modules["live"], "one")
+    monkeypatch.setitem(sys.modules, "live_four", ModuleType("live_four"))
+    drop_outdated_modules({"live_four": version(time.time_ns())})  # nobody knows what was imported
+    assert "live_four" not in sys.modules
+
+
+def test_this_process_began_before_now_and_after_its_machine() -> None:
+    assert 0 < time.time_ns() - read_start_time() < time.clock_gettime_ns(time.CLOCK_BOOTTIME)
