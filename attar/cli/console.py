@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from attar.cli.plain_text import escape_controls
+from attar.cli.plain_text import escape_controls, escape_field
 from attar.pipeline.core.progress import listen_to_progress
 from attar.pipeline.run import Record
 
@@ -38,13 +38,15 @@ class ProgressView:
         reason = "" if record.status == "reused" else record.reason
         why = (record.error or "").removeprefix(f"{record.slot}: ") or reason
         why = "new" if why == "never made" else why
-        place = f" {_plain(record.slot):<16} {took:>10}  "
+        place = f" {_escape_markup(escape_controls(record.slot)):<16} {took:>10}  "
+        why = _escape_markup(escape_controls(why))
         self._print(
-            f"[{COLOURS[record.status]}]{record.status:<7}[/]{place}[dim]{_plain(why)}[/]",
+            f"[{COLOURS[record.status]}]{record.status:<7}[/]{place}[dim]{why}[/]",
             whole=bool(record.error),
         )
 
     def advance(self, what: str, done: int, total: int, note: str) -> None:
+        what, note = escape_field(what), escape_field(note)
         if self.progress is None:
             self._line(what, done, total, note)
         elif self.bar is None or what != self.what:
@@ -62,9 +64,8 @@ class ProgressView:
         if now - self.said > QUIET:
             self.said = now
             left = format_remaining(done - self.began[0], total - done, now - self.began[1])
-            self._print(
-                f"       {_plain(what)}: {done} of {total}  {_plain(note)}  {left}".rstrip()
-            )
+            text = f"{what}: {done} of {total}  {note}  {left}".rstrip()
+            self._print(f"       {_escape_markup(text)}")
 
     def _print(self, line: str, *, whole: bool = False) -> None:
         """Print a line. A terminal cuts it at its edge unless it is whole; a log has no edge."""
@@ -114,6 +115,6 @@ def make_progress(console: Console) -> Progress:
     return Progress(*columns, note, console=console, transient=True)
 
 
-def _plain(text: str) -> str:
-    """Square brackets are markup to rich; here they are text, and control characters too."""
-    return escape_controls(text).replace("[", r"\[")
+def _escape_markup(text: str) -> str:
+    """Square brackets are markup to rich; here they are text."""
+    return text.replace("[", r"\[")

@@ -44,6 +44,6 @@ def test_progress_is_text_and_no_markup() -> None:
     console = Console(file=written, width=200, force_terminal=True, color_system=None)
     with make_progress(console) as progress:
         view = ProgressView(console, progress)
-        view.advance("a:Label:", 1, 2, "loss [red]")
+        view.advance("a:Label:", 1, 2, "loss [red]\x1b[2J")
     assert "a:Label:" in written.getvalue()
-    assert "loss [red]" in written.getvalue()
+    assert r"loss [red]\x1b[2J" in written.getvalue()
