@@ -39,7 +39,7 @@ def test_it_is_off_unless_it_is_asked_for(points_bundle: Path) -> None:
     with running(points_bundle, grpc_port=0) as server:
         for path in (LOAD, UNLOAD):
             status, told = ask(server, path)
-            assert (status, "start the server with --model-control" in told) == (403, True)
+            assert (status, "start it with --model-control" in told) == (403, True)
         with (
             triton.InferenceServerClient(server.grpc_url) as client,
             pytest.raises(InferenceServerException, match=r"PERMISSION_DENIED.*--model-control"),

@@ -25,7 +25,7 @@ from attar.serving.load.server import LoadSpec, bench_server
 from attar.serving.models.joining import find_joining
 from tests.support.bundles.spoken import make_spoken, spell, write_graph
 from tests.support.processes.browser import browsing
-from tests.support.serving.serving_parts import Running, running, triton_client, wait_for_compared, wrapped
+from tests.support.serving.serving_parts import Running, running, triton_client, wait_for_compared, wait_for_status, wrapped
 
 RAW = "/v2/models/points-raw/infer"
 
@@ -177,7 +177,7 @@ def test_a_shadow_counts_identical_tokens(bundle: Path, tmp_path: Path) -> None:
     for shadow, agreement in (("fp32", 1.0), (str(tmp_path / "other.onnx"), 0.0)):
         with running(bundle, shadow=shadow, shadow_rate=1.0, ready_correlation=0.9, ready_samples=3) as server:
             assert count_agreement(server, "71", "123", "4", "88") == agreement
-            assert server.ask("GET", "/v2/models/points/ready")[0] == (200 if agreement else 503)
+            wait_for_status(server, "/v2/models/points/ready", 200 if agreement else 503)
             names = {sample.name for family in server.scrape() for sample in family.samples}
             assert not {"attar_shadow_correlation", "attar_shadow_kdl", "attar_shadow_cosine"} & names
 

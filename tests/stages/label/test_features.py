@@ -11,16 +11,17 @@ from pydantic import ValidationError
 
 from attar.models import views
 from attar.models.mixing import Mixing
-from attar.models.task import load_task
+from attar.models.task import InMemory, Split, SplitName, Tensor, load_task
 from attar.pipeline.core.errors import StageError
 from attar.pipeline.core.progress import listen_to_progress
 from attar.pipeline.store.file_cache import open_file_cache
 from attar.stages.artifacts import OnnxModel, Weights
 from attar.stages.label.stage import Label
 from tests.support.stages.labelling import label_with
-from tests.support.stages.training import READER, SENTENCES, InterruptError, interrupt_at, make_out
+from tests.support.stages.training import READER, InterruptError, interrupt_at, make_out
 from tests.support.tasks import sequences
 from tests.support.tasks.smoke import DIGITS, weights
+from tests.support.tasks.token_task import TokenSentences
 
 LAYERS = ("stages.1", "head.1")
 
@@ -76,9 +77,21 @@ def test_an_interruption_ends_in_the_same_bytes(tmp_path: Path, digits_weights: 
         assert (broken / path.name).read_bytes() == path.read_bytes()
 
 
+class MaskedSentences(TokenSentences):
+    """Its mask is declared, and decides: the token of the padding is content, too."""
+
+    inputs = {**TokenSentences.inputs, "mask": Tensor("int64", ("batch", "sequence"), high=2)}
+
+    def split(self, name: SplitName) -> Split:
+        whole = super().split(name)
+        batch = whole.take(np.arange(len(whole)))
+        return InMemory({**batch.inputs, "mask": np.asarray(batch.inputs["mask"], np.int64)}, batch.targets)
+
+
 def test_padding_counts_in_no_feature(tmp_path: Path) -> None:
     """The teacher is asked for texts of similar length together, so what is padding depends on the group."""
-    task, teacher = load_task(SENTENCES), weights(tmp_path / "teacher", READER, SENTENCES)
+    name = f"{__name__}:MaskedSentences"
+    task, teacher = load_task(name), weights(tmp_path / "teacher", READER, name)
     answers = label_with(teacher, make_out(tmp_path), features=("embedding",), views=1)
     seen = views.make_chunk(task, task.split("train"), 0, seed=0, view=0)
     table = teacher.load().get_parameter("embedding.weight").detach().numpy()

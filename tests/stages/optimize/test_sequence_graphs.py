@@ -52,7 +52,7 @@ def test_which_axes_of_memory_and_state_are_dynamic() -> None:
 
 @pytest.fixture
 def exported(reversal_graphs: Path) -> OnnxModel:
-    return artifact(OnnxModel, reversal_graphs, {"graphs": [START, STEP, MODEL]})
+    return artifact(OnnxModel, reversal_graphs, {"graphs": [START, STEP, MODEL], "precision": "fp32"})
 
 
 def test_both_graphs_are_converted_and_the_facts_name_both(exported: OnnxModel, tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import save_file
 
-from attar.bundle import checksums, ragged
+from attar.bundle import checksums, ragged, triton
+from attar.bundle.manifest import Manifest
 from attar.bundle.steps import ship_output_steps, ship_steps
 from attar.models.postprocess.known import OUTPUT_STEPS
 from attar.models.preprocess.known import STEPS
@@ -59,7 +60,7 @@ def write_graph(path: Path, shift: int = 0) -> None:
 def make_spoken(points: Path, to: Path, precision: str = "int8-weights") -> Path:
     """Turn the bundle of points into one of the task Numbers, with its tensors and steps."""
     bundle, task = Path(shutil.copytree(points, to)), Numbers()
-    for file in ("engines/onnxruntime", "graphs", "reference", "triton/points/1"):
+    for file in ("engines/onnxruntime", "graphs", "reference"):
         write_graph(bundle / file / "model.onnx")
     tokens = task.preprocess["digits"][0](np.array(REQUESTS))
     words = np.full((len(REQUESTS), LONGEST), END, np.int64)
@@ -78,5 +79,7 @@ def make_spoken(points: Path, to: Path, precision: str = "int8-weights") -> Path
     manifest["ledger"]["classes"] = []
     manifest["engine"]["precision"] = precision
     (bundle / "manifest.json").write_text(json.dumps(manifest))
+    shutil.rmtree(bundle / "triton")
+    triton.write_repository(bundle / "triton", Manifest.model_validate_json(json.dumps(manifest)), bundle, {"digits": tokens})
     checksums.write_checksums(bundle)
     return bundle

@@ -215,6 +215,10 @@ def wait_for_compared(server: Running, count: int) -> None:
     until(lambda: server.metric("attar_shadow_requests_total", outcome="compared") == count)
 
 
+def wait_for_status(server: Running, path: str, status: int) -> None:
+    until(lambda: server.ask("GET", path)[0] == status)
+
+
 def loaded_version(server: Running) -> str:
     """Return the version of the model of points that answers now."""
     return str(server.ask("GET", "/v2/models/points")[1]["versions"][0])
