@@ -62,7 +62,8 @@ def render_proof(part: Manifest | BatchEngine, batch: int = 1) -> str:
     hops = [format_hop(hop, batch) for hop in ledger["hops"]]
     gates = [format_gate(gate) for gate in part.verdict.read_gates() if gate.required]
     return f"""{ledger["samples"]:,} samples of the {ledger["split"]} split. \
-Drop and correlation: against the teacher. Latency: one thread.
+Drop and correlation: against the teacher. Latency: one thread of the CPU, or the device that is \
+named.
 
 | hop | format | precision | {ledger["score_name"]} \
 | drop | correlation | p50, batch {batch} (µs) | bytes |
@@ -171,12 +172,13 @@ def format_hop(hop: Mapping[str, Any], batch: int) -> str:
             "| | | |"
         )
     teacher, latency = hop["teacher"], hop["latency"].get(str(batch))
+    device = f" on {hop['device']}" if "device" in hop else ""
     columns = [
         *(hop["hop"], hop["format"], hop["precision"], f"{hop['score']:.4f}"),
         *(
             format_signed(teacher["score_drop"]),
             format_known(teacher["correlation"], ".4f"),
-            format_known(latency and latency["p50"], ",.0f"),
+            format_known(latency and latency["p50"], ",.0f") + device,
             format_known(hop["bytes"], ","),
         ),
     ]
