@@ -12,7 +12,8 @@ import numpy as np
 import onnx
 from safetensors.numpy import load_file, save_file
 
-from attar.bundle import checksums
+from attar.bundle import checksums, golden, triton
+from attar.bundle.manifest import Manifest
 from attar.bundle.sign import sign_bundle
 from attar.engines.runtimes import onnxruntime
 from tests.support.bundles.signing_parts import pair
@@ -156,6 +157,15 @@ def labels_exchanged(bundle: Path, lab: Lab) -> None:
 def larger_batches(bundle: Path, lab: Lab) -> None:
     """Batches that were never proven."""
     edited(bundle, lambda manifest: manifest["ranges"].update(batch=[1, 4096]))
+
+
+def larger_batches_throughout(bundle: Path, lab: Lab) -> None:
+    """Batches that were never proven, and the models for Triton that promise them, too."""
+    larger_batches(bundle, lab)
+    manifest = Manifest.model_validate_json((bundle / "manifest.json").read_text())
+    requests = golden.load_requests(bundle, manifest)
+    shutil.rmtree(bundle / "triton")
+    triton.write_repository(bundle / "triton", manifest, bundle, requests)
 
 
 def signed_by_another(bundle: Path, lab: Lab) -> None:
