@@ -135,9 +135,9 @@ def test_a_thousand_artifacts_are_listed(tmp_path: Path, monkeypatch: pytest.Mon
     three = SharedStore(tmp_path / "three", f"{URL}-many")
     asked: list[str] = []
 
-    def read(path: str) -> bytes | None:
+    def read(path: str, most: int) -> bytes | None:
         asked.append(path)
-        return one.remote.read(path)
+        return one.remote.read(path, most)
 
     monkeypatch.setattr(three.remote, "read", read)
     assert len(three.entries()) == len(three.entries()) == 1000
