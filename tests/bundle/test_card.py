@@ -9,8 +9,14 @@ import pytest
 from attar.bundle.card import format_hop
 
 HOP: dict[str, Any] = {
-    "hop": "engine", "status": "measured", "format": "TensorRT", "precision": "fp16", "score": 0.9,
-    "teacher": {"score_drop": 0.01, "correlation": 0.99}, "latency": {"1": {"p50": 81.2}}, "bytes": 1000,
+    "hop": "engine",
+    "status": "measured",
+    "format": "TensorRT",
+    "precision": "fp16",
+    "score": 0.9,
+    "teacher": {"score_drop": 0.01, "correlation": 0.99},
+    "latency": {"1": {"p50": 81.2}},
+    "bytes": 1000,
 }
 
 

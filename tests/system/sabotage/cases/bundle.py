@@ -81,9 +81,7 @@ SEALED = (
     refused("Two classes swapped in the graph for Triton", resealed(bundles.other_triton_graph), "Triton"),
     refused("Two labels exchanged", resealed(bundles.labels_exchanged), "the labels are not"),
     refused("Larger batches promised", resealed(bundles.larger_batches), "config.pbtxt"),
-    missed(
-        "Larger batches promised, for Triton too", resealed(bundles.larger_batches_throughout), "the golden requests are few"
-    ),
+    missed("Larger batches promised, for Triton too", resealed(bundles.larger_batches_throughout), "the golden requests are few"),
 )
 SIGNED = (
     signed("Another model throughout, with its own answers", bundles.swapped_throughout),
