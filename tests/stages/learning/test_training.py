@@ -127,11 +127,16 @@ def test_dropout_counts(tmp_path: Path, teacher: Weights, answers: Answers, whol
     assert (out / "weights.safetensors").read_bytes() != (whole.root / "weights.safetensors").read_bytes()
 
 
-def test_checkpoints_by_time_hold_the_step(tmp_path: Path, every_step: None) -> None:
-    out = make_out(tmp_path)
-    with pytest.raises(InterruptError), listen_to_progress(interrupt_at(8)):
+def interrupt_training(out: Path, step: int) -> Path:
+    """Begin a training, end it at a step, and return its checkpoint."""
+    with pytest.raises(InterruptError), listen_to_progress(interrupt_at(step)):
         Teach(**STUDENT).run(out)
-    with safe_open(out.parent / "scratch" / "checkpoint.safetensors", framework="pt") as content:
+    return out.parent / "scratch" / "checkpoint.safetensors"
+
+
+@pytest.mark.usefixtures("every_step")
+def test_checkpoints_by_time_hold_the_step(tmp_path: Path) -> None:
+    with safe_open(interrupt_training(make_out(tmp_path), 8), framework="pt") as content:
         state = content.metadata()["state"]
     assert '"done": 2' in state  # two of the second epoch's five
 
@@ -140,9 +145,7 @@ def test_checkpoints_by_time_hold_the_step(tmp_path: Path, every_step: None) -> 
 def test_a_checkpoint_of_other_parameters_is_refused(tmp_path: Path) -> None:
     """As those were that had numbers in place of names: going on would give one parameter the moments of another."""
     out = make_out(tmp_path)
-    with pytest.raises(InterruptError), listen_to_progress(interrupt_at(3)):
-        Teach(**STUDENT).run(out)
-    file = out.parent / "scratch" / "checkpoint.safetensors"
+    file = interrupt_training(out, 3)
     with safe_open(file, framework="pt") as content:
         state = content.metadata()
     renamed = {key.replace("optimizer/module.0.weight/", "optimizer/0/"): tensor for key, tensor in load_file(file).items()}
@@ -155,9 +158,7 @@ def test_a_checkpoint_of_other_parameters_is_refused(tmp_path: Path) -> None:
 def test_a_checkpoint_that_was_cut_is_named(tmp_path: Path) -> None:
     """As a power loss may leave one of a disk that says too early what it holds."""
     out = make_out(tmp_path)
-    with pytest.raises(InterruptError), listen_to_progress(interrupt_at(3)):
-        Teach(**STUDENT).run(out)
-    file = out.parent / "scratch" / "checkpoint.safetensors"
+    file = interrupt_training(out, 3)
     file.write_bytes(file.read_bytes()[:-100])
     with pytest.raises(StageError, match=r"checkpoint\.safetensors is damaged .*; delete it to start the training again"):
         Teach(**STUDENT).run(out)
