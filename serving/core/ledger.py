@@ -118,6 +118,14 @@ class Reservation:
             self.ledger.reserve(size, self.held)
             self.held += size
 
+    def hold_reply(self, size: int) -> None:
+        """Hold a reply, which is there already, in place of its request; nothing once closed."""
+        with self._lock:
+            if self._closed:
+                return
+            more, self.held = size - self.held, size
+            self.ledger.count(more)
+
     def close(self) -> None:
         """Release everything. A second call has no effect."""
         with self._lock:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import closing
+from dataclasses import dataclass
 from functools import partial
 from math import inf
 from typing import Any, Generic, TypeVar
@@ -15,7 +16,7 @@ from typing import Any, Generic, TypeVar
 import grpc
 
 from attar.serving.core.errors import BusyError, RequestError
-from attar.serving.core.ledger import MemoryLedger
+from attar.serving.core.ledger import MemoryLedger, Reservation
 from attar.serving.grpc.calls import COPIES, convert_errors
 from attar.serving.grpc.message_room import MessageRoom
 from attar.serving.grpc.messages import ModelStreamInferResponse
@@ -31,26 +32,41 @@ GRACE_SECONDS = 1.0
 """Time that a stream stays open without a request when the server ends."""
 
 
+@dataclass(frozen=True, slots=True)
+class StreamedRequest(Generic[T]):
+    """A request of a stream until its answer is written."""
+
+    answer: asyncio.Future[T]
+    size: int
+    reservation: Reservation
+
+
 class StreamPipeline(Generic[T]):
     """The requests of one stream that are under way."""
 
     def __init__(
-        self, read: Callable[[], Awaitable[Any]], answer: Callable[[Any], Awaitable[T]]
+        self,
+        read: Callable[[], Awaitable[Any]],
+        answer: Callable[[Any, Reservation], Awaitable[T]],
+        ledger: MemoryLedger,
     ) -> None:
-        self._read, self._answer = read, answer
-        self._answers: asyncio.Queue[tuple[asyncio.Future[T], int] | None] = asyncio.Queue()
+        self._read, self._answer, self._ledger = read, answer, ledger
+        self._begun: asyncio.Queue[StreamedRequest[T] | None] = asyncio.Queue()
         self._requests = self._bytes = 0
         self._has_room = asyncio.Event()
         self._has_room.set()
 
     async def answer_in_order(self) -> AsyncIterator[T]:
-        """Yield the answers, and behind the last one raise what ``read`` has raised."""
+        """Yield the answers, and behind the last one raise what ``read`` has raised.
+
+        The memory of each is reserved until it is written, when the next one is asked for.
+        """
         reader = asyncio.create_task(self._read_requests())
         try:
-            while (begun := await self._answers.get()) is not None:
-                answer, size = begun
-                yield await answer
-                self._count_pending(-1, -size)
+            while (request := await self._begun.get()) is not None:
+                with closing(request.reservation):
+                    yield await request.answer
+                self._count_pending(-1, -request.size)
             await reader
         finally:
             await self._cancel_pending(reader)
@@ -59,10 +75,15 @@ class StreamPipeline(Generic[T]):
         try:
             while (sent := await self._read()) is not grpc.aio.EOF:
                 self._count_pending(1, len(sent))
-                self._answers.put_nowait((asyncio.ensure_future(self._answer(sent)), len(sent)))
+                self._begun.put_nowait(self._begin_request(sent))
                 await self._has_room.wait()
         finally:
-            self._answers.put_nowait(None)
+            self._begun.put_nowait(None)
+
+    def _begin_request(self, sent: Any) -> StreamedRequest[T]:
+        reservation = self._ledger.open_reservation()
+        answer = asyncio.ensure_future(self._answer(sent, reservation))
+        return StreamedRequest(answer, len(sent), reservation)
 
     def _count_pending(self, requests: int, size: int) -> None:
         self._requests += requests
@@ -73,16 +94,18 @@ class StreamPipeline(Generic[T]):
             self._has_room.clear()
 
     async def _cancel_pending(self, reader: asyncio.Future[None]) -> None:
-        """Cancel the requests that have no answer when the stream is over."""
+        """Cancel the requests whose answers are not written when the stream is over."""
         reader.cancel()
         await asyncio.wait([reader])
-        left = [
-            begun for _ in range(self._answers.qsize()) if (begun := self._answers.get_nowait())
-        ]
-        for answer, _ in left:
-            answer.cancel()
+        waiting = [self._begun.get_nowait() for _ in range(self._begun.qsize())]
+        left = [request for request in waiting if request]
+        for request in left:
+            request.answer.cancel()
         # Their errors were raised already, or the client is gone.
-        await asyncio.gather(reader, *(answer for answer, _ in left), return_exceptions=True)
+        answers = (request.answer for request in left)
+        await asyncio.gather(reader, *answers, return_exceptions=True)
+        for request in left:
+            request.reservation.close()
 
 
 class StreamedInference:
@@ -104,7 +127,8 @@ class StreamedInference:
         the stream. Raises BusyError if no request comes for long.
         """
         read = partial(self._room.read, partial(self._read_message, context))
-        async for response in StreamPipeline(read, self._infer).answer_in_order():
+        pipeline = StreamPipeline(read, self._infer, self._ledger)
+        async for response in pipeline.answer_in_order():
             yield response
 
     def end_idle(self) -> None:
@@ -125,11 +149,15 @@ class StreamedInference:
         finally:
             self._waiting.discard(limit)
 
-    async def _infer(self, sent: bytes) -> Any:
+    async def _infer(self, sent: bytes, reservation: Reservation) -> Any:
+        response = await self._answer_message(sent, reservation)
+        reservation.hold_reply(response.ByteSize())
+        return response
+
+    async def _answer_message(self, sent: bytes, reservation: Reservation) -> Any:
         request_id = ""
         try:
-            reserved = closing(self._ledger.open_reservation())
-            with convert_errors("ModelStreamInfer"), reserved as reservation:
+            with convert_errors("ModelStreamInfer"):
                 reservation.add(COPIES * len(sent))
                 message = await self._methods.decode(sent, reservation)
                 request_id = message.request.id

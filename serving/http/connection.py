@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
+from collections.abc import Iterable, Iterator
 from math import inf
 from typing import cast
 
@@ -16,12 +18,14 @@ from attar.serving.core.authenticator import Authenticator
 from attar.serving.core.errors import BusyError, RequestError, TooSlowError
 from attar.serving.core.ledger import MemoryLedger
 from attar.serving.http.api import HttpApi, describe_request
-from attar.serving.http.message import Reply, Request, format_head
+from attar.serving.http.message import Buffer, Reply, Request, format_head
 from attar.serving.http.request_reader import MINIMUM_BYTES_A_SECOND, RequestReader
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 JOINED_BYTES = 65536
-"""Up to this size the head and the body of a reply are sent as one piece."""
+"""Up to this size the head and the body of a reply are sent as one piece. What is longer goes to
+the transport in pieces of this size, each when the client has taken enough of those before: with
+TLS the transport does not tell all that it holds."""
 LINGER_SECONDS = 2.0
 """Time in which a client may read why it was refused before the connection is reset."""
 GRACE_SECONDS = 1.0
@@ -48,7 +52,8 @@ class Connection(asyncio.Protocol):
         self._reader = RequestReader(api, authenticator, ledger)
         self._task: asyncio.Task[None] | None = None
         self._refusal: RequestError | None = None
-        self._is_blocked = self._is_paused = False
+        self._is_blocked = self._is_paused = self._is_ending = False
+        self._unwritten: deque[Buffer] = deque()  # holds nothing unless it is blocked
         self._unsent = 0  # bytes that the client had not taken when that was last looked at
         self._counted = 0  # bytes of replies in the ledger
         self._last_active = 0.0
@@ -65,10 +70,11 @@ class Connection(asyncio.Protocol):
             self._refuse(
                 TooSlowError("the request did not arrive in time; send it quicker, or in parts")
             )
-        elif self._reader.is_done:
+        elif self._reader.is_done or self.transport.is_closing():  # TLS waits for its client
             self.abort()
         else:
             self.transport.close()
+            self._set_deadline()
 
     def drain(self) -> None:
         """Close an idle connection in a moment, as a request may be on its way; any other one
@@ -83,6 +89,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Count as open. With TLS it is called again, with the transport behind the handshake."""
         self.transport = cast(asyncio.Transport, transport)
+        self.transport.set_write_buffer_limits(JOINED_BYTES)
         self._connections.add(self)
         self._set_deadline()
         most = self._settings.max_connections
@@ -105,13 +112,14 @@ class Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self._is_blocked = True
-        self._add_unsent(self.transport.get_write_buffer_size())
+        self._add_unsent(self._measure_unsent())
         self.deadline = self._loop.time() + self._settings.slow
 
     def resume_writing(self) -> None:
         self._is_blocked = False
         self._add_unsent(-self._counted)
         self._unsent = 0
+        self._write_pieces()
         self._serve_next()
 
     def data_received(self, data: bytes) -> None:
@@ -198,27 +206,42 @@ class Connection(asyncio.Protocol):
         pieces = [head] if is_head else [head, *reply.body]
         if self._is_blocked:
             self._add_unsent(sum(map(len, pieces)))
-        if size < JOINED_BYTES:
-            self.transport.write(b"".join(pieces))
-        else:
-            self.transport.writelines(pieces)
+        joined = [b"".join(pieces)] if size < JOINED_BYTES else pieces
+        self._unwritten.extend(cut_pieces(joined))
+        self._write_pieces()
+
+    def _write_pieces(self) -> None:
+        """Write as much as the client takes."""
+        while self._unwritten and not self._is_blocked:
+            self.transport.write(self._unwritten.popleft())
+        if self._is_ending and not self._unwritten:
+            self._end_writing()
 
     def _close_gently(self) -> None:
+        """Close when all is written."""
+        self._is_ending = True
+        self._write_pieces()
+
+    def _end_writing(self) -> None:
         """Close so that the client can read the reply, which a reset takes from it while bytes of
         its own are unread."""
+        self._is_ending = False
         if self.transport.can_write_eof():
             self.transport.write_eof()
-            self._set_deadline()
         else:
             self.transport.close()
+        self._set_deadline()
 
     def _drop_unless_read(self) -> None:
         """Drop the client, unless it has taken enough of the reply to be given more time."""
-        unsent, now = self.transport.get_write_buffer_size(), self._loop.time()
+        unsent, now = self._measure_unsent(), self._loop.time()
         longer = self.deadline + (self._unsent - unsent) / MINIMUM_BYTES_A_SECOND
         self.deadline, self._unsent = min(longer, now + self._settings.slow), unsent
         if self.deadline < now:
             self.abort()
+
+    def _measure_unsent(self) -> int:
+        return self.transport.get_write_buffer_size() + sum(map(len, self._unwritten))
 
     def _add_unsent(self, size: int) -> None:
         """Count bytes that wait to be taken. They are there already: nothing is refused."""
@@ -248,6 +271,14 @@ class Connection(asyncio.Protocol):
         else:
             draining = self._api.service.draining
             self.deadline = now + (GRACE_SECONDS if draining else self._settings.idle)
+
+
+def cut_pieces(parts: Iterable[Buffer]) -> Iterator[Buffer]:
+    """Yield the parts in pieces that the transport can take one by one."""
+    for part in parts:
+        whole = memoryview(part) if len(part) > JOINED_BYTES else part
+        for start in range(0, len(whole), JOINED_BYTES):
+            yield whole[start : start + JOINED_BYTES]
 
 
 def find_longest_silent(connections: set[Connection], newest: Connection) -> Connection:

@@ -31,6 +31,9 @@ class Handshake(asyncio.Transport):
     def close(self) -> None:
         self._task.cancel()
 
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        """Nothing is written before the handshake."""
+
     def is_closing(self) -> bool:
         return self._task.cancelling() > 0
 

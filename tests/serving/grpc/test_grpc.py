@@ -46,6 +46,7 @@ from tests.support.serving.serving_parts import (
     spoil,
     triton_client,
     triton_grpc_client,
+    until,
 )
 
 
@@ -540,6 +541,25 @@ def test_a_stream_that_is_given_up_leaves_nothing_behind(points_bundle: Path, mo
             time.sleep(0.01)
         assert (served.active, served.batcher.waiting) == (0, 0)
         assert sum(calls[before:]) < 20
+
+
+def test_answers_that_a_stream_does_not_take_are_counted_until_it_is_over(points_bundle: Path) -> None:
+    """Only their requests were, until they were answered."""
+    sent = request(TYPED, id="a" * 60_000).SerializeToString()
+    with running(points_bundle, grpc_port=0) as server, channel(server) as made:
+        over, ledger = threading.Event(), server.server.ledger
+
+        def requests() -> Iterator[bytes]:
+            yield from [sent] * 400  # their answers are more than the buffers of both sides take
+            over.wait(20)
+
+        call = made.stream_stream(METHOD + "ModelStreamInfer")(requests(), timeout=20)
+        answers = grpc_stream.MAX_PIPELINED * 60_000
+        served = server.server.repository.find_model("points").served
+        until(lambda: not served.active and answers < ledger.held < answers + 200_000)
+        call.cancel()
+        over.set()
+        until(lambda: ledger.held == 0)
 
 
 def test_a_stream_on_which_nothing_comes_is_ended(points_bundle: Path) -> None:

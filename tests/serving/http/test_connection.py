@@ -3,20 +3,36 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import socket
+import ssl
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeAlias
 
 import pytest
 
 from attar.serving import server as serving
 from attar.serving.http.message import Reply, Request
+from tests.support.serving.certificates import make_certificate
 from tests.support.serving.serving_parts import Running, running, until
 
 BIG = 12_000_000
 ASK = b"GET /big HTTP/1.1\r\nHost: localhost\r\n\r\n"
+KeyPair: TypeAlias = dict[str, Path]
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["plain", "tls"])
+def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> KeyPair:
+    """The settings of TLS, or none."""
+    if not request.param:
+        return {}
+    if shutil.which("openssl") is None:
+        pytest.skip("no openssl here to make a certificate with")
+    cert, key = make_certificate(tmp_path_factory.mktemp("tls"), "one")
+    return {"tls_cert": cert, "tls_key": key}
 
 
 @contextmanager
@@ -37,7 +53,12 @@ def connect(server: Running) -> socket.socket:
     raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
     raw.connect((server.host, server.port))
     raw.settimeout(10)
-    return raw
+    cert = server.server.settings.tls_cert
+    if cert is None:
+        return raw
+    trusting = ssl.create_default_context(cafile=str(cert))
+    trusting.check_hostname = False
+    return trusting.wrap_socket(raw)
 
 
 def read_slowly(raw: socket.socket, size: int, seconds: float) -> int:
@@ -49,9 +70,9 @@ def read_slowly(raw: socket.socket, size: int, seconds: float) -> int:
     return got
 
 
-def test_who_reads_nothing_is_cut_off_whatever_it_sends(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_reads_nothing_is_cut_off_whatever_it_sends(pair: KeyPair, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each byte gave it the whole time again. What it leaves unread is counted until then."""
-    with serving_big(monkeypatch, slow=0.4) as server, closing(connect(server)) as raw:
+    with serving_big(monkeypatch, slow=0.4, **pair) as server, closing(connect(server)) as raw:
         raw.sendall(ASK)
         until(lambda: server.server.ledger.held > BIG // 2)
         for _ in range(30):
@@ -63,16 +84,16 @@ def test_who_reads_nothing_is_cut_off_whatever_it_sends(monkeypatch: pytest.Monk
         assert server.server.ledger.held == 0
 
 
-def test_who_reads_steadily_gets_all_however_long_that_takes(monkeypatch: pytest.MonkeyPatch) -> None:
-    with serving_big(monkeypatch, slow=0.4) as server, closing(connect(server)) as raw:
+def test_who_reads_steadily_gets_all_however_long_that_takes(pair: KeyPair, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving_big(monkeypatch, slow=0.4, **pair) as server, closing(connect(server)) as raw:
         raw.sendall(ASK * 2)
         assert read_slowly(raw, 2 * BIG, 1.5) >= 2 * BIG
         until(lambda: server.server.ledger.held == 0)
 
 
-def test_a_reply_that_is_read_when_the_server_ends_is_sent_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reply_that_is_read_when_the_server_ends_is_sent_to_its_end(pair: KeyPair, monkeypatch: pytest.MonkeyPatch) -> None:
     """It was cut off after a second, as if nobody had asked anything."""
-    with serving_big(monkeypatch) as server, closing(connect(server)) as raw:
+    with serving_big(monkeypatch, **pair) as server, closing(connect(server)) as raw:
         raw.sendall(ASK)
         until(lambda: server.server.ledger.held > 0)
         stopped = asyncio.run_coroutine_threadsafe(server.server.stop(), server.loop)

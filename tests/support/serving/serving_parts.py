@@ -45,7 +45,7 @@ class Running:
 
     def __init__(self, server: Server, loop: asyncio.AbstractEventLoop) -> None:
         self.server, self.loop = server, loop
-        self.host, port = server.address.removeprefix("http://").rsplit(":", 1)
+        self.host, port = server.address.partition("://")[2].rsplit(":", 1)
         self.port = int(port)
         self.url = f"{self.host}:{self.port}"
 
