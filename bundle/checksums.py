@@ -21,6 +21,8 @@ SUMS = "SHA256SUMS"
 SIGNATURE = "SHA256SUMS.sig"
 LENGTH = 64
 """Bytes of a signature."""
+MOST_BYTES = 2**20
+"""Limit on the list, which is read before it is known whose it is: some 10,000 files."""
 DELIVER = "`attar run RECIPE -o DIR`"
 AGAIN = "Copy it again, or package it again"
 DELIVERED = f"A store's own is never signed: use the copy that {DELIVER} makes"
@@ -100,7 +102,13 @@ def read_checksums(bundle: Path) -> Checksums:
             f"{path} is missing: not a bundle, or not a whole one; bundles are written by `attar "
             "package`"
         )
-    content = path.read_bytes()
+    with path.open("rb") as file:
+        content = file.read(MOST_BYTES + 1)
+    if len(content) > MOST_BYTES:
+        raise InvalidBundleError(
+            f"{path} was changed: it has more than {MOST_BYTES:,} bytes, which no bundle's list "
+            f"needs; {AGAIN.lower()}"
+        )
     try:
         pairs = [line.split("  ", 1) for line in content.decode().splitlines()]
         sums = {name: digest for digest, name in pairs}

@@ -48,7 +48,7 @@ from attar.bundle.fitness import blame_bundle
 from attar.bundle.manifest import MAX_TOLERANCE, BatchEngine, Manifest
 from attar.bundle.stored_verdict import check_verdict
 from attar.bundle.verified import VerifiedBundle, open_sealed
-from attar.engines.graphs.placement import PLACEMENTS, SYMMETRIC
+from attar.engines.graphs.placement import PLACEMENTS
 from attar.models import preprocess
 from attar.models.task import Array, Arrays, Predict
 from attar.pipeline.core.errors import AttarError, InvalidBundleError, RecipeError
@@ -194,12 +194,14 @@ def check_graphs(path: Path, manifest: Manifest, part: Manifest | BatchEngine) -
     hop = "model" if "model" in manifest.answered else part.hop
     needs = part.engine
     tolerance = max(MAX_TOLERANCE, golden.find_tolerance(needs))
-    is_symmetric = PLACEMENTS.get(needs.runtime) is SYMMETRIC  # as in ``OnnxModel``
-    half = is_symmetric or needs.precision == "fp16"
+    placement = PLACEMENTS.get(needs.runtime)
     with (
         blame_bundle(f"the graphs of {path} do not open"),
         onnxruntime.open_session(
-            files, needs.threads, integers=not is_symmetric, half=half
+            files,
+            needs.threads,
+            precision=needs.precision,
+            placement=placement.name if placement else None,
         ) as predict,
     ):
         try:

@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from attar.engines.graphs.placement import SYMMETRIC
 from attar.engines.runtimes import cuda, runtime
 from attar.engines.runtimes.providers import (
     CPU,
@@ -119,20 +120,25 @@ def open_session(
     provider: str = CPU,
     *,
     optimize: bool = True,
-    integers: bool = True,
-    half: bool = False,
+    precision: str = "fp32",
+    placement: str | None = None,
     splits: bool = False,
 ) -> Iterator[Predictor]:
     """Open sessions of named graphs, files or serialized models.
 
-    ``optimize=False`` runs them as they are written. ``integers=False`` computes what Q-DQ pairs
-    enclose in float instead of bytes. ``half=True`` says that some of a graph may be in half
-    precision. ``splits=True`` cuts a batch that a GPU has no memory for. ``threads`` are intra-op
-    threads, None: all cores that this process may use. Raises StageError if the graph cannot be
-    loaded or the provider is not there, and, when called, for inputs that the graph does not take.
+    ``optimize=False`` runs them as they are written. ``precision`` and ``placement`` say what is
+    baked in. An int8 graph for GPUs, of symmetric placement, is computed as it is written, in float
+    between its pairs: the integer kernels of a CPU may saturate. ``splits=True`` cuts a batch that
+    a GPU has no memory for. ``threads`` are intra-op threads, None: all cores that this process may
+    use.
+
+    Raises StageError if the graph cannot be loaded or the provider is not there, and, when called,
+    for inputs that the graph does not take.
     """
+    is_symmetric = placement == SYMMETRIC.name
+    half = is_symmetric or precision == "fp16"
     options = make_session_options(
-        threads, provider, optimize=optimize, integers=integers, half=half
+        threads, provider, optimize=optimize, integers=not is_symmetric, half=half
     )
     sessions = {name: create_session(file, options, provider) for name, file in files.items()}
     graphs = {name: make_predictor(session) for name, session in sessions.items()}

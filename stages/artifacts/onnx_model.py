@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
-from attar.engines.graphs.placement import SYMMETRIC
 from attar.models.generation import MODEL, find_decoding
 from attar.pipeline.core.stage import Device
 from attar.stages.artifacts.model import Model, Opened
@@ -13,9 +12,6 @@ from attar.stages.artifacts.model import Model, Opened
 
 class OnnxModel(Model):
     """``NAME.onnx`` for every name in the fact ``graphs``; ``precision`` says what is baked in.
-
-    An int8 graph for GPUs, of symmetric ``placement``, is computed as it is written: the integer
-    kernels of a CPU may saturate.
 
     An opaque teacher's facts have a ``score`` too, and an empty ``history``. The reference of a
     teacher that only translates has ``{"off": true}``.
@@ -41,11 +37,14 @@ class OnnxModel(Model):
         from attar.engines.runtimes import onnxruntime, providers
 
         files = {name: self.file(name) for name in self.facts["graphs"]}
-        is_symmetric = self.facts.get("placement") == SYMMETRIC.name
-        half = is_symmetric or self.facts["precision"] == "fp16"
         provider = providers.DEVICE_PROVIDERS[self.find_device(device)]
         return onnxruntime.open_session(
-            files, threads, provider, integers=not is_symmetric, half=half, splits=True
+            files,
+            threads,
+            provider,
+            precision=self.facts["precision"],
+            placement=self.facts.get("placement"),
+            splits=True,
         )
 
     def find_device(self, device: Device) -> str:

@@ -55,7 +55,7 @@ def adopt_graph(task_name: str, file: Path, out: Path, device: Device = "cpu") -
     provider = providers.DEVICE_PROVIDERS[place]
     precision = detect_precision(model)
     with onnxruntime.open_session(
-        {"model": file}, None, provider, half=precision == "fp16", splits=True
+        {"model": file}, None, provider, precision=precision, splits=True
     ) as predictor:
         check_outputs(task, predictor, model, file)
         scores = Validation(task).evaluate(predictor.graphs, "teacher", place)

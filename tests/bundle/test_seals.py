@@ -39,9 +39,15 @@ def twice(bundle: Path) -> None:
     (bundle / SUMS).write_text("".join(["0" * 64 + lines[0][64:], *lines]))
 
 
+def endless(bundle: Path) -> None:
+    """A sparse file: it takes no disk, and took as much memory as it says."""
+    os.truncate(bundle / SUMS, 2**33)
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [
+        (endless, "SHA256SUMS was changed: it has more than 1,048,576 bytes"),
         (linked, "SHA256SUMS is a link"),
         (twice, r"SHA256SUMS .*11 .*12 lines"),
         (lambda bundle: (bundle / SIGNATURE).mkdir(), r"SHA256SUMS\.sig is no signature, a plain file of 64 bytes"),

@@ -248,6 +248,6 @@ def test_attention_in_half_precision_opens_on_a_cpu(tmp_path: Path) -> None:
     convert_to_fp16(model, {node.name for node in model.graph.node})
     onnx.save(clear_metadata(model), file)
     code = "import sys; from pathlib import Path; from attar.engines.runtimes.onnxruntime import open_session"
-    opened = f"{code}\nwith open_session({{'model': Path(sys.argv[1])}}, 1, half=True): print('opened')"
+    opened = f"{code}\nwith open_session({{'model': Path(sys.argv[1])}}, 1, precision='fp16'): print('opened')"
     done = subprocess.run([sys.executable, "-c", opened, str(file)], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "opened\n"), done.stderr
