@@ -26,6 +26,8 @@ JOINED_BYTES = 65536
 """Up to this size the head and the body of a reply are sent as one piece. What is longer goes to
 the transport in pieces of this size, each when the client has taken enough of those before: with
 TLS the transport does not tell all that it holds."""
+HELD_BYTES = 3 * JOINED_BYTES
+"""What a transport of TLS, which ends no sending, may have given to that of the socket, unseen."""
 LINGER_SECONDS = 2.0
 """Time in which a client may read why it was refused before the connection is reset."""
 GRACE_SECONDS = 1.0
@@ -64,7 +66,7 @@ class Connection(asyncio.Protocol):
 
     def time_out(self) -> None:
         """Refuse a client that sends slowly; drop one that reads slowly, or sends nothing."""
-        if self._is_blocked:
+        if self._unsent:
             self._drop_unless_read()
         elif self._reader.is_active:
             self._refuse(
@@ -226,6 +228,7 @@ class Connection(asyncio.Protocol):
         """Close so that the client can read the reply, which a reset takes from it while bytes of
         its own are unread."""
         self._is_ending = False
+        self._unsent = self._measure_unsent()
         if self.transport.can_write_eof():
             self.transport.write_eof()
         else:
@@ -237,7 +240,9 @@ class Connection(asyncio.Protocol):
         unsent, now = self._measure_unsent(), self._loop.time()
         longer = self.deadline + (self._unsent - unsent) / MINIMUM_BYTES_A_SECOND
         self.deadline, self._unsent = min(longer, now + self._settings.slow), unsent
-        if self.deadline < now:
+        if not unsent:
+            self._set_deadline()
+        elif self.deadline < now:
             self.abort()
 
     def _measure_unsent(self) -> int:
@@ -264,8 +269,11 @@ class Connection(asyncio.Protocol):
             return
         if self._task:
             self.deadline = inf
-        elif self._reader.is_done:
-            self.deadline = now + LINGER_SECONDS
+        elif self._unsent:
+            self.deadline = now + self._settings.slow
+        elif self._reader.is_done or self.transport.is_closing():
+            unseen = 0 if self.transport.can_write_eof() else HELD_BYTES
+            self.deadline = now + LINGER_SECONDS + unseen / MINIMUM_BYTES_A_SECOND
         elif self._reader.is_active:
             self.deadline = self._reader.deadline
         else:

@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 import pytest
 
 from attar.serving import server as serving
+from attar.serving.http import connection
 from attar.serving.http.message import Reply, Request
 from tests.support.serving.certificates import make_certificate
 from tests.support.serving.serving_parts import Running, running, until
@@ -61,10 +62,15 @@ def connect(server: Running) -> socket.socket:
     return trusting.wrap_socket(raw)
 
 
+def find_socket(server: Running) -> Any:
+    """The server's socket of its one connection, None before it is made."""
+    return next((each.transport.get_extra_info("socket") for each in server.server.connections), None)
+
+
 def read_slowly(raw: socket.socket, size: int, seconds: float) -> int:
     """Read so many bytes at a steady rate, and return how many came."""
     began, got = time.monotonic(), 0
-    while got < size and (part := raw.recv(100_000)):
+    while got < size and (part := raw.recv(20_000)):
         got += len(part)
         time.sleep(max(0.0, got / size * seconds - (time.monotonic() - began)))
     return got
@@ -98,4 +104,17 @@ def test_a_reply_that_is_read_when_the_server_ends_is_sent_to_its_end(pair: KeyP
         until(lambda: server.server.ledger.held > 0)
         stopped = asyncio.run_coroutine_threadsafe(server.server.stop(), server.loop)
         assert read_slowly(raw, BIG, 1.5) >= BIG
+        raw.close()
         stopped.result(8)  # the time to drain is 30 s
+
+
+def test_the_end_of_a_last_reply_is_not_cut_off(pair: KeyPair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What waits when all is written had the two seconds in which a client may read a refusal."""
+    monkeypatch.setattr(connection, "MINIMUM_BYTES_A_SECOND", 100_000)
+    monkeypatch.setattr(connection, "LINGER_SECONDS", 0.1)
+    with serving_big(monkeypatch, slow=1.2, **pair) as server, closing(connect(server)) as raw:
+        until(lambda: find_socket(server) is not None)
+        find_socket(server).setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        raw.sendall(ASK.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+        got = read_slowly(raw, BIG - 200_000, 0.5)
+        assert got + read_slowly(raw, 300_000, 2.4) >= BIG
