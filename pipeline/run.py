@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -171,7 +172,8 @@ class Run:
                     self._check_settings(walked)
                     run = partial(self._run_stage, slot, done)
                     artifact, status = self._make(slot, plan.deciders, run)
-                artifact = self.store.share(self.pipeline.slots[slot].stage.makes(), artifact)
+                with self._discard_damaged(slot, artifact.key):
+                    artifact = self.store.share(self.pipeline.slots[slot].stage.makes(), artifact)
                 self.last.replace({slot: artifact.key})
         except UnfitSettingsError:
             raise
@@ -262,15 +264,21 @@ class Run:
         """Read an input's bytes once a run, before the first stage that relies on them."""
         if artifact.key in self.verified:
             return
-        try:
+        with self._discard_damaged(slot, artifact.key):
             self.store.verify(artifact)
+        self.verified.add(artifact.key)
+
+    @contextmanager
+    def _discard_damaged(self, slot: str, key: str) -> Iterator[None]:
+        """Raises StageError for an artifact that turns out to be damaged, and discards it."""
+        try:
+            yield
         except CorruptArtifactError as error:
-            self.store.discard(artifact.key)
+            self.store.discard(key)
             raise StageError(
                 f"{slot} was damaged and is discarded ({error}); run the same command again to "
                 "make it anew"
             ) from error
-        self.verified.add(artifact.key)
 
 
 def describe_making(

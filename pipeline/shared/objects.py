@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from attar.pipeline.core.disk import compute_digest
@@ -25,13 +26,26 @@ class SharedObjects:
         """``deletes``: whether a file that turns out to be damaged is deleted there."""
         self.published, self.remote, self.deletes = published, published.remote, deletes
 
-    def send(self, made: Publication, folder: Path) -> None:
+    def publish(self, made: Publication, folder: Path) -> Publication:
+        """Send the files in ``folder`` and then the record, unless one is accepted there. Return
+        the published one."""
         paths = {digest: folder / name for name, digest in made.files.items()}
-        run_parallel(lambda digest: self._send_file(digest, paths[digest]), list(paths))
+        sent = self._send(paths)
+        first = self.published.publish(made)
+        if first is made:  # until now nothing there said that the files that it had are needed
+            self._send({digest: path for digest, path in paths.items() if digest not in sent})
+        return first
 
-    def _send_file(self, digest: str, path: Path) -> None:
-        if not self.remote.has(object_path(digest)):
-            self.remote.write(object_path(digest), path)
+    def _send(self, paths: Mapping[str, Path]) -> set[str]:
+        """Send the files, by their digest, that are not there. Return the digests of these."""
+        sent = run_parallel(lambda item: self._send_file(*item), list(paths.items()))
+        return {digest for digest, is_sent in zip(paths, sent, strict=True) if is_sent}
+
+    def _send_file(self, digest: str, path: Path) -> bool:
+        if self.remote.has(object_path(digest)):
+            return False
+        self.remote.write(object_path(digest), path)
+        return True
 
     def fetch(self, made: Publication, folder: Path, pattern: str = "*") -> None:
         """Fetch the files of an artifact that match ``pattern``, unless they are in ``folder``.
@@ -54,7 +68,7 @@ class SharedObjects:
                 state = "is missing" if got is None else f"is not the {size} bytes that it was"
                 raise CorruptArtifactError(
                     f"{name} of {made.record['slot']} {made.key[:12]} {state} in "
-                    f"{self.remote.url}; {self._withdraw(made.key, digest)}"
+                    f"{self.remote.url}; {self._withdraw(made, None if got is None else digest)}"
                 )
             partial.chmod(0o444)
             os.utime(partial, ns=(mtime, mtime))
@@ -62,13 +76,17 @@ class SharedObjects:
         finally:  # of a transfer that broke
             partial.unlink(missing_ok=True)
 
-    def _withdraw(self, key: str, digest: str) -> str:
-        """Delete the record of a damaged artifact, and the damaged file. Return what to do."""
+    def _withdraw(self, made: Publication, damaged: str | None) -> str:
+        """Delete the record of an artifact, unless another has taken its place, and the damaged
+        file, unless it is missing. Return what to do."""
         if not self.deletes:
-            self.published.forget(key)  # it may be published anew by then
+            self.published.forget(made.key)  # it may be published anew by then
             return "have a machine that publishes read it, which deletes its record there"
-        self.published.delete([key])
-        self.remote.delete([object_path(digest)])
+        is_replaced = self.published.withdraw(made)
+        if damaged is not None:
+            self.remote.delete([object_path(damaged)])
+        if is_replaced:
+            return "another record has taken its place there: run the same command again"
         return "its record there is deleted, so the same command makes it anew"
 
 

@@ -10,11 +10,14 @@ from collections.abc import Container, Iterable
 from pathlib import Path
 
 from attar.pipeline.core.disk import explain_disk_errors, read_json, replace_file
-from attar.pipeline.core.errors import CorruptArtifactError
+from attar.pipeline.core.errors import CorruptArtifactError, StoreError
 from attar.pipeline.shared.publication import Publication, read_publication
 from attar.pipeline.shared.record_index import RecordIndex
 from attar.pipeline.shared.record_trust import RecordTrust
 from attar.pipeline.shared.remote_files import RemoteFiles
+
+ATTEMPTS = 5
+"""To add a record or to replace one, while other machines do the same."""
 
 
 class PublishedRecords:
@@ -75,12 +78,43 @@ class PublishedRecords:
         except CorruptArtifactError:
             return None
 
-    def add(self, made: Publication) -> bool:
-        """Publish a record unless there is one. Return whether this published it."""
-        if not self.remote.add(record_path(made.key), made.encode()):
-            return False
+    def publish(self, made: Publication) -> Publication:
+        """Publish a record unless one is accepted there. Return the published one.
+
+        Of several machines that replace one that is damaged, or that nobody who is trusted signed,
+        one does. Raises StoreError if it cannot be replaced.
+        """
+        path, text = record_path(made.key), made.encode()
+        for _ in range(ATTEMPTS):
+            self.forget(made.key)  # ask who was first, not what was known before
+            if self.remote.add(path, text):
+                break
+            edition = self.remote.find_edition(path)  # before it is read: another may replace it
+            first = self.find_sound(made.key)
+            if first is not None:
+                return first
+            if edition is not None and self.remote.replace(path, text, edition):
+                break
+        else:
+            raise StoreError(
+                f"{path} in {self.remote.url} is not accepted and cannot be replaced; delete it "
+                "there and run the same command again"
+            )
         self.known[made.key] = made
-        return True
+        return made
+
+    def withdraw(self, made: Publication) -> bool:
+        """Delete a record that is still there. Return whether another has taken its place, which
+        stays."""
+        self.forget(made.key)  # which may be long gone there
+        try:
+            there = self.find(made.key)
+        except CorruptArtifactError:
+            return True
+        if there is not None and there.digest != made.digest:
+            return True
+        self.delete([made.key])
+        return False
 
     def delete(self, keys: Iterable[str]) -> None:
         self.remote.delete([record_path(key) for key in keys])

@@ -25,7 +25,7 @@ from attar.pipeline.core.errors import (
 )
 
 if TYPE_CHECKING:
-    from obstore import GetResult
+    from obstore import GetResult, UpdateVersion
     from obstore.store import ClientConfig, ObjectStore, RetryConfig
 
 T = TypeVar("T")
@@ -137,12 +137,7 @@ class RemoteFiles:
             return None
 
     def has(self, path: str) -> bool:
-        with self._explain_errors():
-            try:
-                self.library.head(self.server, path)
-            except FileNotFoundError:
-                return False
-            return True
+        return self.find_edition(path) is not None
 
     def write(self, path: str, content: bytes | Path) -> None:
         with self._explain_errors():
@@ -157,6 +152,40 @@ class RemoteFiles:
             try:
                 self.library.put(self.server, path, content, mode="create")
             except AlreadyExistsError:
+                return False
+            return True
+
+    def find_edition(self, path: str) -> UpdateVersion | None:
+        """Return the server's names for the content that a file has now; None without a file."""
+        with self._explain_errors():
+            try:
+                found = self.library.head(self.server, path)
+            except FileNotFoundError:
+                return None
+        edition: UpdateVersion = {}
+        if found["e_tag"] is not None:
+            edition["e_tag"] = found["e_tag"]
+        if found["version"] is not None:
+            edition["version"] = found["version"]
+        return edition
+
+    def replace(self, path: str, content: bytes, edition: UpdateVersion) -> bool:
+        """Write a file if it still has the content of ``edition``. Return whether this wrote it.
+
+        Of several machines that replace it at once, one does; a folder cannot promise that, and
+        looks just before.
+        """
+        from obstore.exceptions import PreconditionError
+
+        if self.url.startswith("file:"):
+            if self.find_edition(path) != edition:
+                return False
+            self.delete([path])
+            return self.add(path, content)
+        with self._explain_errors():
+            try:
+                self.library.put(self.server, path, content, mode=edition)
+            except (PreconditionError, FileNotFoundError):
                 return False
             return True
 
@@ -233,8 +262,14 @@ def check_url(url: str) -> str:
 
     Raises RecipeError, without the URL where it may hold credentials.
     """
-    parts = urlsplit(url)
-    if "@" in parts.netloc or parts.query or parts.fragment:
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        known = ", ".join(FORMS.values())
+        raise RecipeError(f"the store's URL cannot be read; write one like {known}") from None
+    place = parts.path if parts.scheme == "file" else parts.netloc
+    is_whole = place.strip("/") and url.lower().startswith(f"{parts.scheme}://")
+    if "@" in (parts.netloc if is_whole else url) or parts.query or parts.fragment:
         raise RecipeError(
             "the URL of a store holds no credentials and no options, since it is shown; set them "
             "in the environment"
@@ -243,8 +278,6 @@ def check_url(url: str) -> str:
         raise RecipeError(
             f"a store's URL begins with {parts.scheme!r}; {suggest_name(parts.scheme, FORMS)}"
         )
-    place = parts.path if parts.scheme == "file" else parts.netloc
-    is_whole = place.strip("/") and url.lower().startswith(f"{parts.scheme}://")
     if not is_whole or (parts.scheme == "file") != (not parts.netloc):
         raise RecipeError(f"the store's URL is {url!r}; write {FORMS[parts.scheme]}")
     return url.rstrip("/")

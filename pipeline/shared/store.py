@@ -207,8 +207,11 @@ class SharedStore(Store):
         A machine that would not take its own record publishes nothing.
         """
         key = artifact.key
-        if self.published.is_noted(key) and self._accepts_noted(key):
-            return artifact
+        if self.published.is_noted(key):
+            noted = self.published.find_sound(key)
+            if noted is not None and noted.digest == artifact.digest:
+                return artifact
+            self.published.forget(key)  # the artifact is another, so the store may have another
         made = self.published.find_sound(key)
         if made is None:
             if not self.trust.publishes:
@@ -220,22 +223,11 @@ class SharedStore(Store):
         super().discard(key)  # another machine was first
         return self._point_to(kind, made)
 
-    def _accepts_noted(self, key: str) -> bool:
-        return self.trust.trusted is None or self.published.find_sound(key) is not None
-
     def _publish(self, artifact: Artifact) -> Publication:
         super().verify(artifact)
         record, facts = self.history(artifact.key), self.read_facts(artifact.key)
         made = self.trust.sign(Publication(store=STORE_VERSION, record=record, facts=facts))
-        self.objects.send(made, artifact.root)
-        if self.published.add(made):
-            return made
-        self.published.forget(artifact.key)  # ask who was first, not what was known before
-        first = self.published.find_sound(artifact.key)
-        if first is None:  # it is damaged, or signed by nobody who is trusted
-            self.published.delete([artifact.key])
-            return self._publish(artifact)
-        return first
+        return self.objects.publish(made, artifact.root)
 
     def discard(self, key: str) -> None:
         """Delete an artifact here, and ask the server anew when it is needed."""

@@ -152,6 +152,17 @@ def test_the_server_names_a_content_by_its_sum_so_an_index_cannot_lie(tmp_path: 
     assert not is_content_of(file, IndexedRecord(file.tag, "TEXT"))
 
 
+def test_a_record_is_replaced_by_one_machine_alone() -> None:
+    files = RemoteFiles(f"{URL}-replaced")
+    files.write("record", b"damaged")
+    edition = files.find_edition("record")
+    assert edition is not None
+    assert (files.replace("record", b"1", edition), files.replace("record", b"2", edition)) == (True, False)
+    assert files.read("record") == b"1"
+    files.delete(["record"])
+    assert not files.replace("record", b"2", edition)
+
+
 def test_a_bucket_that_is_not_there_is_named(tmp_path: Path) -> None:
     for attempt in (SharedStore(tmp_path, "s3://another/team").entries, lambda: make(SharedStore(tmp_path, "s3://another/team"))):
         with pytest.raises(StoreError, match="no bucket of this name"):

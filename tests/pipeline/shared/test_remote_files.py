@@ -30,6 +30,7 @@ def test_urls_are_taken_without_a_slash_at_their_end(url: str) -> None:
         ("az:///a", "az://CONTAINER/PREFIX"),
         ("file://folder/a", "file:///FOLDER"),
         ("file:///", "file:///FOLDER"),
+        ("s3://[x", "s3://BUCKET/PREFIX"),
     ],
 )
 def test_a_typo_in_a_url_is_named(url: str, named: str) -> None:
@@ -38,7 +39,16 @@ def test_a_typo_in_a_url_is_named(url: str, named: str) -> None:
         check_url(url)
 
 
-@pytest.mark.parametrize("url", ["s3://KEY:SECRET@bucket/a", "az://a/c/p?sig=SECRET", "s5://b#SECRET"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "s3://KEY:SECRET@bucket/a",
+        "s3:/KEY:SECRET@bucket/a",
+        "s3:///KEY:SECRET@bucket",
+        "az://a/c/p?sig=SECRET",
+        "s5://b#SECRET",
+    ],
+)
 def test_a_url_with_credentials_is_refused_and_not_repeated(url: str) -> None:
     with pytest.raises(RecipeError, match="environment") as caught:
         check_url(url)

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from attar.pipeline.run import Record, Run
 from attar.pipeline.shared import remote_files
 from attar.pipeline.shared.store import SharedStore, open_store
 from attar.pipeline.store.store import Store
-from tests.support.projects.shared_store_parts import find, make, open_machine, read
+from tests.support.projects.shared_store_parts import age, find, make, open_machine, read
 from tests.support.projects.store_parts import KEY, RECORD, fail_if_waiting
 from tests.support.projects.toy import Constant, Double, Number
 
@@ -84,6 +83,20 @@ def test_what_was_made_without_a_server_is_published_by_the_next_run(tmp_path: P
     assert [record.status for record in run_toy(tmp_path, "two")] == ["reused", "reused"]
 
 
+def test_what_is_damaged_before_it_is_published_is_made_anew(tmp_path: Path) -> None:
+    slots = {"source": SlotBinding(Constant(), {})}
+    (made,) = Run(Pipeline(slots), Store(tmp_path / "one"), Fingerprint(tmp_path), "recipe").walk()
+    path = Store(tmp_path / "one").folder(str(made.key)) / "value.json"
+    stamp, text = path.stat().st_mtime_ns, path.read_text()
+    path.chmod(0o644)
+    path.write_text("9" * len(text))
+    os.utime(path, ns=(stamp, stamp))
+    broken = run_toy(tmp_path, "one")
+    assert [record.status for record in broken] == ["failed", "skipped"]
+    assert "run the same command again" in str(broken[0].error)
+    assert [record.status for record in run_toy(tmp_path, "one")] == ["made", "made"]
+
+
 def test_of_two_makers_the_first_to_publish_wins_and_the_other_takes_it(tmp_path: Path) -> None:
     one, two = open_machine(tmp_path, "one"), open_machine(tmp_path, "two")
     with two.making(KEY, fail_if_waiting) as payload:  # began first, and ends last
@@ -93,6 +106,42 @@ def test_of_two_makers_the_first_to_publish_wins_and_the_other_takes_it(tmp_path
         taken = two.share(Number, two.commit(Number, payload, KEY, {"n": 2}, RECORD))
     assert (taken.digest, taken.facts) == (find(one).digest, {"n": 1})
     assert read(two) == read(one) == 1.0
+
+
+class Killed(BaseException):
+    """What ends a process at some line: nothing behind it is done."""
+
+
+def test_a_machine_that_is_killed_while_it_takes_another_s_artifact_takes_it_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(Store(tmp_path / "two"), value="2")
+    make(open_machine(tmp_path, "one"), value="1")
+    two = open_machine(tmp_path, "two")
+
+    def die(*_: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "discard", die)
+        with pytest.raises(Killed):
+            two.share(Number, find(two))
+    two = open_machine(tmp_path, "two")
+    two.share(Number, find(two))
+    assert read(two) == 1.0
+
+
+@pytest.mark.parametrize("value", [1.0, 2.0])
+def test_what_was_made_anew_without_the_server_gives_way_to_what_is_still_there(tmp_path: Path, value: float) -> None:
+    make(open_machine(tmp_path, "one"), value="1")
+    two = open_machine(tmp_path, "two")
+    two.share(Number, find(two))
+    make(Store(tmp_path / "two"), value="2")
+    if value == 2.0:
+        (tmp_path / "bucket" / "records" / f"{KEY}.json").unlink()
+    two = open_machine(tmp_path, "two")
+    two.share(Number, find(two))
+    assert read(two) == read(open_machine(tmp_path, "three")) == value
 
 
 def test_two_records_at_once_leave_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -250,13 +299,6 @@ def test_a_machine_that_is_killed_before_the_record_leaves_nothing_to_be_seen(tm
     one = open_machine(tmp_path, "one")
     assert one.share(Number, find(one)).digest == find(two).digest
     assert read(one) == 2.0
-
-
-def age(folder: Path) -> None:
-    """Make all files of the shared store two days old."""
-    for path in (folder / "bucket").rglob("*"):
-        stamp = path.stat().st_mtime - timedelta(days=2).total_seconds()
-        os.utime(path, (stamp, stamp))
 
 
 def test_gc_deletes_what_no_machine_used_last_and_is_older_than_a_day(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from datetime import timedelta
 from pathlib import Path
 
 from attar.pipeline.shared.store import SharedStore
@@ -20,6 +22,13 @@ def make(store: Store, key: str = KEY, value: str = "1", files: tuple[str, ...] 
         for name in files:
             (payload / name).write_text(value)
         return store.share(Number, store.commit(Number, payload, key, {"n": 1}, RECORD))
+
+
+def age(folder: Path) -> None:
+    """Make all files of the shared store two days old."""
+    for path in (folder / "bucket").rglob("*"):
+        stamp = path.stat().st_mtime - timedelta(days=2).total_seconds()
+        os.utime(path, (stamp, stamp))
 
 
 def find(store: Store, key: str = KEY) -> Number:
