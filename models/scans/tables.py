@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,6 +23,7 @@ from attar.models.scans.findings import (
     describe_skipped,
     list_some,
 )
+from attar.models.splits.columns import find_filled, is_integer, is_number, is_text
 from attar.models.splits.dealing import Rows, hash_key, hash_text, join_keys
 from attar.models.splits.parsing import BATCH_ROWS, SUFFIXES
 from attar.models.splits.subset import Subset
@@ -65,23 +67,17 @@ class Table:
         return [name for name, kind in self.kinds.items() if name not in taken and is_wanted(kind)]
 
     def find_rows(self, names: Sequence[str]) -> tuple[Rows, list[Skipped]]:
-        """Return the rows in which no such column is empty or no finite number, and the others,
+        """Return the rows in which no such column is empty or no finite float32, and the others,
         numbered from 1."""
-        import pyarrow.compute as pc
-
         with open_arrow(make_arrow_file(self.file)) as reader:
             table = reader.read_all()
             usable = np.ones(table.num_rows, bool)
             skipped = []
             for name in names:
-                column = table.column(name)
-                valid = pc.is_valid(column)
-                if is_float(column.type):
-                    valid = pc.fill_null(pc.is_finite(column), False)
-                wrong = usable & ~np.asarray(valid)
+                wrong = usable & ~find_usable(table.column(name))
                 usable &= ~wrong
                 skipped += [
-                    Skipped(f"row {row + 1}", f"{name} is empty or not finite")
+                    Skipped(f"row {row + 1}", f"{name} is empty or no finite float32")
                     for row in np.flatnonzero(wrong).tolist()
                 ]
         return np.flatnonzero(usable), skipped
@@ -153,19 +149,20 @@ def open_table(data: Path, label: str | None, group: str | None) -> Table:
         check_columns(file, [name for name in (label, group) if name], names)
     except StageError as error:
         raise RecipeError(str(error)) from error
-    if label and label == group:
-        raise RecipeError(
-            f"--label and --group both name the column {label!r}, whose classes would each be in "
-            "one split; name another column, or leave out --group"
-        )
     found = label or find_name(names, LABELS)
     if found is None:
         raise RecipeError(
             f"{file} has no column {', '.join(LABELS)}; name the column of the classes with "
             f"--label, one of: {', '.join(names)}"
         )
-    grouped = group or find_name(names, [*GROUPS, *(f"{name}_id" for name in GROUPS)])
-    table = Table(file.absolute(), found, grouped if grouped != found else None)
+    if found == group:
+        raise RecipeError(
+            f"the column {found!r} is that of the classes, and --group names it too: each class "
+            "would be in one split; name another column, or leave out --group"
+        )
+    others = [name for name in names if name != found]
+    grouped = group or find_name(others, [*GROUPS, *(f"{name}_id" for name in GROUPS)])
+    table = Table(file.absolute(), found, grouped)
     if not (is_text(table.kinds[found]) or is_integer(table.kinds[found])):
         raise RecipeError(
             f"the column {found!r} of {file} holds {table.kinds[found]}, and classes are texts or "
@@ -260,12 +257,23 @@ def measure_moments(
     mean = sums / len(rows)
     spread = np.sqrt(np.maximum(squares / len(rows) - mean**2, 0))
     means = (mean + (0 if centre is None else centre)).tolist()
-    deviations = np.where(spread > 0, spread, 1).tolist()
-    return tuple(round_digits(each) for each in means), tuple(round_digits(e) for e in deviations)
+    deviations = [float(f"{each:.6g}") for each in np.where(spread > 0, spread, 1).tolist()]
+    return tuple(map(round_mean, means, deviations)), tuple(deviations)
 
 
-def round_digits(value: float) -> float:
-    return float(f"{value:.6g}")
+def round_mean(mean: float, deviation: float) -> float:
+    """Keep a thousandth of the deviation: digits of the mean alone say nothing of a column of
+    times, which are large and close together."""
+    return round(mean, 3 - math.floor(math.log10(deviation)))
+
+
+def find_usable(column: Any) -> npt.NDArray[np.bool_]:
+    """Return which cells hold something, of fractions which are finite as features, in float32."""
+    from pyarrow import types
+
+    if types.is_floating(column.type):
+        return np.asarray(np.abs(column.to_numpy()) <= np.finfo(np.float32).max, bool)
+    return find_filled(column)
 
 
 def measure_texts(table: Table, name: str) -> float:
@@ -273,25 +281,3 @@ def measure_texts(table: Table, name: str) -> float:
 
     with open_arrow(make_arrow_file(table.file)) as reader:
         return float(pc.mean(pc.utf8_length(reader.read_all().column(name))).as_py() or 0)
-
-
-def is_integer(kind: Any) -> bool:
-    from pyarrow import types
-
-    return bool(types.is_integer(kind) or types.is_boolean(kind))
-
-
-def is_float(kind: Any) -> bool:
-    from pyarrow import types
-
-    return bool(types.is_floating(kind))
-
-
-def is_number(kind: Any) -> bool:
-    return is_integer(kind) or is_float(kind)
-
-
-def is_text(kind: Any) -> bool:
-    from pyarrow import types
-
-    return bool(types.is_string(kind) or types.is_large_string(kind))

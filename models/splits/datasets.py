@@ -43,20 +43,30 @@ class MapSplit(Split):
         return Batch(self.collect(samples, self.inputs), self.collect(samples, self.targets))
 
     def collect(self, samples: Sequence[Any], places: Mapping[str, int | str]) -> dict[str, Array]:
+        return {
+            name: stack_values([convert_value(self.read_place(each, place)) for each in samples])
+            for name, place in places.items()
+        }
+
+    def read_place(self, sample: Any, place: int | str) -> Any:
         try:
-            return {
-                name: stack_values([convert_value(sample[place]) for sample in samples])
-                for name, place in places.items()
-            }
-        except (KeyError, IndexError) as error:
-            sample = samples[0]
-            held = f"the keys {sorted(sample)}" if isinstance(sample, Mapping) else (
-                f"{len(sample)} values"
-            )  # fmt: skip
+            return sample[place]
+        except (KeyError, IndexError, TypeError) as error:
             raise StageError(
-                f"a sample of {type(self.dataset).__name__} has no {error}, it has {held}; correct "
-                "the inputs and targets of the MapSplit"
+                f"a sample of {type(self.dataset).__name__} has no place {place!r}, it "
+                f"{describe_places(sample)}; correct the inputs and targets of the MapSplit"
             ) from error
+
+
+def describe_places(sample: Any) -> str:
+    kind = type(sample).__name__
+    if isinstance(sample, Mapping):
+        return f"has the keys {sorted(sample)}"
+    return (
+        f"has {len(sample)} values"
+        if isinstance(sample, tuple | list)
+        else f"is of the type {kind}"
+    )
 
 
 def convert_value(value: Any) -> Any:

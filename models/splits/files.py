@@ -49,6 +49,9 @@ class FileSplit(Split):
             labels[row] = self.find_class(file)
         return Batch({self.input_name: contents}, {self.target_name: labels})
 
+    def name_sample(self, index: int) -> str:
+        return os.fsdecode(self.files[index])
+
     def find_class(self, file: Path) -> int:
         """Return the number of a file's class. Raises StageError if its folder names none."""
         name = file.relative_to(self.root).parts[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,8 @@ def iterate_batches(file: Path) -> tuple[Any, Iterator[Any]]:
     suffix = file.suffix.lower()
     if suffix not in SUFFIXES:
         raise StageError(f"{file} is read as no table; name one that ends in {', '.join(SUFFIXES)}")
-    schema, batches = open_parquet(file) if suffix == ".parquet" else open_csv(file)
+    with report_errors(file):
+        schema, batches = open_parquet(file) if suffix == ".parquet" else open_csv(file)
     names = Counter(schema.names)
     repeated = sorted(name for name, count in names.items() if count > 1)
     if repeated:
@@ -41,51 +43,43 @@ def iterate_batches(file: Path) -> tuple[Any, Iterator[Any]]:
             f"{file} has {names[repeated[0]]} columns of the name {repeated[0]!r}; give each its "
             "own name in the first line"
         )
-    return schema, report_errors(file, batches)
+    return schema, read_batches(file, batches)
 
 
-def report_errors(file: Path, batches: Iterator[Any]) -> Iterator[Any]:
+def read_batches(file: Path, batches: Iterator[Any]) -> Iterator[Any]:
+    with report_errors(file):
+        yield from batches
+
+
+@contextmanager
+def report_errors(file: Path) -> Iterator[None]:
     import pyarrow
 
     try:
-        yield from batches
+        yield
     except (pyarrow.ArrowException, OSError) as error:
-        raise make_error(file, error) from error
-
-
-def make_error(file: Path, error: Exception) -> StageError:
-    return StageError(
-        f"{file} cannot be read as a table: {error}; correct it, or save it as Parquet"
-    )
+        raise StageError(
+            f"{file} cannot be read as a table: {error}; correct it, or save it as Parquet"
+        ) from error
 
 
 def open_parquet(file: Path) -> tuple[Any, Iterator[Any]]:
-    import pyarrow
     from pyarrow import parquet
 
-    try:
-        opened = parquet.ParquetFile(file)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise make_error(file, error) from error
+    opened = parquet.ParquetFile(file)
     return opened.schema_arrow, opened.iter_batches(BATCH_ROWS)
 
 
 def open_csv(file: Path) -> tuple[Any, Iterator[Any]]:
     """The delimiter is the one of comma, semicolon and tab that the first line has most of."""
-    import pyarrow
     from pyarrow import csv
 
     check_utf8(file)
-    try:
-        reader = csv.open_csv(
-            file,
-            read_options=csv.ReadOptions(block_size=BLOCK_BYTES),
-            parse_options=csv.ParseOptions(
-                delimiter=choose_delimiter(file), newlines_in_values=True
-            ),
-        )
-    except (pyarrow.ArrowException, OSError) as error:
-        raise make_error(file, error) from error
+    reader = csv.open_csv(
+        file,
+        read_options=csv.ReadOptions(block_size=BLOCK_BYTES),
+        parse_options=csv.ParseOptions(delimiter=choose_delimiter(file), newlines_in_values=True),
+    )
     return reader.schema, iter(reader)
 
 

@@ -24,6 +24,7 @@ from attar.models.splits.datasets import stack_values
 from attar.models.task import Array, Batch, Split
 from attar.pipeline.core.errors import StageError, suggest_name
 
+Integers = npt.NDArray[np.int64]
 Places = dict[str, tuple[int, int]]
 """Where the files of a sample are in its shard: the first byte and their number, by extension."""
 
@@ -54,18 +55,25 @@ class ShardSplit(Split):
         return np.cumsum([len(np.load(file, mmap_mode="r")) for file in self.indexes])
 
     def __len__(self) -> int:
-        return int(self.ends[-1])
+        return int(self.ends[-1]) if self.shards else 0
+
+    def name_sample(self, index: int) -> str:
+        owners, rows = self.find_rows(np.array([index]))
+        return f"sample {rows[0]} of {self.shards[owners[0]].name}"
+
+    def find_rows(self, indices: npt.NDArray[np.int64]) -> tuple[Integers, Integers]:
+        """Return the number of the shard of each sample, and its number there."""
+        owners = np.searchsorted(self.ends, indices, "right")
+        return owners, indices - np.concatenate([[0], self.ends])[owners]
 
     def take(self, indices: npt.NDArray[np.int64]) -> Batch:
-        owners = np.searchsorted(self.ends, indices, "right")
-        starts = np.concatenate([[0], self.ends])[owners]
+        owners, places = self.find_rows(indices)
         extensions = {*self.inputs.values(), *self.targets.values()}
         values = {extension: np.empty(len(indices), object) for extension in extensions}
         for owner in np.unique(owners).tolist():
             mine = np.flatnonzero(owners == owner)
-            rows = indices[mine] - starts[mine]
             for extension in extensions:
-                values[extension][mine] = self.read_shard(owner, rows, extension)
+                values[extension][mine] = self.read_shard(owner, places[mine], extension)
         return Batch(stack_fields(self.inputs, values), stack_fields(self.targets, values))
 
     def read_shard(self, number: int, rows: npt.NDArray[np.int64], extension: str) -> Array:

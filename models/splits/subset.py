@@ -22,3 +22,6 @@ class Subset(Split):
 
     def take(self, indices: npt.NDArray[np.int64]) -> Batch:
         return self.split.take(self.rows[indices])
+
+    def name_sample(self, index: int) -> str:
+        return self.split.name_sample(int(self.rows[index]))

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from attar.models.splits.cache import make_cached_file
+from attar.models.splits.columns import convert_column, find_filled
 from attar.models.splits.parsing import iterate_batches, require_pyarrow
 from attar.models.task import Array, Batch, Split
 from attar.pipeline.core.errors import StageError, suggest_name
@@ -29,7 +30,8 @@ class TableSplit(Split):
 
     An input is one column ``[N]``, or a list of columns of numbers, which become float32 ``[N,
     columns]``. A target is one column. If it holds texts, these are names of ``classes``, and the
-    target is their number, int64 ``[N]``. Texts and bytes are objects. An empty cell is an error.
+    target is their number, int64 ``[N]``. Texts and bytes are objects. Lists of one length become
+    ``[N, length]``. An empty cell is an error, and so is a blank text.
     """
 
     file: Path
@@ -59,6 +61,9 @@ class TableSplit(Split):
         targets = {name: self.number_classes(own, columns) for name, own in self.targets.items()}
         return Batch(inputs, targets)
 
+    def name_sample(self, index: int) -> str:
+        return f"row {index + 1} of {self.file.name}"
+
     def read_columns(
         self, names: Sequence[str], indices: npt.NDArray[np.int64]
     ) -> dict[str, Array]:
@@ -82,9 +87,10 @@ class TableSplit(Split):
 
     def read_column(self, table: Any, name: str, indices: npt.NDArray[np.int64]) -> Array:
         column = table.column(name).combine_chunks()
-        if column.null_count:
+        empty = len(indices) - int(find_filled(column).sum())
+        if empty:
             raise StageError(
-                f"the column {name!r} of {self.file} has empty cells, {column.null_count} in "
+                f"the column {name!r} of {self.file} has empty cells, {empty} in "
                 f"{len(indices)} rows that were read; fill them, or leave these rows out"
             )
         array = convert_column(column)
@@ -121,16 +127,25 @@ def make_arrow_file(file: Path) -> Path:
     table."""
     import pyarrow
 
-    return make_cached_file(file, f"tables-{pyarrow.__version__}", partial(write_arrow, file))
+    return make_cached_file(file, f"tables-2-{pyarrow.__version__}", partial(write_arrow, file))
 
 
 def write_arrow(file: Path, to: Path) -> None:
+    """Write the values of dictionaries in their place: an Arrow file has one dictionary a column,
+    and a Parquet file one for each group of rows."""
     import pyarrow
 
     schema, batches = iterate_batches(file)
-    with pyarrow.OSFile(str(to), "wb") as sink, pyarrow.ipc.new_file(sink, schema) as writer:
+    plain = pyarrow.schema(map(replace_dictionary, schema))
+    with pyarrow.OSFile(str(to), "wb") as sink, pyarrow.ipc.new_file(sink, plain) as writer:
         for batch in batches:
-            writer.write_batch(batch)
+            writer.write_batch(batch.cast(plain))
+
+
+def replace_dictionary(field: Any) -> Any:
+    from pyarrow import types
+
+    return field.with_type(field.type.value_type) if types.is_dictionary(field.type) else field
 
 
 @contextmanager
@@ -148,27 +163,6 @@ def check_columns(file: Path, names: Sequence[str], known: Sequence[str]) -> Non
     for name in names:
         if name not in known:
             raise StageError(f"{file} has no column {name!r}: {suggest_name(name, known)}")
-
-
-def convert_column(column: Any) -> Array | None:
-    """Return a column of Arrow as numpy, or None if its type is no array. Of an image of
-    ``datasets`` its bytes count."""
-    import pyarrow.compute
-    from pyarrow import types
-
-    kind = column.type
-    if types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
-        return convert_column(pyarrow.compute.struct_field(column, "bytes"))
-    if types.is_dictionary(kind):
-        return convert_column(column.cast(kind.value_type))
-    if types.is_fixed_size_list(kind):
-        flat: Array = np.asarray(column.flatten().to_numpy(zero_copy_only=False))
-        return flat.reshape(-1, kind.list_size)
-    is_number = types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind)
-    is_text = types.is_string(kind) or types.is_large_string(kind)
-    if is_number or is_text or types.is_binary(kind) or types.is_large_binary(kind):
-        return np.asarray(column.to_numpy(zero_copy_only=False))
-    return None
 
 
 def join_columns(columns: Mapping[str, Array], names: str | Sequence[str]) -> Array:

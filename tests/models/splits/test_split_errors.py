@@ -35,6 +35,15 @@ def typed_table(folder: Path) -> Split:
     return attar.TableSplit(folder / "data.parquet", {"x": "a"}, {"label": "kind"}, ("yes",))
 
 
+def lists(*values: list[float | None]) -> Callable[[Path], Split]:
+    def make(folder: Path) -> Split:
+        column = pa.array(values, pa.list_(pa.float64()))
+        parquet.write_table(pa.table({"a": column}), folder / "data.parquet")
+        return attar.TableSplit(folder / "data.parquet", {"x": "a"}, {})
+
+    return make
+
+
 def shard(cut: int = 0, **fields: object) -> Callable[[Path], Split]:
     def make(folder: Path) -> Split:
         with webdataset.TarWriter(str(folder / "0.tar")) as writer:
@@ -78,6 +87,16 @@ def pairs(folder: Path) -> Split:
     return attar.MapSplit(torch.utils.data.TensorDataset(torch.zeros(3)), {"x": 0}, {"y": 1})
 
 
+def samples(*dataset: object) -> Callable[[Path], Split]:
+    return lambda _: attar.MapSplit(list(dataset), {"x": "x"}, {"y": "y"})
+
+
+def unreadable(folder: Path) -> Split:
+    """A file that the system opens, and does not read."""
+    (folder / "data.csv").symlink_to("/proc/self/mem")
+    return attar.TableSplit(folder / "data.csv", {"x": "a"}, {})
+
+
 def read_all(make: Callable[[Path], Split], folder: Path) -> None:
     split = make(folder)
     split.take(np.arange(len(split)))
@@ -91,12 +110,16 @@ def read_all(make: Callable[[Path], Split], folder: Path) -> None:
         (table("a,c,kind\n1,2,yes\n"), ["no column 'b'", "known: a, c, kind"]),
         (table("a,b,kind\n1,2,maybe\n"), ["'kind'", "'maybe'", "known: no, yes"]),
         (table("a,b,kind\n1,,yes\n"), ["'b'", "empty cells"]),
+        (table("a,b,kind\n1,2,yes\n1,2,\n1,2,  \n"), ["'kind'", "empty cells, 2 in 3 rows"]),
         (table("a,b,kind\n1,x,yes\n"), ["'b'", "no numbers"]),
         (table("a,b,kind\n1,2,yes\n1,2\n"), ["data.csv", "Expected 3 columns, got 2"]),
         (table("a,b,kind\n1,2,yes\n1,2,b\xe9\n".encode("latin1")), ["not in UTF-8", "line 3", "iconv"]),
         (table("a,b,kind\n".encode("utf-16")), ["not in UTF-8", "line 1"]),
         (table("a,b,kind\n", "data.xlsx"), ["data.xlsx", ".parquet"]),
         (table("a,b,kind\n", "data.parquet"), ["data.parquet", "cannot be read as a table"]),
+        (lists([1, 2], [3]), ["'a'", "lists of one length"]),
+        (lists([1, 2], [3, None]), ["'a'", "empty cells, 1 in 2 rows"]),
+        (unreadable, ["data.csv cannot be read as a table"]),
         (typed_table, ["'a'", "timestamp"]),
         (shard(cls=1, cut=3000), ["0.tar"]),
         (shard(), ["sample 1 of", "0.tar", ".cls"]),
@@ -106,7 +129,9 @@ def read_all(make: Callable[[Path], Split], folder: Path) -> None:
         (files("cat/text.txt", "b\xe9".encode("latin1"), is_text=True), ["cat/text.txt", "UTF-8"]),
         (arrays, ["x.npy 3", "y.npy 4"]),
         (objects, ["x.npy", "numpy.save"]),
-        (pairs, ["TensorDataset", "1 values"]),
+        (pairs, ["TensorDataset has no place 1, it has 1 values"]),
+        (samples({"x": 1}), ["list has no place 'y', it has the keys ['x']"]),
+        (samples(3), ["list has no place 'x', it is of the type int"]),
     ],
 )
 def test_it_is_told_by_name(make: Callable[[Path], Split], named: list[str], tmp_path: Path) -> None:

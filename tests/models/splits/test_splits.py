@@ -148,6 +148,33 @@ def test_rows_come_as_they_were_asked_for(kind: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("kind", "names"),
+    [
+        ("files", ["dog/23.png", "cat/04.png"]),
+        ("csv", ["row 24 of data.csv", "row 5 of data.csv"]),
+        ("shards", ["sample 3 of 20.tar", "sample 4 of 00.tar"]),
+    ],
+)
+def test_a_sample_has_the_name_of_where_it_lies(kind: str, names: Sequence[str], tmp_path: Path) -> None:
+    split = MADE[kind][0](tmp_path)
+    assert [split.name_sample(index) for index in (23, 4)] == names
+    assert attar.Subset(split, np.array([5, 23])).name_sample(1) == names[0]
+
+
+def test_no_shards_are_no_samples() -> None:
+    assert len(attar.ShardSplit([], {"image": "png"}, {})) == 0
+
+
+@pytest.mark.parametrize("kind", [pa.list_(pa.float64()), pa.large_list(pa.float32()), pa.list_(pa.int64(), 3)])
+def test_lists_of_one_length_are_rows_of_an_array(kind: pa.DataType, tmp_path: Path) -> None:
+    rows = np.arange(15).reshape(5, 3)
+    parquet.write_table(pa.table({"x": pa.array(rows.tolist(), kind)}), tmp_path / "data.parquet", 2)
+    split = attar.TableSplit(tmp_path / "data.parquet", {"x": "x"}, {})
+    np.testing.assert_array_equal(split.take(np.array([4, 0])).inputs["x"], rows[[4, 0]])
+    assert len(split.take(np.array([], np.int64)).inputs["x"]) == 0
+
+
+@pytest.mark.parametrize(
     ("mode", "shape", "dtype"),
     [("P", (4, 5, 3), "uint8"), ("L", (4, 5, 1), "uint8"), ("1", (4, 5, 1), "uint8"), ("I;16", (4, 5, 1), "uint16")],
 )
