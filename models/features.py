@@ -24,34 +24,47 @@ def name_features(layer: str) -> str:
 
 
 class FeatureTap:
-    """A graph whose features are kept back, call by call."""
+    """A graph whose features are kept back, call by call, with the inputs that they are of."""
 
     def __init__(self, graph: Predict, layers: Sequence[str]) -> None:
         self.graph, self.names = graph, [name_features(layer) for layer in layers]
-        self.calls: list[dict[str, Array]] = []
+        self.calls: list[tuple[Arrays, dict[str, Array]]] = []
 
     def __call__(self, inputs: Arrays) -> dict[str, Array]:
         answer = self.graph(inputs)
-        self.calls.append({name: answer[name] for name in self.names})
+        self.calls.append((inputs, {name: answer[name] for name in self.names}))
         return {name: array for name, array in answer.items() if name not in self.names}
 
-    def join_calls(self, samples: int) -> dict[str, Array]:
+    def join_calls(self, samples: Arrays) -> dict[str, Array]:
         """Return the features of all calls: ``[samples, width]``.
 
-        Raises StageError unless the calls were about each sample once.
+        Raises StageError unless the calls were about each of these samples once, in their order.
         """
-        joined = {
-            name: np.concatenate([call[name] for call in self.calls]) if self.calls else np.empty(0)
-            for name in self.names
-        }
+        count = len(next(iter(samples.values())))
+        joined = {name: join_rows([made[name] for _, made in self.calls]) for name in self.names}
         for name, array in joined.items():
-            if len(array) != samples:
-                raise StageError(
-                    f"the task's own answer() asked the teacher for {len(array)} rows of "
-                    f"{name.removesuffix(FEATURES)!r} to answer {samples} samples, so they cannot "
-                    "be stored by sample; leave features out of [answers]"
-                )
+            if len(array) != count:
+                layer = name.removesuffix(FEATURES)
+                raise make_error(f"{len(array)} rows of {layer!r} to answer {count} samples")
+        for name, wanted in samples.items():
+            asked = join_rows([inputs[name] for inputs, _ in self.calls if name in inputs])
+            is_float = asked.dtype.kind == wanted.dtype.kind == "f"
+            if not np.array_equal(asked, wanted, equal_nan=is_float):
+                raise make_error(f"other rows of {name!r} than the samples, or another order")
         return joined
+
+
+def join_rows(parts: Sequence[Array]) -> Array:
+    """Return these rows one after the other; none if they differ in shape."""
+    are_alike = len({part.shape[1:] for part in parts}) == 1
+    return np.concatenate(parts) if are_alike else np.empty(0)
+
+
+def make_error(asked: str) -> StageError:
+    return StageError(
+        f"the task's own answer() asked the teacher for {asked}, so the features cannot be stored "
+        "by sample; leave features out of [answers]"
+    )
 
 
 def answer_with_features(
@@ -65,4 +78,4 @@ def answer_with_features(
         return task.answer(graphs, inputs)
     tap = FeatureTap(graphs[MODEL], layers)
     answer = task.answer({**graphs, MODEL: tap}, inputs)
-    return {**answer, **tap.join_calls(len(next(iter(inputs.values()))))}
+    return {**answer, **tap.join_calls(inputs)}

@@ -28,6 +28,15 @@ class SingleSamples(Ring):
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
+class Sorted(Ring):
+    """Asks for the samples in another order, and restores that of its answers."""
+
+    def answer(self, graphs: Mapping[str, Predict], inputs: Arrays) -> dict[str, Array]:
+        order = np.argsort(-np.asarray(inputs["point"], np.float32)[:, 0])
+        answer = graphs["model"]({"point": inputs["point"][order]})
+        return {name: array[np.argsort(order)] for name, array in answer.items()}
+
+
 class Twice(Ring):
     def answer(self, graphs: Mapping[str, Predict], inputs: Arrays) -> dict[str, Array]:
         graphs["model"](inputs)
@@ -43,6 +52,12 @@ def test_calls_of_parts_are_joined_and_other_layers_left_alone() -> None:
 def test_an_answer_that_asks_twice_has_no_row_a_sample() -> None:
     with pytest.raises(StageError, match="6 rows of 'layer' to answer 3 samples"):
         answer_with_features(Twice(), {"model": graph}, POINTS, ["layer"])
+
+
+def test_an_answer_that_asks_in_another_order_is_refused() -> None:
+    """Each sample would be learned with the features of another."""
+    with pytest.raises(StageError, match="other rows of 'point' than the samples, or another order"):
+        answer_with_features(Sorted(), {"model": graph}, POINTS, ["layer"])
 
 
 def test_without_layers_nothing_is_taken() -> None:
