@@ -7,12 +7,13 @@ import hashlib
 import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from attar.models.task import SplitName
-from attar.pipeline.core.errors import StageError
+from attar.pipeline.core.errors import StageError, suggest_name
 
 SHARES: Mapping[SplitName, float] = {"test": 0.2, "validation": 0.1}
 """Of the samples; the others are trained on."""
@@ -20,6 +21,7 @@ FEWEST_GROUPS = 3
 """A class with fewer different samples is trained on alone: there is one for each split, or
 none is measured."""
 HEADER = ["sample", "split"]
+SPLITS: tuple[SplitName, ...] = get_args(SplitName)
 Rows = npt.NDArray[np.int64]
 
 
@@ -102,7 +104,7 @@ def write_split_list(file: Path, samples: Sequence[str], dealt: Mapping[SplitNam
 
 def read_split_list(file: Path, name: SplitName) -> list[str]:
     """Return the samples of one split from a file that ``attar new --from`` wrote. Raises
-    StageError for any other file."""
+    StageError for any other file, and for a line that names no split."""
     with file.open(encoding="utf-8", errors="surrogateescape", newline="") as lines:
         rows = csv.reader(lines)
         header = next(rows, [])
@@ -111,4 +113,19 @@ def read_split_list(file: Path, name: SplitName) -> list[str]:
                 f"{file} begins with {header}, not with {','.join(HEADER)}; make it again with "
                 "`attar new --from`"
             )
-        return [row[0] for row in rows if row[1] == name]
+        listed: list[str] = []
+        for row in filter(None, rows):  # a blank line has no cells
+            check_row(file, rows.line_num, row)
+            listed += row[:1] if row[1] == name else []
+        return listed
+
+
+def check_row(file: Path, line: int, row: Sequence[str]) -> None:
+    if len(row) != len(HEADER):
+        raise StageError(
+            f"{file}, line {line}: {len(row)} values, not a sample and its split; correct it"
+        )
+    if row[1] not in SPLITS:
+        raise StageError(
+            f"{file}, line {line}: {row[1]!r} is no split: {suggest_name(row[1], SPLITS)}"
+        )

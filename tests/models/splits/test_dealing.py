@@ -81,6 +81,26 @@ def test_another_file_is_no_list(tmp_path: Path) -> None:
         read_split_list(tmp_path / "splits.csv", "test")
 
 
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("1,tset", "line 4: 'tset' is no split: did you mean 'test'"),
+        ("1,Test", "line 4: 'Test' is no split"),
+        ("1,test ", "line 4: 'test ' is no split: did you mean 'test'"),
+        ("1", "line 4: 1 values"),
+        ("1,test,2", "line 4: 3 values"),
+    ],
+)
+def test_a_line_without_a_split_loses_no_sample_in_silence(line: str, message: str, tmp_path: Path) -> None:
+    """A blank line counts for nothing."""
+    file = tmp_path / "splits.csv"
+    file.write_text(f"sample,split\n0,train\n\n{line}\n2,test\n", encoding="utf-8")
+    with pytest.raises(StageError, match=message):
+        read_split_list(file, "train")
+    file.write_text("sample,split\n0,train\n\n1,test\n\n", encoding="utf-8")
+    assert read_split_list(file, "test") == ["1"]
+
+
 def test_texts_that_are_read_alike_have_one_key(tmp_path: Path) -> None:
     """They would be known otherwise, when they are measured."""
     texts = ["Un café crème", "UN CAFE  creme\n", "un cafe\u0301 cre\u0300me"]
