@@ -3,7 +3,6 @@ classes."""
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import shutil
 import subprocess
@@ -21,6 +20,7 @@ from attar.models.preprocess import Normalize, Scale, Step
 from attar.models.task import Array, Arrays, InMemory, Output, Split, SplitName, Task, Tensor, hits
 from attar.models.tasks.folders import Home
 from attar.models.tasks.images import erase, flip, shift
+from attar.models.tasks.unpacking import read_unpacked
 from attar.pipeline.core.errors import StageError
 
 FILES = {  # SHA-256 of the unpacked bytes: every mirror compresses them in its own way
@@ -115,15 +115,6 @@ HOME = Home(
 def find_file(folder: Path, name: str) -> Path:
     plain = folder / name
     return plain if plain.is_file() else folder / f"{name}.gz"
-
-
-def read_unpacked(path: Path) -> bytes:
-    try:
-        return gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (OSError, EOFError) as error:
-        raise StageError(
-            f"{path} cannot be read: {error}; delete it and run `attar fetch RECIPE`"
-        ) from error
 
 
 def read_idx(path: Path) -> npt.NDArray[np.uint8]:

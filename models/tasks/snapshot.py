@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from attar.models.tasks.debian import Package
+from attar.models.tasks.unpacking import read_json_lines, report_damage
 from attar.pipeline.core.errors import StageError
 
 TEXTS, TOKENIZER = "topics.jsonl.gz", "tokenizer.json"
@@ -129,14 +130,5 @@ def train_tokenizer(
 
 def read_texts(file: Path) -> list[Text]:
     """Read the texts of a snapshot. Raises StageError for any other file."""
-    try:
-        lines = gzip.decompress(file.read_bytes()).decode().splitlines()
-        if not lines:
-            raise EOFError("it is empty")
-        return [
-            Text(*fields) for fields in json.loads(f"[{','.join(lines)}]")
-        ]  # in one go: ten times as fast as line by line
-    except (OSError, EOFError, ValueError, TypeError) as error:
-        raise StageError(
-            f"{file} cannot be read: {error}; delete it and run `attar fetch RECIPE`"
-        ) from error
+    with report_damage(file):
+        return [Text(*fields) for fields in read_json_lines(file)]

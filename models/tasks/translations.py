@@ -21,6 +21,7 @@ import numpy.typing as npt
 from attar.models.preprocess import Tokenize
 from attar.models.tasks.sentence_pairs import Pair
 from attar.models.tasks.snapshot import choose_split, train_tokenizer
+from attar.models.tasks.unpacking import read_json_lines, report_damage
 from attar.pipeline.core.errors import StageError
 
 Integers = npt.NDArray[np.int64]
@@ -184,12 +185,5 @@ def list_trigrams(pair: Pair) -> set[tuple[str, ...]]:
 
 def read_sentences(file: Path) -> list[Sentence]:
     """As written. Raises StageError for a file that is none."""
-    try:
-        lines = gzip.decompress(file.read_bytes()).decode().splitlines()
-        if not lines:
-            raise EOFError("it is empty")
-        return [Sentence(*fields) for fields in json.loads(f"[{','.join(lines)}]")]
-    except (OSError, EOFError, ValueError, TypeError) as error:
-        raise StageError(
-            f"{file} cannot be read: {error}; delete it and run `attar fetch RECIPE`"
-        ) from error
+    with report_damage(file):
+        return [Sentence(*fields) for fields in read_json_lines(file)]

@@ -18,6 +18,7 @@ from attar.models.checks import task as task_check
 from attar.models.tasks import fashion
 from attar.models.tasks.fashion import FILES, FashionMnist, FashionMnistErasing
 from attar.models.tasks.images import erase, flip, shift
+from attar.models.tasks.unpacking import read_unpacked
 from attar.pipeline.core.errors import StageError
 from tests.support.datasets.promised import missing
 
@@ -92,7 +93,7 @@ def test_broken_files_are_said(folder: Path) -> None:
 
 
 def test_fetch_verifies_the_unpacked_bytes(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    hashes = {name: hashlib.sha256(fashion.read_unpacked(folder / f"{name}.gz")).hexdigest() for name in FILES}
+    hashes = {name: hashlib.sha256(read_unpacked(folder / f"{name}.gz")).hexdigest() for name in FILES}
     monkeypatch.setattr(fashion, "FILES", hashes)
     monkeypatch.setattr(fashion, "OFFICIAL_URL", folder.as_uri())
     monkeypatch.setattr(fashion, "fetch_debian", lambda folder: None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import os
 import subprocess
@@ -115,7 +116,8 @@ def test_of_one_description_the_first_package_counts(tmp_path: Path) -> None:
 
 
 def test_a_broken_snapshot_is_refused(tmp_path: Path) -> None:
-    for content in (b"", b"\x1f\x8b", b"no gzip"):
-        (tmp_path / "broken").write_bytes(content)
-        with pytest.raises(StageError, match="broken cannot be read"):
-            translations.read_sentences(tmp_path / "broken")
+    file = tmp_path / "broken.gz"
+    for content in (b"", b"\x1f\x8b", b"no gzip", gzip.compress(b'["train"]\n'), gzip.compress(b"no JSON")):
+        file.write_bytes(content)
+        with pytest.raises(StageError, match=r"broken\.gz cannot be read: .*delete it"):
+            translations.read_sentences(file)
