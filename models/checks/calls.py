@@ -32,9 +32,11 @@ def report_errors_of(where: str) -> Iterator[None]:
     except AttarError:
         raise
     except Exception as error:
-        raise StageError(
-            f"{where} raised {type(error).__name__}: {error}{blame.locate_user_code(error)}"
-        ) from error
+        raise StageError(describe_error(where, error)) from error
+
+
+def describe_error(where: str, error: Exception) -> str:
+    return f"{where} raised {type(error).__name__}: {error}{blame.locate_user_code(error)}"
 
 
 @dataclass(frozen=True)
@@ -50,16 +52,14 @@ class CheckedSplit(Split):
 
     def take(self, indices: npt.NDArray[np.int64]) -> Batch:
         where = f"{self.where}.take"
-        try:
-            with report_errors_of(where):
+        with report_errors_of(where):
+            try:
                 batch: Any = self.split.take(indices)
-        except StageError as error:
-            if not isinstance(error.__cause__, IndexError):
-                raise
-            raise StageError(
-                f"{error}; the length of {self.where} is {len(self)}, which must be the number of "
-                "samples that there are"
-            ) from error.__cause__
+            except IndexError as error:
+                raise StageError(
+                    f"{describe_error(where, error)}; the length of {self.where} is {len(self)}, "
+                    "which must be the number of samples that there are"
+                ) from error
         if not isinstance(batch, Batch):
             raise StageError(
                 f"{where} must return an attar.Batch(inputs, targets), got {reprlib.repr(batch)}"

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pytest
 
 from attar.models.checks import task as task_check
+from attar.models.splits.datasets import MapSplit
 from attar.models.task import Array, Arrays, Batch, InMemory, Split, SplitName, Task
 from attar.models.tasks.digits import Digits
 from attar.pipeline.core.errors import StageError
@@ -226,6 +227,12 @@ def test_a_length_that_lies() -> None:
     said = told(giving(LongerSplit(WHOLE)))
     assert said.startswith("Made.split('validation').take raised IndexError: ")
     assert "the length of Made.split('validation') is 12" in said
+
+
+def test_a_wrong_place_says_nothing_of_the_length() -> None:
+    said = told(giving(MapSplit([(1,)], {"tokens": 1}, {})))
+    assert said.startswith("a sample of list has no place 1, it has 1 values;")
+    assert "the length of" not in said
 
 
 def test_a_call_with_other_arguments_has_no_line_of_its_own() -> None:
