@@ -110,9 +110,18 @@ def format_axes(axes: Sequence[int | str]) -> str:
     return f"[{', '.join(map(str, axes))}]"
 
 
+def describe_array(array: Array) -> str:
+    """Return an array's dtype and shape as a message writes them; for objects the type of the first
+    one."""
+    if array.dtype == object and array.size:
+        return f"{type(array.flat[0]).__name__} objects {format_axes(array.shape)}"
+    return format_array(array.shape, array.dtype)
+
+
 def format_array(shape: Sequence[int], dtype: np.dtype[np.generic] | None) -> str:
     """Return an array's dtype and shape as a message writes them, such as ``float32 [2, 3]``."""
     if dtype is None:
         return format_axes(shape)
     order = "" if dtype.isnative else " in the other byte order"
-    return f"{dtype.name} {format_axes(shape)}{order}"
+    kind = str(dtype) if dtype.kind in "SU" else dtype.name  # str96 says less than <U3
+    return f"{kind} {format_axes(shape)}{order}"

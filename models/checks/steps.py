@@ -23,7 +23,7 @@ def check_steps(task: Task) -> None:
                 f"{suggest_name(name, task.inputs)}"
             )
         for step in steps:
-            check_kind(task, name, step)
+            check_step(f"{format_preprocess(task)}[{name!r}]", step, STEPS_PACKAGE)
             if isinstance(step, FileStep):
                 check_file(format_preprocess(task), task, step)
             if step.pad is not None:
@@ -34,15 +34,14 @@ def format_preprocess(task: Task) -> str:
     return f"{type(task).__name__}.preprocess"
 
 
-def check_kind(task: Task, name: str, step: Any) -> None:
+def check_step(where: str, step: Any, package: str) -> None:
     """Raises StageError for a step from another package. A list of all classes here would make
     every task depend on the libraries of every step."""
     kind = type(step)
-    if not (isinstance(step, Step) and kind.__module__.rpartition(".")[0] == STEPS_PACKAGE):
+    if not (isinstance(step, Step) and kind.__module__.rpartition(".")[0] == package):
         raise StageError(
-            f"{format_preprocess(task)}[{name!r}] holds {kind.__name__}, which is no step of "
-            "attar.models.preprocess: a bundle holds data, "
-            "not code; do it in Task.split, or inside the network"
+            f"{where} holds {kind.__name__}, which is no step of {package}: a bundle holds data, "
+            "not code; do it in the task's own methods, or inside the network"
         )
 
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from attar.models.preprocess.step import Array, FileStep, describe_array
+from attar.models.preprocess.step import Array, FileStep
 from attar.models.preprocess.text import read_tokenizer
+from attar.models.tensors import describe_array
 from attar.pipeline.core.errors import AttarError
 
 if TYPE_CHECKING:

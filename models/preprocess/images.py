@@ -16,7 +16,8 @@ import numpy.typing as npt
 from pydantic import Field, model_validator
 
 from attar.models.preprocess import resampling
-from attar.models.preprocess.step import Array, Step, describe_array
+from attar.models.preprocess.step import Array, Step
+from attar.models.tensors import describe_array
 from attar.pipeline.core.errors import MissingDependencyError
 
 if TYPE_CHECKING:
@@ -218,7 +219,7 @@ class ChannelsFirst(Step):
 
 def count_step_pixels(steps: Sequence[Step], picture: Any) -> int:
     """Return the largest number of pixels that a picture (a file's bytes or ``[H, W, C]``) has at
-    any of the steps, by its header or shape. Return 0 if a step will refuse it."""
+    any of the steps, by its header or shape. Return 0 if it is no picture."""
     height, width = measure_picture(picture)
     most = height * width
     if not most:

@@ -7,7 +7,8 @@ from typing import ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 
-from attar.models.preprocess.step import Array, Step, describe_array
+from attar.models.preprocess.step import Array, Step
+from attar.models.tensors import describe_array
 
 
 class Scale(Step):

@@ -109,11 +109,3 @@ def split_steps(
 def describe_steps(steps: Mapping[str, Sequence[Step]]) -> dict[str, list[dict[str, Any]]]:
     """Return a description that is equal for equal preprocessing, wherever its files are."""
     return {name: [step.content() for step in own_steps] for name, own_steps in steps.items()}
-
-
-def describe_array(x: Array) -> str:
-    """Return an array's dtype and shape for a message, such as ``uint8[2, 3]``; for objects the
-    type of the first one."""
-    shape = ", ".join(map(str, x.shape))
-    kind = f"{type(x.flat[0]).__name__} objects" if x.dtype == object and x.size else str(x.dtype)
-    return f"{kind}[{shape}]"

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from attar.models.preprocess.step import Array, FileStep, describe_array
+from attar.models.preprocess.step import Array, FileStep
+from attar.models.tensors import describe_array
 from attar.pipeline.core.errors import AttarError, MissingDependencyError
 
 if TYPE_CHECKING:

@@ -141,9 +141,13 @@ SIXTEEN = encoded(Image.fromarray(np.zeros((2, 2), np.uint16)))
 @pytest.mark.parametrize(
     ("step", "raw", "message"),
     [
-        (DecodeImage(), np.array([PNG]), r"'decode_image' got \|S\d+\[1\]; it reads whole files: an object array \[N\] of bytes"),
-        (DecodeImage(), objects("a.png"), r"str objects\[1\]"),
-        (DecodeImage(), np.zeros((1, 4, 4, 3), np.uint8), r"got uint8\[1, 4, 4, 3\]"),
+        (
+            DecodeImage(),
+            np.array([PNG]),
+            r"'decode_image' got \|S\d+ \[1\]; it reads whole files: an object array \[N\] of bytes",
+        ),
+        (DecodeImage(), objects("a.png"), r"str objects \[1\]"),
+        (DecodeImage(), np.zeros((1, 4, 4, 3), np.uint8), r"got uint8 \[1, 4, 4, 3\]"),
         (
             DecodeImage(),
             objects(PNG, b"garbage"),
@@ -168,8 +172,8 @@ SIXTEEN = encoded(Image.fromarray(np.zeros((2, 2), np.uint16)))
         (Resize(shorter=2), np.zeros((1, 4, 4, 3), np.float32), "'resize' got float32"),
         (Resize(shorter=2), np.zeros((1, 3, 8, 8), np.uint8), r"\[1, 3, 8, 8\]; .*channels_first"),
         (Resize(shorter=2), np.zeros((2, 8, 8), np.uint8), r"with 1 to 4 channels"),
-        (Resize(shorter=2), np.zeros((0, 8, 8, 3), np.uint8), r"got uint8\[0, 8, 8, 3\]"),
-        (Resize(shorter=2), objects(PNG), r"bytes objects\[1\]; .*decode_image"),
+        (Resize(shorter=2), np.zeros((0, 8, 8, 3), np.uint8), r"got uint8 \[0, 8, 8, 3\]"),
+        (Resize(shorter=2), objects(PNG), r"bytes objects \[1\]; .*decode_image"),
         (
             CenterCrop(height=5, width=4),
             np.zeros((1, 4, 4, 3), np.uint8),

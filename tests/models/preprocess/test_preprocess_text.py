@@ -96,10 +96,10 @@ def test_the_file_s_own_padding_and_truncation(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("texts", "message"),
     [
-        (np.array([1, 2]), r"'tokenize' got int64\[2\]"),
-        (np.array([b"sun"]), r"got \|S3\[1\]"),
-        (np.array([["sun"]]), r"got <U3\[1, 1\]"),
-        (np.array([b"sun", "moon"], object), r"got bytes objects\[2\]"),
+        (np.array([1, 2]), r"'tokenize' got int64 \[2\]"),
+        (np.array([b"sun"]), r"got \|S3 \[1\]"),
+        (np.array([["sun"]]), r"got <U3 \[1, 1\]"),
+        (np.array([b"sun", "moon"], object), r"got bytes objects \[2\]"),
     ],
 )
 def test_what_is_no_text_is_refused(tmp_path: Path, texts: Any, message: str) -> None:
