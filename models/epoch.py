@@ -72,8 +72,9 @@ class Source:
         read = partial(make_chunk, self.task, split, own, seed=self.seed, view=view)
         with name_failed_sample(self.task, split, list_chunk(split, own, view), name):
             chunk = read(mixing=self.mixing, steps=host)
+            # A step on a GPU gives no clear error for a wrong input, so one sample is tried here.
             first = {key: array[:1] for key, array in chunk.inputs.items()}
-            preprocess.apply(moved, first)  # a GPU has no words for what a step does not read
+            preprocess.apply(moved, first)
         return chunk if name == "train" else drop_labels(self.split, chunk, self.mixing)
 
     def split_steps(self) -> tuple[Steps, Steps]:

@@ -89,7 +89,7 @@ def describe_classes(
 
 def describe_copies(keys: Sequence[bytes]) -> list[str]:
     copies = len(keys) - len(set(keys))
-    return [f"{copies} copies of other samples stay in the split of those."] if copies else []
+    return [f"Copies of other samples: {copies}; all copies are in one split."] if copies else []
 
 
 def describe_skipped(skipped: Sequence[Skipped]) -> list[str]:

@@ -16,7 +16,7 @@ from attar.models.task import Array
 Numbers = npt.NDArray[np.float64]
 
 ENTRIES = 2**22  # cosines that are in memory at a time: 32 MB, of 10,000 samples 419 rows
-ROUNDING = 1e-12  # of a cosine: nearer than this is as near
+ROUNDING = 1e-12  # cosines that differ by less count as equal
 
 
 def measure_retrieval(embeddings: Array, groups: Array) -> Numbers:
@@ -39,7 +39,7 @@ def measure_retrieval(embeddings: Array, groups: Array) -> Numbers:
     return np.stack([found, counted], 1).astype(np.float64)
 
 
-def average_groups(statistics: Numbers, groups: Array) -> Numbers:
+def sum_groups(statistics: Numbers, groups: Array) -> Numbers:
     """Return the sums of each group in the row of its first sample and 0 in the others, ``[N, k] ->
     [N, k]``.
 

@@ -99,7 +99,7 @@ def test_a_partly_broken_folder_is_told_and_used(tmp_path: Path) -> None:
         "50 samples of 2 classes: right 37, up 13",
         "truncated): up/cut.jpg",
         "right/notes.txt",
-        "1 copies",
+        "Copies of other samples: 1;",
         "neither",
     ):
         assert part in done.stdout, done.stdout
@@ -119,7 +119,7 @@ def test_groups_and_copies_stay_together(tmp_path: Path) -> None:
         lines.write("99,,1,1,1,1,p1,here,yes\n")
     done = new("table", table, tmp_path / "project")
     assert done.exit_code == 0, done.output
-    for part in ("same 'patient'", "size, weight", "id, town", "size is empty or not finite: row 42"):
+    for part in ("same 'patient'", "size, weight", "id, town", "size is empty or no finite float32: row 42"):
         assert part in done.stdout, done.stdout
     splits = read_splits(tmp_path / "project")
     assert set(splits) == {str(n) for n in range(41)}
@@ -147,7 +147,7 @@ def test_a_table_as_spreadsheets_write_it(tmp_path: Path) -> None:
 def test_a_column_is_not_classes_and_groups(tmp_path: Path) -> None:
     """Each class would be in one split."""
     done = new("table", make_table(tmp_path / "data"), tmp_path / "project", "--label", "town", "--group", "town")
-    assert (done.exit_code, "both name the column 'town'" in done.stderr) == (2, True)
+    assert (done.exit_code, "the column 'town' is that of the classes" in done.stderr) == (2, True)
 
 
 @pytest.mark.parametrize("are_files", [True, False])
@@ -166,7 +166,7 @@ def test_texts_that_differ_in_case_alone_stay_together(are_files: bool, tmp_path
         parquet.write_table(pa.table({"text": both, "label": [n % 2 for n in range(60)]}), data / "texts.parquet")
     done = new("texts", data, tmp_path / "project")
     assert done.exit_code == 0, done.output
-    assert "30 copies of other samples" in done.stdout
+    assert "Copies of other samples: 30;" in done.stdout
     splits = read_splits(tmp_path / "project")
     assert all(splits[names[n]] == splits[names[n + 30]] for n in range(30))
 

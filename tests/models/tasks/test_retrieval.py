@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attar.models.tasks import retrieval as module
-from attar.models.tasks.retrieval import average_groups, compute_share_found, measure_retrieval
+from attar.models.tasks.retrieval import compute_share_found, measure_retrieval, sum_groups
 
 
 def on_a_circle(*degrees: float) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
@@ -49,7 +49,7 @@ def test_without_pairs_nothing_counts() -> None:
 def test_the_sums_of_a_group_stand_in_the_row_of_its_first_sample() -> None:
     groups = np.array(["b", "a", "b", "c", "a"])
     statistics = np.array([[1.0, 1], [0, 1], [1, 1], [0, 0], [1, 1]])
-    made = average_groups(statistics, groups)
+    made = sum_groups(statistics, groups)
     assert made.tolist() == [[2, 2], [1, 2], [0, 0], [0, 0], [0, 0]]
     assert compute_share_found(made) == compute_share_found(statistics)
 

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from attar.models.task import Arrays, InMemory, Output, Split, SplitName, Task, Tensor
-from attar.models.tasks.retrieval import average_groups, compute_share_found, measure_retrieval
+from attar.models.tasks.retrieval import compute_share_found, measure_retrieval, sum_groups
 
 WORDS, DIMENSIONS = 24, 8
 SAMPLES = {"train": 1024, "validation": 600, "test": 600}
@@ -44,7 +44,7 @@ class EmbeddedTexts(Task):
 
     def score(self, outputs: Arrays, targets: Arrays) -> npt.NDArray[np.float64]:
         """Both texts of a source in one row: they are one observation."""
-        return average_groups(measure_retrieval(outputs["vector"], targets["source"]), targets["source"])
+        return sum_groups(measure_retrieval(outputs["vector"], targets["source"]), targets["source"])
 
     def aggregate(self, statistics: npt.NDArray[np.float64]) -> float:
         return compute_share_found(statistics)
