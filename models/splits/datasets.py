@@ -59,14 +59,11 @@ class MapSplit(Split):
 
 
 def describe_places(sample: Any) -> str:
-    kind = type(sample).__name__
     if isinstance(sample, Mapping):
         return f"has the keys {sorted(sample)}"
-    return (
-        f"has {len(sample)} values"
-        if isinstance(sample, tuple | list)
-        else f"is of the type {kind}"
-    )
+    if isinstance(sample, tuple | list):
+        return f"has {len(sample)} values"
+    return f"is of the type {type(sample).__name__}"
 
 
 def convert_value(value: Any) -> Any:

@@ -139,7 +139,7 @@ def write_arrow(file: Path, to: Path) -> None:
     plain = pyarrow.schema(map(replace_dictionary, schema))
     with pyarrow.OSFile(str(to), "wb") as sink, pyarrow.ipc.new_file(sink, plain) as writer:
         for batch in batches:
-            writer.write_batch(batch.cast(plain))
+            writer.write_batch(batch if plain == schema else batch.cast(plain))
 
 
 def replace_dictionary(field: Any) -> Any:

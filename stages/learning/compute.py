@@ -71,7 +71,8 @@ class Compute:
             raise StageError(
                 f"{batch} samples a step cannot be split into {self.parts_per_step} equal parts of "
                 f"at least 2 ({self.team.world} processes, accumulate = {self.accumulate}); set "
-                f"batch to a multiple of {self.parts_per_step}, at least {2 * self.parts_per_step}"
+                f"batch to a multiple of {self.parts_per_step}, at least {2 * self.parts_per_step} "
+                "and at most the number of samples to learn from"
             )
 
     @property

@@ -63,7 +63,7 @@ def test_fp16_needs_cuda() -> None:
 def test_a_batch_that_cannot_be_cut() -> None:
     with pytest.raises(StageError, match=r"128 .*3 equal .*\(1 proc"):
         made(128, accumulate=3)
-    with pytest.raises(StageError, match="multiple of 4, at least 8"):
+    with pytest.raises(StageError, match="multiple of 4, at least 8 and at most the number of samples"):
         made(4, accumulate=4)
     with (
         join_team(Board(), 0, 2),
