@@ -46,6 +46,7 @@ from attar.proof.comparison import timing
 from attar.proof.estimates.statistics import bound_median
 from attar.stages.artifacts import Weights
 from attar.stages.export import sequences
+from attar.stages.export.simplification import simplify_graph
 from benchmarks.peers.ctranslate2_model import name_tokens, write_model
 
 SENTENCES = 256
@@ -81,7 +82,8 @@ def build_engines(field: TrainedTranslator, folder: Path) -> dict[str, Path]:
     for name, form in sequences.describe_graphs(field.network, field.task).items():
         file = folder / f"{name}.onnx"
         sequences.export_form(form, file, 20, "dynamo")
-        onnx.save(sequences.simplify_graph(file, name, field.task, field.decoding), file)
+        given = (name, field.network, field.task, field.decoding)
+        onnx.save(simplify_graph(file, *given), file)
     return {
         precision: build_engine(field, folder, precision)
         for precision in ("fp32", "int8-dynamic", "int8-weights")

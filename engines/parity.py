@@ -74,20 +74,47 @@ def measure_largest_difference(
 ) -> float:
     """Return the largest ``|expected - got|`` over random inputs of all proven sizes.
 
-    It has one digit, because it is part of a digest. Allowed is ``tolerance * max(1, largest
-    |expected|)`` for each output and size: absolute for outputs of ordinary magnitude, relative for
-    larger ones. Raises StageError, with the sizes and the ``hint``, beyond that, for another shape,
-    and for an answer that is not finite.
+    Where the task has an output of tokens, every other source ends with padding. The difference has
+    one digit, because it is part of a digest. Allowed is ``tolerance * max(1, largest |expected|)``
+    for each output and size: absolute for outputs of ordinary magnitude, relative for larger ones.
+    Raises StageError, with the sizes and the ``hint``, beyond that, for another shape, and for an
+    answer that is not finite.
     """
     differences = [0.0]
     for number, sizes in enumerate(list_proven_sizes(task)):
-        inputs = task.example(np.random.default_rng((0, number)), **sizes)
+        inputs = draw_inputs(task, np.random.default_rng((0, number)), sizes)
         try:
             differences += compare_outputs(expected(inputs), got(inputs), tolerance)
         except StageError as error:
             at = ", ".join(f"{axis} {size}" for axis, size in sizes.items())
             raise StageError(f"at {at}: {error}; {hint}") from error
     return float(f"{max(differences):.0e}")
+
+
+def draw_inputs(task: Task, generator: np.random.Generator, sizes: Sizes) -> dict[str, Array]:
+    """Return random inputs to prove an answer with, padded if the network generates tokens."""
+    if find_decoding(task) is None:
+        return task.example(generator, **sizes)
+    return draw_padded_inputs(task, generator, sizes)
+
+
+def draw_padded_inputs(
+    task: Task, generator: np.random.Generator, sizes: Sizes
+) -> dict[str, Array]:
+    """Return random inputs. Every other sample ends with padding, where the task has some."""
+    inputs = task.example(generator, **sizes)
+    for name, pad in list_paddings(task, inputs).items():
+        inputs[name][1::2, -1] = pad
+    return inputs
+
+
+def list_paddings(task: Task, inputs: Arrays) -> dict[str, int]:
+    """Return the padding of each input that may end with it."""
+    return {
+        name: tensor.pad
+        for name, tensor in task.inputs.items()
+        if tensor.pad is not None and len(tensor.axes) == 2 and inputs[name].shape[1] > 1
+    }
 
 
 def compare_outputs(expected: Arrays, got: Arrays, tolerance: float) -> list[float]:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from attar.engines.parity import Sizes, choose_traced_sizes
+from attar.engines.parity import choose_traced_sizes, draw_padded_inputs, list_paddings
 from attar.models.generation import (
     FOLLOW,
     MODEL,
@@ -166,7 +166,8 @@ def check_sequence_network(module: nn.Module, task: Task, decoding: Decoding) ->
     largest = {axis: task.ranges[axis][1] for axis in traced}
     for sentence, sizes in enumerate((traced, largest)):
         generator = np.random.default_rng(sentence)
-        check_forms(graphs, task, decoding, draw_padded_inputs(task, generator, sizes), generator)
+        inputs = draw_padded_inputs(task, generator, {**sizes, "batch": 2})
+        check_forms(graphs, task, decoding, inputs, generator)
     check_first_axes(graphs, task)
     check_padding(graphs, task, decoding)
 
@@ -187,7 +188,7 @@ def check_forms(
 
     whole = call_named(graphs, (FOLLOW,), follow_path, task)
     steps = call_named(graphs, (START, STEP), follow_path, task)
-    if whole[0].shape != (2, words.size):
+    if len(whole) != path.shape[1] or whole[0].shape != (2, words.size):
         raise StageError(
             f"the network's logits have shape {(2, len(whole), *whole[0].shape[1:])} for a prefix "
             f"of shape {path.shape}; its task promises (batch, tokens, {words.size})"
@@ -205,7 +206,7 @@ def check_forms(
 def check_first_axes(graphs: Mapping[str, Predict], task: Task) -> None:
     """Raises StageError unless the batch is the first axis of memory and state.
 
-    A beam selects and repeats samples by it, and would take a layer for a sample without a word.
+    A beam selects and repeats samples by it, and would silently take a layer for a sample.
     """
     for samples in (2, 3):
         inputs = task.example(
@@ -223,7 +224,7 @@ def check_first_axes(graphs: Mapping[str, Predict], task: Task) -> None:
 def check_padding(graphs: Mapping[str, Predict], task: Task, decoding: Decoding) -> None:
     """Follow a path of two samples with and without a column of padding. Raises StageError."""
     generator = np.random.default_rng(0)
-    padded = draw_padded_inputs(task, generator, choose_traced_sizes(task))
+    padded = draw_padded_inputs(task, generator, {**choose_traced_sizes(task), "batch": 2})
     for name, pad in list_paddings(task, padded).items():
         padded[name][:, -1] = pad
     words = decoding.vocabulary
@@ -240,25 +241,6 @@ def check_padding(graphs: Mapping[str, Predict], task: Task, decoding: Decoding)
             f"it, allowed {allowed:.2g}, so an answer would depend on the other samples of its "
             "batch; mask the padding of the inputs"
         )
-
-
-def draw_padded_inputs(
-    task: Task, generator: np.random.Generator, sizes: Sizes
-) -> dict[str, Array]:
-    """Return two random samples. The second ends with padding, where the task has some."""
-    inputs = task.example(generator, **{**sizes, "batch": 2})
-    for name, pad in list_paddings(task, inputs).items():
-        inputs[name][1, -1] = pad
-    return inputs
-
-
-def list_paddings(task: Task, inputs: Arrays) -> dict[str, int]:
-    """Return the padding of each input that may end with it."""
-    return {
-        name: tensor.pad
-        for name, tensor in task.inputs.items()
-        if tensor.pad is not None and len(tensor.axes) == 2 and inputs[name].shape[1] > 1
-    }
 
 
 def call_named(

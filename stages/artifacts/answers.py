@@ -82,8 +82,12 @@ class Answers(Artifact):
         return find_places(samples)
 
     def read_split(self, split: str) -> dict[str, Array]:
-        """Return all outputs of a clean split: float32 ``[samples, ...]``."""
-        return {name: rows[:] for name, rows in self.open_rows(split).items()}
+        """Return the task's outputs of a clean split: float32 ``[samples, ...]``.
+
+        Log-probabilities along tokens are left out: written out they are as wide as the vocabulary.
+        """
+        rows = self.open_rows(split)
+        return {name: rows[name][:] for name in self.facts["outputs"]}
 
     def open_learned_rows(self, view: int) -> dict[str, Rows]:
         """Map the outputs that a student learns from in this view: train, and then transfer."""

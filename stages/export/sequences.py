@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -12,15 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from attar.engines.graphs.exposure import expose_results
-from attar.engines.graphs.merged_products import merge_products
-from attar.engines.graphs.padding_removal import Sizes, remove_padding
-from attar.engines.graphs.preparation import prepare_graph, remove_unread_weights
-from attar.engines.graphs.step_tidying import drop_moves_of_one, hoist_scales, squeeze_selections
 from attar.engines.parity import choose_traced_sizes
-from attar.engines.runtimes.onnxruntime import open_session
 from attar.engines.runtimes.torch_sequences import SequenceNetwork, require_sequence_network
-from attar.models.generation import START, STEP, Decoding
+from attar.models.generation import START, STEP
 from attar.models.task import Task
 from attar.pipeline.core.errors import StageError
 
@@ -29,6 +23,9 @@ if TYPE_CHECKING:
 
 TRACED_PAST = 3
 """Tokens in the state of the example that an exporter traces; a real state begins empty."""
+PAST, PRESENT = "past", "present"
+"""The axis of a state that grows, before a step and after it. They are two names because they are
+two sizes: ONNX Runtime lets tensors of one declared shape share a buffer."""
 Axes = tuple[int | str, ...]
 
 
@@ -72,12 +69,13 @@ class GraphForm:
 def describe_graphs(network: nn.Module, task: Task) -> dict[str, GraphForm]:
     """Return the forms of `start` and `step`.
 
-    Which axes are dynamic is found by calling the network with one size changed at a time.
+    Which axes are dynamic is found by calling the network with one size changed at a time, to its
+    neighbour and to both ends of its range.
     """
     sequence = require_sequence_network(network)
     probe = SizeProbe(sequence, task)
     memory, state = probe.call(probe.sizes)
-    axes = probe.find_axes([*memory, *state])
+    axes = probe.find_axes()
     names = [f"memory_{number}" for number in range(len(memory))]
     names += [f"state_{number}" for number in range(len(state))]
     starts = dict(zip(names, axes, strict=True))
@@ -85,7 +83,8 @@ def describe_graphs(network: nn.Module, task: Task) -> dict[str, GraphForm]:
     steps: dict[str, Axes] = {"token": ("batch",), "place": (1,)}
     steps |= {name: axes for name, axes in starts.items() if name.startswith("memory_")} | states
     results: dict[str, Axes] = {"logits": ("batch", "tokens")} | {
-        f"next_{name}": (*axes,) for name, axes in states.items()
+        f"next_{name}": tuple(PRESENT if axis == PAST else axis for axis in axes)
+        for name, axes in states.items()
     }
     inputs = {name: tensor.axes for name, tensor in task.inputs.items()}
     return {
@@ -114,18 +113,32 @@ class SizeProbe:
         with torch.no_grad():
             return self.network.start(*self.make_inputs(sizes))
 
-    def find_axes(self, tensors: Sequence[Tensor]) -> list[Axes]:
-        """Return the axes of memory and state: names where they follow a size, else numbers."""
-        found: list[list[int | str]] = [list(tensor.shape) for tensor in tensors]
+    def find_axes(self) -> list[Axes]:
+        """Return the axes of memory and state: names where they follow a size, else numbers.
+
+        One that is as large as an axis of the inputs in every call has its name. Others, such as
+        the positions that a strided convolution leaves, have names of their own.
+        """
+        asked = [self.sizes, *self.list_other_sizes()]
+        calls = [[tensor.shape for tensor in chain(*self.call(sizes))] for sizes in asked]
+        names = {tuple(sizes[axis] for sizes in asked): axis for axis in self.sizes}
+
+        def name_axis(seen: tuple[int, ...]) -> int | str:
+            is_fixed = len(set(seen)) == 1
+            return seen[0] if is_fixed else names.setdefault(seen, f"inner_{len(names)}")
+
+        return [
+            tuple(name_axis(seen) for seen in zip(*shapes, strict=True))
+            for shapes in zip(*calls, strict=True)
+        ]
+
+    def list_other_sizes(self) -> Iterator[dict[str, int]]:
+        """Yield sizes of which one is changed."""
         for axis, size in self.sizes.items():
             low, high = self.task.ranges[axis]
-            other = size + 1 if size < high else max(low, size - 1)
-            memory, state = self.call({**self.sizes, axis: other})
-            for axes, tensor, changed in zip(found, tensors, [*memory, *state], strict=True):
-                for place, (one, two) in enumerate(zip(tensor.shape, changed.shape, strict=True)):
-                    if one != two:
-                        axes[place] = axis
-        return [tuple(axes) for axes in found]
+            beside = size + 1 if size < high else max(low, size - 1)
+            for other in (beside, low, high):
+                yield {**self.sizes, axis: other}
 
     def make_step_example(
         self, memory: Sequence[Tensor], state: tuple[Tensor, ...]
@@ -142,7 +155,7 @@ class SizeProbe:
 
 def name_past(axes: Axes) -> Axes:
     """Return the axes of a state with a name for the one that is empty at first and then grows."""
-    return tuple("past" if axis == 0 else axis for axis in axes)
+    return tuple(PAST if axis == 0 else axis for axis in axes)
 
 
 def restore_inputs(model: onnx.ModelProto, form: GraphForm) -> None:
@@ -184,46 +197,6 @@ def name_axes(model: onnx.ModelProto, form: GraphForm) -> None:
 def export_form(form: GraphForm, file: Path, opset: int, exporter: str) -> None:
     """Write one graph."""
     EXPORTERS[exporter](form, file, opset)
-
-
-def simplify_graph(file: Path, name: str, task: Task, decoding: Decoding) -> onnx.ModelProto:
-    """Return an exported graph, with the same arithmetic in fewer and larger calls."""
-    model = prepare_graph(file)
-    merge_products(model)
-    if name == STEP:
-        squeeze_selections(model)
-        hoist_scales(model)
-        drop_moves_of_one(model)
-    elif sizes := choose_sizes(task, decoding):
-        remove_padding(model, decoding, observe_shapes(model, task, decoding, sizes), sizes)
-    remove_unread_weights(model)
-    return model
-
-
-def choose_sizes(task: Task, decoding: Decoding) -> Sizes | None:
-    """Return batch and length of two calls; None where no source has padding."""
-    axes = task.inputs[decoding.source].axes if decoding.source else ()
-    if len(axes) != 2 or not isinstance(axes[1], str):
-        return None
-    low, high = task.ranges[axes[1]]
-    return None if low == high else ((2, high), (3, high - 1))
-
-
-def observe_shapes(
-    model: onnx.ModelProto, task: Task, decoding: Decoding, sizes: Sizes
-) -> dict[str, list[tuple[int, ...]]]:
-    """Return the shapes that the tensors of `start` have in two calls."""
-    batch, length = map(str, task.inputs[str(decoding.source)].axes)
-    exposed = type(model)()
-    exposed.CopyFrom(model)
-    shapes: dict[str, list[tuple[int, ...]]] = defaultdict(list)
-    with open_session({"model": expose_results(exposed)}, threads=1) as start:
-        for samples, tokens in sizes:
-            asked = choose_traced_sizes(task) | {batch: samples, length: tokens}
-            results = start(task.example(np.random.default_rng(0), **asked))
-            for name, values in results.items():
-                shapes[name].append(values.shape)
-    return shapes
 
 
 def export_by_dynamo(form: GraphForm, file: Path, opset: int) -> None:

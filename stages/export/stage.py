@@ -82,15 +82,15 @@ class Export(Stage[OnnxModel]):
         """Write `start`, `step` and, assembled of both, `model`."""
         import onnx
 
-        from attar.stages.export import sequences
+        from attar.stages.export import sequences, simplification
 
         files = {name: out / f"{name}.onnx" for name in (START, STEP, MODEL)}
-        forms = sequences.describe_graphs(weights.load(), task)
+        forms = sequences.describe_graphs(network := weights.load(), task)
         for done, (name, form) in enumerate(forms.items()):
             report_progress("export", done, 4, f"{self.exporter} {name}")
             with self.explain_failure(), silence_exporters():
                 sequences.export_form(form, files[name], self.opset, self.exporter)
-            model = sequences.simplify_graph(files[name], name, task, decoding)
+            model = simplification.simplify_graph(files[name], name, network, task, decoding)
             sequences.restore_inputs(model, form)
             sequences.name_axes(model, form)
             onnx.save(clear_metadata(model), files[name])

@@ -67,6 +67,19 @@ class SequenceLabels:
         """Whether the stored path of a view depends on the labels."""
         return self.along == "labels" or (self.beam > 1 and self.hypothesis == "closest")
 
+    def describe(self, task: Task, shard: Shard) -> str:
+        """Return what decides a shard beside its inputs and labels.
+
+        The tokens of a teacher that only translates are made by the output's tokenizer, and the
+        closest of a beam is found among texts that it makes: then its file decides, too.
+        """
+        is_learned = shard.view is not None
+        described = f" {self if is_learned else self.top}"
+        if self.top is None or (is_learned and self.hypothesis == "closest"):
+            steps = task.postprocess.get(require_decoding(task).output, ())
+            described += f" {[step.content() for step in steps]}"
+        return described
+
     def make_builders(self, shard: Shard, decoding: Decoding, output: Output) -> list[ShardBuilder]:
         """Return builders of the path, and of the log-probabilities along it, if there are any.
 

@@ -207,7 +207,7 @@ class ShardLabeller:
         settings = f"{shard.dtype.__name__} {top} {self.device} {data_digest}"
         settings += self.features.describe(shard)
         if find_decoding(self.task):
-            settings += f" {self.sequences if shard.view is not None else self.sequences.top}"
+            settings += self.sequences.describe(self.task, shard)
         return settings
 
 

@@ -14,12 +14,13 @@ from attar.engines.parity import (
     list_proven_sizes,
     measure_predictor_difference,
 )
-from attar.models.generation import MODEL, STEP
+from attar.models.generation import MODEL, START, STEP
 from attar.models.task import Array, Arrays, Predictor
 from attar.pipeline.core.errors import StageError
 from tests.support.tasks.sequences import (
     SIZE,
     Reversal,
+    change_task,
     draw_sources,
     make_decoding,
     make_history,
@@ -95,6 +96,21 @@ def test_a_state_of_another_sample_is_found() -> None:
 
     with pytest.raises(StageError, match="differs"):
         measure(mix)
+
+
+def test_sources_with_padding_are_compared() -> None:
+    def add_to_padded(inputs: Arrays) -> dict[str, Array]:
+        outputs = graphs[START](inputs)
+        ends = np.asarray(inputs["source"], np.int64)[:, -1] == 0
+        return {**outputs, "memory_0": np.asarray(outputs["memory_0"], np.int64) + ends}
+
+    def draw_whole(generator: np.random.Generator, batch: int, source: int = 1) -> dict[str, Array]:
+        return {"source": generator.integers(3, SIZE, (batch, source))}
+
+    graphs = make_history(TABLE)
+    task = change_task(example=staticmethod(draw_whole))
+    with pytest.raises(StageError, match="differs"):
+        measure_predictor_difference(task, Predictor(graphs), Predictor({**graphs, START: add_to_padded}), 1e-3, "")
 
 
 def test_logits_that_are_not_finite_are_refused() -> None:

@@ -23,7 +23,7 @@ def write_answers(folder: Path, numbers: list[int]) -> Answers:
     """One sample a shard, whose answer is the shard's number."""
     for number in numbers:
         write_shard(folder, Shard("test", None, number), {"y": np.array([[number]], np.float32)})
-    return artifact(Answers, folder, {})
+    return artifact(Answers, folder, {"outputs": ["y"]})
 
 
 def test_shards_are_read_by_number_where_the_names_have_a_digit_more(tmp_path: Path) -> None:

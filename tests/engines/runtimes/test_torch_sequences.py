@@ -188,6 +188,18 @@ def test_a_network_may_have_no_weights_and_no_state() -> None:
     check_sequence_network(Echo(), TASK, DECODING)
 
 
+class LastAlone(Echo):
+    """Its forward answers the last position of the prefix alone."""
+
+    def forward(self, source: Tensor, prefix: Tensor) -> Tensor:
+        return super().forward(source, prefix)[:, -1:]
+
+
+def test_logits_of_fewer_positions_than_the_prefix_has() -> None:
+    with pytest.raises(StageError, match=r"shape \(2, 1, 7\) for a prefix of shape \(2, 6\)"):
+        check_sequence_network(LastAlone(), TASK, DECODING)
+
+
 @pytest.mark.parametrize("longest", [3, 5])
 def test_a_table_of_too_few_positions(longest: int) -> None:
     """The longest path has six tokens and the longest source five."""

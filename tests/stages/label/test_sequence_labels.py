@@ -204,6 +204,7 @@ def test_by_default_the_largest_32_are_stored(tmp_path: Path, teacher: Weights) 
     found = stored.open_rows("test")["words" + TOP].read_top(np.arange(2))
     assert found.values.shape[-1] == min(SEQUENCE_TOP, SIZE)
     assert stored.open_rows("test")["words"][np.arange(2)].shape == (2, LONGEST)
+    assert stored.read_split("test").keys() == {"words"}  # the others would be as wide as the vocabulary
 
 
 class FirstTokenReversal(LabelledReversal):

@@ -47,7 +47,7 @@ def test_which_axes_of_memory_and_state_are_dynamic() -> None:
     assert forms[STEP].inputs["token"] == ("batch",)
     assert forms[STEP].inputs["place"] == (1,)
     assert forms[STEP].inputs["state_3"] == state
-    assert forms[STEP].outputs["next_state_0"] == state
+    assert forms[STEP].outputs["next_state_0"] == ("batch", 2, "present", 4)
 
 
 @pytest.fixture

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import torch
 
 from attar.engines.runtimes.torch import PREFIX
 from attar.models import views
+from attar.models.postprocess import Detokenize
 from attar.models.task import Output
 from attar.models.tasks.numbers import END, TOKENIZER, Numbers, encode_words
 from attar.models.text_function import TextFunction, make_text_task
@@ -30,6 +33,7 @@ from attar.stages.learning.lesson import send_lesson
 from attar.stages.measure.stored import check_answers
 from attar.stages.measure.teacher_path import TeacherPath
 from attar.stages.teach.stage import ADOPT_FUNCTION, Teach
+from tests.support.stages.labelling import label_with
 from tests.support.stages.training import make_out
 from tests.support.tasks import number_words, smoke
 from tests.support.tasks.number_words import SPELL, TASK, FewNumbers
@@ -176,6 +180,25 @@ def test_answers_cannot_ask_for_what_it_does_not_tell(settings: dict[str, Any], 
     label = Label(task=TASK, **settings)
     with pytest.raises(StageError, match=r"only translates: .* leave top, along, beam and hypothesis out"):
         label.run(make_out(tmp_path), teacher=make_program())
+
+
+def test_another_tokenizer_makes_the_tokens_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The texts that the program reads are the same, and so is what it returns."""
+    out = make_out(tmp_path)
+    label_with(make_program(), out, views=1)
+    content = json.loads(TOKENIZER.read_text("utf-8"))
+    words = content["model"]["vocab"]
+    words["un"], words["deux"] = words["deux"], words["un"]
+    file = tmp_path / "tokenizer.json"
+    file.write_text(json.dumps(content), "utf-8")
+    monkeypatch.setattr(FewNumbers, "postprocess", {"words": [Detokenize(file=file, end=END)]})
+    monkeypatch.setattr(FewNumbers, "data", lambda task: [TOKENIZER, file])
+    for folder in (out, out.parent / "scratch"):
+        shutil.rmtree(folder)
+    stored = label_with(make_program(), make_out(tmp_path), views=1).read_split("test")["words"]
+    with make_program().open() as predict:
+        said = predict(FewNumbers().split("test").take(np.arange(len(stored))).inputs)["words"]
+    assert np.nan_to_num(stored).tolist() == np.asarray(said)[:, : stored.shape[1]].tolist()
 
 
 def test_answers_have_no_precision(tmp_path: Path) -> None:

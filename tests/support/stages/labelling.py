@@ -7,12 +7,12 @@ from typing import Any
 
 from attar.models import views
 from attar.models.task import Array, Task
-from attar.stages.artifacts import Answers, Weights
+from attar.stages.artifacts import Answers, Model, Weights
 from attar.stages.label.stage import Label
 from tests.support.tasks.smoke import artifact
 
 
-def label_with(teacher: Weights, out: Path, **settings: Any) -> Answers:
+def label_with(teacher: Model, out: Path, **settings: Any) -> Answers:
     """Store the answers of a teacher in ``out``."""
     stage = Label(**{"task": teacher.facts["task"], "views": 2, **settings})
     return artifact(Answers, out, stage.run(out, teacher=teacher))
