@@ -32,8 +32,9 @@ def run(
     that the engine is compared with; ``trusted`` is a file of keys, one of which must have signed
     that bundle. ``store_trusted`` is a file of keys, one of which must have signed what is taken
     from a store at a URL, ``store_key`` the key that signs what is published there. A mistake in
-    the recipe raises RecipeError. A slot that failed or was refused is a
-    record with an ``error``, and slots that depend on it are ``skipped``.
+    the recipe raises RecipeError, a damaged bundle in production InvalidBundleError. A slot that
+    failed or was refused is a record with an ``error``, and slots that depend on it are
+    ``skipped``.
     """
     production, keys, *files = (
         None if path is None else Path(path)
@@ -43,7 +44,9 @@ def run(
     workspace = open_workspace(
         str(recipe), SLOTS, stored, overrides, targets, device, production, keys
     )
-    records = list(workspace.run.walk())
+    slots = workspace.list_slots()
+    workspace.check_production(slots)
+    records = list(workspace.run.walk(slots))
     for record in records:
         if record.key is not None:
             stored.fetch(record.key)

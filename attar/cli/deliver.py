@@ -5,55 +5,114 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from attar.pipeline.core.disk import explain_disk_errors
+from attar.pipeline.core.disk import explain_disk_errors, lock_folder, read_json, replace_file
 from attar.pipeline.core.errors import RecipeError, StageError
 from attar.pipeline.run import Record
 from attar.pipeline.store.store import NOT_PAYLOAD, Store
-from attar.proof.artifacts import Bundle, Evidence
+from attar.proof.artifacts import Bundle, Evidence, Verdict
+from attar.proof.report.formats.files import FILES
+
+if TYPE_CHECKING:
+    from attar.recipes.workspace import Workspace
 
 NOTE = ".attar.json"
 """In the folder: of which artifacts its content is, and which of its folders are bundles that were
 put there."""
 
 
-def deliver_results(records: Sequence[Record], folder: Path, title: str, store: Store) -> Path:
-    """Fill ``folder`` unless it holds these very artifacts; returns the report's path.
+def check_places(workspace: Workspace, slots: Sequence[str], folder: Path) -> None:
+    """Check, before anything is made, that the bundles of these slots can be put into ``folder``.
 
-    ``folder/TARGET`` is the bundle of a target that has one: plain files, to be copied anywhere.
-    Raises RecipeError when something else stands in its place, StoreError when the disk does not
-    take it.
+    Raises RecipeError if the bundle in production would be replaced, or if something else stands
+    in the place of a bundle.
     """
-    bundles = {folder / record.target: record.path for record in records if record.makes is Bundle}
-    now = {"of": {record.slot: record.key or record.error or record.reason for record in records}}
-    before = read_note(folder / NOTE)
-    report = folder / "report.html"
-    whole = report.exists() and all(
-        bundle is None or there.is_dir() for there, bundle in bundles.items()
-    )
-    if whole and before.get("of") == now["of"]:
-        return report
-    for record in records:
-        if record.key and record.makes in (Bundle, Evidence):  # whose files are read below
-            store.fetch(record.key)
-    ours = {folder / name for name in before.get("bundles", ())}
-    for there in bundles:
-        if there.exists() and there not in ours:
+    for bundle, _ in workspace.list_production(slots):
+        if bundle.resolve().is_relative_to(folder.resolve()):
+            raise RecipeError(
+                f"--against {bundle} is in {folder}, where this command puts its own bundle or "
+                "takes a failed one away; copy it elsewhere first, or choose another -o"
+            )
+    bound = workspace.recipe.pipeline.slots
+    made = [slot for slot in slots if bound[slot].stage.makes() is Bundle]
+    with explain_disk_errors(folder, "-o"):
+        check_own(folder / slot.partition(".")[0] for slot in made)
+
+
+def check_own(places: Iterable[Path]) -> None:
+    """Raises RecipeError if something is in the place of a bundle that was not put there."""
+    for there in places:
+        if there.exists() and there not in list_own(there.parent):
             raise RecipeError(
                 f"{there} is in the way of that target's bundle and was not put there by attar; "
                 "choose another -o"
             )
-    with explain_disk_errors(folder):
+
+
+def list_own(folder: Path) -> set[Path]:
+    """Return the places of the bundles that were put into ``folder``."""
+    return {folder / name for name in read_note(folder).get("bundles", ())}
+
+
+def find_unmade(records: Sequence[Record]) -> set[str]:
+    """Return the targets that have no bundle although no verdict refuses it: it may be made yet."""
+    refusing = {
+        record.slot
+        for record in records
+        if record.makes is Verdict and record.facts.get("verdict") in ("failed", "undecided")
+    }
+    return {
+        record.target
+        for record in records
+        if record.makes is Bundle
+        and not record.path
+        and refusing.isdisjoint(record.inputs.values())
+    }
+
+
+def deliver_results(
+    records: Sequence[Record], folder: Path, title: str, store: Store, keep: Collection[str] = ()
+) -> Path:
+    """Fill ``folder`` unless it holds these very artifacts; returns the report's path.
+
+    ``folder/TARGET`` is the bundle of a target that has one: plain files, to be copied anywhere. A
+    target without one keeps no old copy, unless ``keep`` names it. Raises RecipeError when
+    something else stands in its place, StoreError when the disk does not take it.
+    """
+    bundles = {
+        folder / record.target: record.path
+        for record in records
+        if record.makes is Bundle and record.target not in keep
+    }
+    now = {record.slot: record.key or record.error or record.reason for record in records}
+    report = folder / FILES[0]
+    if is_delivered(folder, now, bundles):
+        return report
+    for record in records:
+        if record.key and record.makes in (Bundle, Evidence):  # whose files are read below
+            store.fetch(record.key)
+    with explain_disk_errors(folder, "-o"):
         folder.mkdir(parents=True, exist_ok=True)
-        names = sorted(there.name for there in {*ours, *bundles})
-        (folder / NOTE).write_text(json.dumps({"bundles": names}), encoding="utf-8")
-        for there, bundle in bundles.items():
-            replace_bundle(there, bundle)
-        write_report(records, folder, title)
-        (folder / NOTE).write_text(json.dumps({**now, "bundles": names}), encoding="utf-8")
+        with lock_folder(folder, alone=True, wait=True):
+            check_own(bundles)
+            names = sorted(there.name for there in {*list_own(folder), *bundles})
+            write_note(folder, {"bundles": names})
+            for there, bundle in bundles.items():
+                replace_bundle(there, bundle)
+            write_report(records, folder, title)
+            write_note(folder, {"of": now, "bundles": names})
     return report
+
+
+def is_delivered(folder: Path, now: Mapping[str, str], bundles: Mapping[Path, Path | None]) -> bool:
+    """Whether the folder holds the report of these artifacts, and their bundles."""
+    whole = all((folder / name).is_file() for name in FILES) and all(
+        bundle is None or there.is_dir() for there, bundle in bundles.items()
+    )
+    return whole and read_note(folder).get("of") == now
 
 
 def write_report(records: Sequence[Record], folder: Path, title: str) -> None:
@@ -68,12 +127,13 @@ def write_report(records: Sequence[Record], folder: Path, title: str) -> None:
         ) from error
 
 
-def read_note(note: Path) -> dict[str, dict[str, str]]:
-    try:
-        made: dict[str, dict[str, str]] = json.loads(note.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        return {}
-    return made
+def read_note(folder: Path) -> dict[str, Any]:
+    note = read_json(folder / NOTE)
+    return note if isinstance(note, dict) else {}
+
+
+def write_note(folder: Path, note: Mapping[str, Any]) -> None:
+    replace_file(folder / NOTE, json.dumps(note).encode())
 
 
 def replace_bundle(there: Path, bundle: Path | None) -> None:

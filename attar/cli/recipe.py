@@ -35,7 +35,7 @@ def open_command_workspace(options: dict[str, Any]) -> Workspace:
 def run_slots(step: str | None, output: Path | None, require_all: bool, **options: Any) -> None:
     """Make the wanted slots (all if none is named), show the result and exit with its code."""
     from attar.cli.console import open_console
-    from attar.cli.deliver import deliver_results
+    from attar.cli.deliver import check_places, deliver_results
     from attar.proof.artifacts import Bundle, Verdict
     from attar.recipes.workspace import choose_exit_code
 
@@ -43,7 +43,9 @@ def run_slots(step: str | None, output: Path | None, require_all: bool, **option
     slots = workspace.list_slots(step)
     kinds = {workspace.recipe.pipeline.slots[slot].stage.makes() for slot in slots}
     folder, delivers = output or workspace.output, Bundle in kinds
-    check_production(workspace, slots, folder if delivers else None)
+    if delivers:
+        check_places(workspace, slots, folder)
+    workspace.check_production(slots)
     records: list[Record] = []
     # What user code prints is no part of the result.
     with open_console() as view, redirect_stdout(sys.stderr):
@@ -66,24 +68,6 @@ def run_slots(step: str | None, output: Path | None, require_all: bool, **option
     if unwritten:
         raise unwritten
     sys.exit(choose_exit_code(records, require_all=require_all))
-
-
-def check_production(workspace: Workspace, slots: list[str], folder: Path | None) -> None:
-    """Check the bundle in production before anything is trained. Raises InvalidBundleError if it is
-    damaged, RecipeError if the run would replace it."""
-    from attar.bundle.opening import open_whole
-
-    for slot in slots:
-        stage = workspace.recipe.pipeline.slots[slot].stage
-        bundle: Path | None = getattr(stage, "against", None)
-        if bundle is None:
-            continue
-        if folder and bundle.resolve().is_relative_to(folder.resolve()):
-            raise RecipeError(
-                f"--against {bundle} is in {folder}, where this run puts its own bundle or takes a "
-                "failed one away; copy it elsewhere first, or choose another -o"
-            )
-        open_whole(bundle, trusted=getattr(stage, "trusted", None)).close()
 
 
 def append_summary(records: list[Record], title: str) -> None:
@@ -236,18 +220,29 @@ def fetch(as_json: bool, **options: Any) -> None:
     help="Folder for the report and the bundles.",
 )
 def report(output: Path, as_json: bool, **options: Any) -> None:
-    """Write the report and copy the bundles from the store. Nothing is made."""
-    from attar.cli.deliver import deliver_results
-    from attar.pipeline.core.errors import RecipeError
+    """Write the report and copy the bundles from the store. Nothing is made.
+
+    A bundle that is in the folder and that the recipe has not made anew stays, with a warning.
+    """
+    from attar.cli.deliver import check_places, deliver_results, find_unmade
 
     workspace = open_command_workspace(options)
+    check_places(workspace, list(workspace.recipe.pipeline.slots), output)
     records = list(workspace.run.recall())
     if not any(record.key for record in records):
         raise RecipeError(
             f"nothing of {workspace.recipe.path.name} is made yet in {workspace.store.root}; "
             "`attar run` makes it"
         )
-    path = deliver_results(records, output, workspace.recipe.title, workspace.store)
+    unmade = find_unmade(records)
+    path = deliver_results(records, output, workspace.recipe.title, workspace.store, keep=unmade)
+    for bundle in sorted(output / target for target in unmade):
+        if bundle.exists():
+            print_text(
+                f"warning: {bundle} stays as it was, since the recipe's own is not made yet; "
+                "`attar run` makes it",
+                err=True,
+            )
     click.echo(json.dumps({"report": str(path)}) if as_json else f"report  {path}")
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from attar.bundle.opening import open_whole
 from attar.pipeline.core.errors import GateError, RecipeError, suggest_name
 from attar.pipeline.core.import_path import put_first_on_path
 from attar.pipeline.keys.fingerprint import Fingerprint
@@ -16,6 +17,7 @@ from attar.pipeline.recipe.slot import Slot
 from attar.pipeline.run import Record, Run
 from attar.pipeline.store.store import Store
 from attar.proof.artifacts import Verdict
+from attar.stages.unpack import Unpack
 
 STORE = Path(".attar")
 SHIPPED = Path(__file__).parent
@@ -30,7 +32,7 @@ class Workspace:
 
     @property
     def output(self) -> Path:
-        """Folder of the latest report and of links to the latest bundles."""
+        """Folder of the latest report and of copies of the latest bundles."""
         return self.store.root / "latest" / self.recipe.title
 
     def list_slots(self, step: str | None = None) -> list[str]:
@@ -53,6 +55,22 @@ class Workspace:
         return self.recipe.pipeline.up_to(
             shared | {f"{owner}.{name}" for owner in owners for name in own}
         )
+
+    def list_production(self, slots: Iterable[str]) -> list[tuple[Path, Path | None]]:
+        """Return the bundles in production that these slots compare with, each with the file of
+        keys that must have signed it."""
+        stages = [self.recipe.pipeline.slots[slot].stage for slot in slots]
+        return [
+            (stage.against, stage.trusted)
+            for stage in stages
+            if isinstance(stage, Unpack) and stage.against
+        ]
+
+    def check_production(self, slots: Iterable[str]) -> None:
+        """Open the bundles in production before anything is made. Raises InvalidBundleError if one
+        is damaged."""
+        for bundle, trusted in self.list_production(slots):
+            open_whole(bundle, trusted=trusted).close()
 
 
 def find_recipe(recipe: str) -> Path:

@@ -17,7 +17,7 @@ OWN_TEMPLATES = Path(__file__).parent / "templates"
 def write_search_report(result: SearchResult, folder: Path) -> Path:
     """Write ``search.html`` and ``search.json``, and return the page. Raises StoreError if the disk
     does not take them."""
-    with explain_disk_errors(folder):
+    with explain_disk_errors(folder, "-o"):
         folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps(to_json(result), indent=1)
         (folder / "search.json").write_text(text, encoding="utf-8")

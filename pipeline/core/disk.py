@@ -18,25 +18,27 @@ PIECE = 2**18
 
 
 @contextmanager
-def explain_disk_errors(root: Path) -> Iterator[None]:
-    """Turn OSErrors of the store into messages that say what to do."""
+def explain_disk_errors(folder: Path, option: str = "--store") -> Iterator[None]:
+    """Turn OSErrors of a folder into messages that say what to do; ``option`` names another
+    folder."""
     try:
         yield
     except OSError as error:
         raise StoreError(
-            f"cannot write the store {root}: {error.strerror}; free some space or choose another "
-            "with --store"
+            f"cannot write {folder}: {error.strerror or error}; free some space or choose another "
+            f"with {option}"
         ) from error
 
 
 @contextmanager
-def lock_folder(folder: Path, *, alone: bool) -> Iterator[None]:
-    """Share a folder with other processes; with ``alone``, exclude them. Raises StoreError if that
-    is not possible at once."""
+def lock_folder(folder: Path, *, alone: bool, wait: bool = False) -> Iterator[None]:
+    """Share a folder with other processes; with ``alone``, exclude them. If that is not possible at
+    once, ``wait`` until it is, or raise StoreError."""
     with explain_disk_errors(folder):
         opened = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(opened, fcntl.LOCK_NB | (fcntl.LOCK_EX if alone else fcntl.LOCK_SH))
+        at_once = 0 if wait else fcntl.LOCK_NB
+        fcntl.flock(opened, at_once | (fcntl.LOCK_EX if alone else fcntl.LOCK_SH))
     except BlockingIOError as error:
         os.close(opened)
         raise StoreError(

@@ -172,6 +172,9 @@ def _section(tables: Table, name: str) -> Table:
 
 
 def _targets(tables: Table, wanted: Iterable[str]) -> dict[str, Table]:
+    if isinstance(wanted, str):
+        raise RecipeError(f"targets = {wanted!r} is one text; write a list, [{wanted!r}]")
+    names = tuple(wanted)
     targets = _section(tables, "targets")
     for name, section in targets.items():
         if not isinstance(section, dict):
@@ -183,8 +186,8 @@ def _targets(tables: Table, wanted: Iterable[str]) -> dict[str, Table]:
                 f"target {name!r}: a name is letters, digits and _, because it becomes part of "
                 "file names"
             )
-    candidates.check_known("--target", wanted, targets)
-    return {name: section for name, section in targets.items() if not wanted or name in wanted}
+    candidates.check_known("--target", names, targets)
+    return {name: section for name, section in targets.items() if not names or name in names}
 
 
 def _against(targets: Mapping[str, Table], bundle: Path, trusted: Path | None) -> dict[str, Table]:

@@ -104,7 +104,7 @@ def test_a_finished_project_answers_from_a_read_only_store(copy: Path) -> None:
         assert set(tiny.statuses(tiny.run(copy)).values()) == {"reused"}
         done = tiny.attar(copy, "teach", "recipe.toml", "--set", "seed=5")
         assert done.returncode == 1
-        assert "cannot write the store" in done.stderr
+        assert "cannot write" in done.stderr
         assert "Traceback" not in done.stderr
     finally:
         subprocess.run(["umount", str(copy / "store")], check=True)

@@ -10,10 +10,11 @@ from pathlib import Path
 
 from attar.proof.report.record import Record
 
+FILES = ("report.html", "report.md", "report.json", "junit.xml")
+
 
 def write_report(records: Sequence[Record], folder: Path, recipe_name: str) -> Path:
-    """Write ``report.html``, ``report.md``, ``report.json`` and ``junit.xml``; return the first
-    path.
+    """Write the ``FILES`` and return the first path.
 
     Each file is replaced in one step, so a reader never sees half of one. Raises OSError if the
     folder cannot be written.
