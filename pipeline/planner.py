@@ -8,13 +8,16 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from attar.pipeline.core.errors import AttarError, CorruptArtifactError, RecipeError, StoreError
-from attar.pipeline.core.graph import Pipeline, SlotBinding, is_candidate
+from attar.pipeline.core.graph import Pipeline, is_candidate
 from attar.pipeline.core.stage import Artifact
 from attar.pipeline.keys import deciders as keys
 from attar.pipeline.keys.deciders import KeyInputs, Keys
+from attar.pipeline.store.entry import Entry
 from attar.pipeline.store.store import Store
 
-NEW_DATA = "its data are not known yet: its task is new, or a name beside its data is"
+NEW_DATA = (
+    "its data have not been listed yet: the task is new, or there is a new file beside its data"
+)
 
 
 @dataclass(frozen=True)
@@ -89,28 +92,47 @@ class Planner:
         bound = self.pipeline.slots[slot]
         prefix, kind = bound.pinned[name], bound.stage.inputs()[name].kind
         place = f"{slot}.{name} = {prefix!r}"
-        try:
-            entry = self.store.match(prefix)
-            stage = entry.record["deciders"]["stage"]
-            artifact = self.store.find(self.pipeline.makes(stage) or Artifact, entry.key)
-        except StoreError as error:
-            raise RecipeError(f"{place}: {error}") from error
+        entry, artifact = self._open_key(place, prefix)
         if not isinstance(artifact, kind):
             raise RecipeError(
-                f"{place} is {entry.record['slot']}, made by {stage}; it must be "
-                f"{kind.__name__}. `attar ls` lists keys"
+                f"{place} is {describe_entry(entry)}; it must be {kind.__name__}. `attar ls` lists "
+                "keys"
             )
         return artifact
 
+    def find_kept(self, slot: str) -> Artifact | None:
+        """Return the artifact that the recipe pins to a slot; None if it pins none.
+
+        Raises RecipeError if it is not in the store, or was made by another stage.
+        """
+        bound = self.pipeline.slots[slot]
+        if not bound.keep:
+            return None
+        place = f"{slot}.keep = {bound.keep!r}"
+        entry, artifact = self._open_key(place, bound.keep)
+        if entry.record["deciders"]["stage"] != type(bound.stage).__qualname__:
+            raise RecipeError(
+                f"{place} is {describe_entry(entry)}; name a key of this slot, which `attar ls` "
+                "lists"
+            )
+        return artifact
+
+    def _open_key(self, place: str, prefix: str) -> tuple[Entry, Artifact]:
+        """Return what the recipe names by key at ``place``. Raises RecipeError."""
+        try:
+            entry = self.store.match(prefix)
+            kind = self.pipeline.makes(entry.record["deciders"]["stage"]) or Artifact
+            artifact = self.store.find(kind, entry.key)
+        except StoreError as error:
+            raise RecipeError(f"{place}: {error}") from error
+        if artifact is None:  # another process has just deleted it
+            raise RecipeError(f"{place} is gone; `attar ls` lists what is there")
+        return entry, artifact
+
     def _decide(self, slot: str, done: Mapping[str, Artifact], *, may_import: bool) -> Plan:
         bound = self.pipeline.slots[slot]
-        if bound.keep:
-            return Plan(
-                slot,
-                "reuse",
-                f"kept: pinned to {bound.keep} by the recipe",
-                self._find_kept(bound, bound.keep),
-            )
+        if (kept := self.find_kept(slot)) is not None:
+            return Plan(slot, "reuse", f"kept: pinned to {bound.keep} by the recipe", kept)
         missing = [name for name in bound.inputs.values() if name not in done]
         if missing:
             return Plan(slot, "wait", f"depends on {', '.join(missing)}")
@@ -128,17 +150,6 @@ class Planner:
         distrust = self.store.explain_distrust(keys.compute_key(deciders))
         reason = distrust or self._explain_change(slot, deciders)
         return Plan(slot, "run", reason, deciders=deciders)
-
-    def _find_kept(self, bound: SlotBinding, prefix: str) -> Artifact | None:
-        """Return the artifact that the recipe pins to a slot. Raises RecipeError if it is another
-        slot's."""
-        entry = self.store.match(prefix)
-        if entry.record["deciders"]["stage"] != type(bound.stage).__qualname__:
-            raise RecipeError(
-                f"keep = {prefix!r} is an artifact of {entry.record['slot']}, which cannot stand "
-                "here"
-            )
-        return self.store.find(type(bound.stage).makes(), entry.key)
 
     def find_result(self, slot: str, deciders: KeyInputs) -> Artifact | None:
         """Return the stored artifact, or the stored refusal of a candidate."""
@@ -159,6 +170,10 @@ class Planner:
         changes = list(keys.list_changes(previous["deciders"], deciders))
         more = f" and {len(changes) - 3} more" if len(changes) > 3 else ""
         return "; ".join(changes[:3]) + more or "its artifact is gone"
+
+
+def describe_entry(entry: Entry) -> str:
+    return f"{entry.record['slot']}, made by {entry.record['deciders']['stage']}"
 
 
 def explain_reason(artifact: Artifact | None, reason: str) -> str:

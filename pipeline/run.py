@@ -117,13 +117,15 @@ class Run:
                 yield self._start_record(plan.slot, "skipped", plan.reason)
 
     def _remember_pinned(self, walked: list[str]) -> None:
-        """Remember the pinned inputs, so that `attar gc` keeps them.
+        """Remember what the recipe pins, so that `attar gc` keeps it.
 
         Comes before anything is made: a key that leads nowhere is a mistake in the recipe.
         """
         pinned: dict[str, str] = {}
         settable: set[str] = set()
         for slot in walked:
+            if (kept := self.planner.find_kept(slot)) is not None:
+                pinned[slot] = kept.key
             fields = list_fields(type(self.pipeline.slots[slot].stage), "artifact")
             settable |= {f"{slot}.{name}" for name in fields}
             for name, artifact in self.planner.find_pinned(slot).items():

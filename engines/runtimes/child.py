@@ -14,11 +14,11 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from attar.pipeline.core import errors, names
 from attar.pipeline.core.errors import AttarError, StageError
+from attar.pipeline.core.import_path import make_child_environment
 
 DEATH = 1  # PR_SET_PDEATHSIG: the signal that a process gets when its parent dies
 TAIL = 3  # lines of what a child said last
@@ -37,16 +37,11 @@ def call_in_child(
         {"function": f"{function.__module__}:{function.__name__}", "request": request}
     )
     command = [sys.executable, "-P", "-m", __name__]
-    paths = [
-        str(Path(__file__).parents[3]),
-        *filter(None, [os.environ.get("PYTHONPATH")]),
-    ]  # attar's home comes first
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     try:
         done = subprocess.run(
             command,
             input=given,
-            env=environment,
+            env=make_child_environment(),
             capture_output=True,
             text=True,
             errors="replace",

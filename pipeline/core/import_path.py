@@ -1,4 +1,5 @@
-"""Import path: puts a recipe's folder first, and drops modules that may be older than their files.
+"""Import path: puts a recipe's folder first, drops modules that may be older than their files, and
+tells a child process where attar is.
 
 Keys are computed from files. A module that is still in memory may be an older version, or another
 recipe's file of the same name, and its results would be stored under the wrong key.
@@ -42,6 +43,18 @@ _homes: set[Path] = set()
 """Folders of the recipes that this process has run."""
 _versions: dict[str, ModuleVersion] = {}
 """By module of the user: the version of its file when this process last made sure of it."""
+
+
+def make_child_environment() -> dict[str, str]:
+    """Return this process's environment for a child that imports attar: attar's own home comes
+    first on the path, then what ``PYTHONPATH`` has here.
+
+    Rooms of a checkout are reached by links, so this file may be inside the package or beside it.
+    """
+    parents = Path(__file__).parents
+    home = next(folder for folder in parents if (folder / "attar" / "__init__.py").is_file())
+    paths = [str(home), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
 
 
 def put_first_on_path(home: Path) -> None:

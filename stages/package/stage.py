@@ -3,7 +3,6 @@ it."""
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -36,6 +35,7 @@ from attar.models.postprocess.known import OutputSteps
 from attar.models.preprocess.known import Steps
 from attar.models.task import Arrays, Task, Tensor, load_task
 from attar.pipeline.core.errors import StageError
+from attar.pipeline.core.import_path import make_child_environment
 from attar.pipeline.core.stage import CodeName, Facts, Stage
 from attar.proof.artifacts import Bundle, Choice, Evidence, Verdict
 from attar.stages.artifacts import Engine, OnnxModel
@@ -188,8 +188,8 @@ def copy_graphs(model: OnnxModel, folder: Path, graphs: Sequence[str]) -> None:
 
 
 def reopen_bundle(bundle: Path, *, unfinished: bool) -> None:
-    """Check the bundle in a process of its own that cannot import torch or user code. Raises
-    StageError with what it said."""
+    """Check the bundle in a process of its own that cannot import torch and has not imported the
+    recipe's code. Raises StageError with what it said."""
     check = (
         "opening.open_unfinished(path)"
         if unfinished
@@ -200,12 +200,10 @@ def reopen_bundle(bundle: Path, *, unfinished: bool) -> None:
         f"import sys; {blocked}from pathlib import Path; from attar.bundle import opening; path = "
         f"Path(sys.argv[1]); {check}"
     )
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(Path(__file__).parents[2]),
-    }  # attar's home and no other
     command = [sys.executable, "-P", "-c", called, str(bundle)]
-    child = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    child = subprocess.run(
+        command, env=make_child_environment(), capture_output=True, text=True, check=False
+    )
     if child.returncode != 0:
         said = child.stderr.strip().splitlines() or [f"exit code {child.returncode}"]
         raise StageError(f"the bundle cannot be opened without torch: {said[-1]}")

@@ -219,6 +219,20 @@ def test_a_pinned_artifact_is_used_whatever_changed(tmp_path: Path) -> None:
     assert "pinned" in again[0].reason
 
 
+def test_a_key_that_cannot_be_kept_stops_a_run_and_a_plan_before_they_begin(tmp_path: Path) -> None:
+    spoken = str(run(tmp_path, Pipeline({"word": SlotBinding(Speak(), {})}))[0].key)
+    before = [entry.key for entry in Store(tmp_path).entries()]
+    wrong = {"deadbeef00": "no artifact in .*", spoken[:12]: "is word, made by Speak; name a key of this slot"}
+    for key, told in wrong.items():
+        late = {"check": SlotBinding(Check(limit=100.0), {"double": "double"}, keep=key)}
+        made = Pipeline(dict(pipeline().slots) | late)
+        with pytest.raises(RecipeError, match=rf"^check\.keep = '{key}'.*{told}"):
+            run(tmp_path, made)
+        with pytest.raises(RecipeError, match=rf"^check\.keep = '{key}'.*{told}"):
+            list(Run(made, Store(tmp_path), Fingerprint(tmp_path), "recipe").plan())
+    assert [entry.key for entry in Store(tmp_path).entries()] == before
+
+
 def summing(more: str | None, value: float = 3.0) -> Pipeline:
     pinned = {"more": more} if more else {}
     return Pipeline(

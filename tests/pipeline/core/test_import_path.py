@@ -14,6 +14,7 @@ from attar.pipeline.core.graph import Pipeline, SlotBinding
 from attar.pipeline.core.import_path import (
     ModuleVersion,
     drop_outdated_modules,
+    make_child_environment,
     put_first_on_path,
     read_start_time,
 )
@@ -43,6 +44,15 @@ def test_code_outside_of_the_recipe_s_folder_is_imported_anew_when_it_was_edited
         assert record.status == "made"
         data = Store(tmp_path / "store").history(str(record.key))["deciders"]["data"]
         assert data == compute_json_digest([["", sha256(text.encode()).hexdigest()]])
+
+
+def test_a_child_looks_for_attar_first_where_its_parent_found_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    assert (Path(make_child_environment()["PYTHONPATH"]) / "attar" / "__init__.py").is_file()
+    monkeypatch.setenv("PYTHONPATH", "/one:/two")
+    home, *others = make_child_environment()["PYTHONPATH"].split(":")
+    assert (Path(home) / "attar" / "__init__.py").is_file()
+    assert others == ["/one", "/two"]
 
 
 def version(changed: int, *imports: str) -> ModuleVersion:
