@@ -100,16 +100,20 @@ def open_workspace(
     against: Path | None = None,
     trusted: Path | None = None,
     name: str | None = None,
+    text: str | None = None,
 ) -> Workspace:
     """Load the recipe and put its folder first on the import path. Writes nothing.
 
-    ``name`` is the one under which the store remembers it, if not by its path. Raises RecipeError.
+    ``name`` is the one under which the store remembers it, if not by its path; ``text`` counts in
+    the place of what its file has. Raises RecipeError.
     """
     path = find_recipe(recipe)
     put_first_on_path(path.parent)
     stored = store if isinstance(store, Store) else Store(store)
     code = Fingerprint(path.parent, stored.root / "code.json")
-    loaded = recipes.load_recipe(path, table, overrides, targets, device, code, against, trusted)
+    loaded = recipes.load_recipe(
+        path, table, overrides, targets, device, code, against, trusted, text
+    )
     if name is not None:
         loaded = replace(loaded, name=name)
     return Workspace(loaded, stored, Run(loaded.pipeline, stored, code, loaded.name), table)

@@ -13,6 +13,7 @@ from attar.pipeline.core.graph import SlotBinding
 from attar.pipeline.core.stage import Stage
 from attar.pipeline.recipe.recipe import make_recipe_id, read_recipe
 from attar.pipeline.recipe.search_space import SECTION, SearchSpace
+from attar.pipeline.recipe.slot import Table
 from attar.pipeline.store.store import Store
 from attar.proof.verdicts.limits import GateLimits
 from attar.recipes.workspace import Workspace, find_recipe, open_workspace
@@ -76,6 +77,12 @@ class RecipeSearch:
         return search
 
     @cached_property
+    def text(self) -> str:
+        """The recipe's file as it was when the search began: what is edited since counts for the
+        next one."""
+        return find_recipe(self.recipe).read_text(encoding="utf-8")
+
+    @cached_property
     def variants(self) -> tuple[Variant, ...]:
         assignments = enumerate(self.space.list_assignments(), 1)
         return tuple(Variant(number, settings) for number, settings in assignments)
@@ -124,9 +131,20 @@ class RecipeSearch:
     def open(self, overrides: Sequence[str], name: str | None = None) -> Workspace:
         """Return the recipe with further settings. ``name`` is the one under which the store
         remembers it, if not the recipe's own."""
+        return open_workspace(
+            self.recipe,
+            SLOTS,
+            self.store,
+            [*self.overrides, *overrides],
+            [self.target],
+            self.device,
+            name=name or self.name,
+            text=self.text,
+        )
+
+    def read_tables(self, overrides: Sequence[str]) -> Table:
         given = [*self.overrides, *overrides]
-        targets, device, name = [self.target], self.device, name or self.name
-        return open_workspace(self.recipe, SLOTS, self.store, given, targets, device, name=name)
+        return read_recipe(find_recipe(self.recipe), given, self.text)
 
     def open_trial(self, variant: Variant) -> Workspace:
         """Return a variant as a recipe whose target chooses among candidates, which are measured
@@ -136,7 +154,7 @@ class RecipeSearch:
         Raises RecipeError for values that cannot go together.
         """
         section = f"targets.{self.target}"
-        tables = read_recipe(find_recipe(self.recipe), [*self.overrides, *variant.overrides])
+        tables = self.read_tables(variant.overrides)
         extra = [f"{section}.seconds={TRIAL_SECONDS}"]
         own = self.name or make_recipe_id(find_recipe(self.recipe))
         if "candidates" not in tables["targets"][self.target]:
@@ -158,7 +176,7 @@ class RecipeSearch:
         slots = self.open([]).recipe.pipeline.slots
         stages = {name: slots[name].stage.model_dump() for name in STAGES if name in slots}
         given: dict[str, Any] = {}
-        for tables in (stages, read_recipe(find_recipe(self.recipe), self.overrides)):
+        for tables in (stages, self.read_tables([])):
             found = {name: find_setting(tables, name) for name in self.space.dimensions}
             given |= {name: value for name, value in found.items() if value is not None}
         return given

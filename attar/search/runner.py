@@ -26,7 +26,8 @@ class Runner(Protocol):
     def run_trials(
         self, search: RecipeSearch, plans: Sequence[TrialPlan], show: Show
     ) -> list[TrialEnd]:
-        """Return how each trial ended, in the order of the plans."""
+        """Return how each trial ended, in the order of the plans. Raises StoreError if the store
+        failed."""
 
     def run_winner(self, search: RecipeSearch, file: Path, show: Show) -> list[Record]:
         """Run the winner's recipe and return its records."""

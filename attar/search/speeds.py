@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,6 +14,7 @@ from attar.proof.ledger.ledger_json import get_adapter
 from attar.proof.ledger.speeds import EngineSpeed, EngineSpeeds
 from attar.recipes.workspace import Workspace
 from attar.search.recipe_search import RecipeSearch, get_student
+from attar.search.store_failures import check_store_failure
 from attar.search.variant import Variant
 from attar.stages.choose.speeds import REFERENCE, TimeEngines
 from attar.stages.distill.untrained import Untrained
@@ -74,7 +75,7 @@ def make_shared(search: RecipeSearch, show: Show) -> None:
     """Make what all variants have in common. Raises StageError."""
     base = search.open([])
     slots = {name: base.recipe.pipeline.slots[name] for name in SHARED}
-    check_shared({record.slot: record for record in walk(base, slots, list(slots), show)})
+    check_records(walk(base, slots, list(slots), show))
 
 
 def time_variants(search: RecipeSearch, show: Show) -> Timing:
@@ -82,7 +83,7 @@ def time_variants(search: RecipeSearch, show: Show) -> Timing:
     reference.
 
     Raises StageError if the teacher, the reference or the timing fails, and if no variant can be
-    timed.
+    timed; StoreError if the store fails.
     """
     base = search.open([])
     slots = {name: base.recipe.pipeline.slots[name] for name in SHARED}
@@ -94,7 +95,7 @@ def time_variants(search: RecipeSearch, show: Show) -> Timing:
         ends = [slot for slot in own if slot.endswith(".engine")]
         engines[variant.name] = {slot: slot.split(".")[2] for slot in ends}
     records = {record.slot: record for record in walk(base, slots, list(slots), show)}
-    check_shared(records)
+    check_records(records[slot] for slot in SHARED)
     built = [slot for own in engines.values() for slot in own if records[slot].key is not None]
     timed = time_engines(base, search.measure, slots, built, show)
     variants = [
@@ -148,13 +149,15 @@ def walk(
     for record in run.walk(wanted):
         if record.status != "reused":
             show(record)
+        check_store_failure(record)
         yield record
 
 
-def check_shared(records: Mapping[str, Record]) -> None:
-    for slot in SHARED:
-        if records[slot].error:
-            raise StageError(str(records[slot].error)) from records[slot].cause
+def check_records(records: Iterable[Record]) -> None:
+    """Raises StageError for the first slot that broke."""
+    for record in records:
+        if record.error:
+            raise StageError(record.error) from record.cause
 
 
 def time_engines(
@@ -173,10 +176,9 @@ def time_engines(
     )
     inputs = {slot.replace(".", "_"): slot for slot in built}
     timed = {**slots, TIMED: SlotBinding(stage, {REFERENCE: REFERENCE, **inputs})}
-    record = list(walk(base, timed, Pipeline(timed).up_to({TIMED}), show))[-1]
-    if record.error:
-        raise StageError(str(record.error)) from record.cause
-    speeds: EngineSpeeds = get_adapter(EngineSpeeds).validate_python(record.facts)
+    records = list(walk(base, timed, Pipeline(timed).up_to({TIMED}), show))
+    check_records(records)
+    speeds: EngineSpeeds = get_adapter(EngineSpeeds).validate_python(records[-1].facts)
     return replace(speeds, engines={slot: speeds.engines[name] for name, slot in inputs.items()})
 
 

@@ -15,7 +15,7 @@ from attar.search.trial import TrialEnd, TrialOutcome
 
 STOPPED = (
     "at the same share of its training it was behind one that keeps all promises and is no "
-    "worse otherwise, or whose answers broke a promise in the end"
+    "worse otherwise, or whose score broke a promise in the end"
 )
 
 
@@ -107,7 +107,7 @@ class Standings:
             prior=self.read_prior(result),
             conversion=speeds.variant.conversion,
             wins_by_score=result.status == "kept" and self.objective.follows_score,
-            breaks_answers=all(each.breaks_answers for each in outcome.candidates),
+            breaks_score=all(each.breaks_score for each in outcome.candidates),
         )
 
     def choose_candidate(self, speeds: VariantSpeeds, outcome: TrialOutcome) -> VariantResult:

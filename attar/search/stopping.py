@@ -47,15 +47,16 @@ class Rival:
     """The settings behind its student, which decide what quantization costs."""
     wins_by_score: bool
     """Whether it keeps all promises, and the objective is no better where the score is not."""
-    breaks_answers: bool
-    """Whether all its engines break a promise about the answers."""
+    breaks_score: bool
+    """Whether all its engines break a promise about the score."""
 
     def ends(self, prior: Prior, conversion: str) -> bool:
         """Whether a training that is behind this one can be ended for it.
 
-        What a variant lost in its conversion says nothing of a student that is converted otherwise.
+        What a variant lost in its conversion says nothing of a student that is converted otherwise,
+        and of a promise that is not about the score a lower score says nothing.
         """
-        if self.breaks_answers:
+        if self.breaks_score:
             return self.conversion == conversion
         return self.wins_by_score and self.prior >= prior
 

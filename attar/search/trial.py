@@ -15,13 +15,16 @@ from attar.proof.ledger.candidates import CandidateMeasurement
 from attar.proof.ledger.candidates_json import measurements_from_json
 from attar.proof.ledger.ledger import Hop
 from attar.proof.verdicts.gate_evaluation import evaluate_candidate_gates
-from attar.search.recipe_search import QUALITY, RecipeSearch
+from attar.search.recipe_search import RecipeSearch
 from attar.search.speeds import Show
 from attar.search.stopping import StoppingRule
+from attar.search.store_failures import check_store_failure
 from attar.search.variant import Variant
 from attar.stages.choose.stage import format_open_gate
 
 STUDENT = "student"
+SCORES = ("score", "score_drop")
+"""Promises about what a training is stopped by."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +40,8 @@ class CandidateOutcome:
     broken: tuple[str, ...]
     """The promises whose measured values violate their limits."""
     shortfall: float
-    breaks_answers: bool
-    """Whether one of them is about the answers, not about speed."""
+    breaks_score: bool
+    """Whether one of them is about the score."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,7 @@ class StudentTraining:
 def run_trial(search: RecipeSearch, plan: TrialPlan, show: Show) -> TrialOutcome:
     """Train a variant and measure its engines, or reuse what the store has of it.
 
-    Raises StageError if a slot breaks.
+    Raises StageError if a slot breaks, StoreError if the store fails.
     """
     training = train_student(search, plan, show)
     if training.stopped:
@@ -155,7 +158,9 @@ def walk_trial(search: RecipeSearch, variant: Variant, last: str, show: Show) ->
 
 
 def check_record(variant: Variant, record: Record) -> Facts:
-    """Return the facts of a record. Raises StageError if its slot broke."""
+    """Return the facts of a record. Raises StageError if its slot broke, StoreError if the store
+    failed."""
+    check_store_failure(record)
     if record.error:
         raise StageError(f"{variant.title}: {record.error}") from record.cause
     return record.facts
@@ -174,7 +179,7 @@ def judge_candidate(
         size_bytes=hop.size_bytes or 0,
         broken=tuple(format_open_gate(gate) for gate in broken),
         shortfall=max(map(compute_shortfall, broken), default=0.0),
-        breaks_answers=any(gate.comparison.metric in QUALITY for gate in broken),
+        breaks_score=any(gate.comparison.metric in SCORES for gate in broken),
     )
 
 

@@ -31,14 +31,14 @@ def choose_place(recipe: str) -> Path:
 def write_winner(search: RecipeSearch, winner: VariantResult) -> Path:
     """Write the recipe without its search space and other targets, with the command's overrides and
     the winner's settings. Comments stay. Raises RecipeError if the file cannot be written."""
-    document = tomlkit.parse(find_recipe(search.recipe).read_text(encoding="utf-8"))
-    document.pop(SECTION)
-    others = [name for name in document["targets"] if name != search.target]
-    for name in others:
-        del document["targets"][name]
+    document = tomlkit.parse(search.text)
+    document.pop(SECTION, None)  # of a command alone, it is not in the file
+    targets = document.get("targets", {})
+    for name in [name for name in targets if name != search.target]:
+        del targets[name]
     for override in search.overrides:
         place, _, value = override.partition("=")
-        if not place.strip().startswith((f"{SECTION}.", *(f"targets.{name}." for name in others))):
+        if concerns_winner(search, place.strip().split(".")):
             set_value(document, place.strip(), tomlkit.parse(f"value = {value}")["value"])
     for place, value in winner.settings.items():
         set_value(document, place, value)
@@ -53,6 +53,13 @@ def write_winner(search: RecipeSearch, winner: VariantResult) -> Path:
             f"cannot write the winner's recipe {file}: {error.strerror}; make its place writable "
             "and search again, which reuses all trainings"
         ) from error
+
+
+def concerns_winner(search: RecipeSearch, place: Sequence[str]) -> bool:
+    """Whether the setting at a place is neither of the search nor of another target."""
+    section, *rest = place
+    is_other = section == "targets" and rest != [] and rest[0] != search.target
+    return section != SECTION and not is_other
 
 
 def set_value(document: Any, place: str, value: Any) -> None:

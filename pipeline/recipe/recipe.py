@@ -45,10 +45,11 @@ class Recipe:
         return self.path.stem
 
 
-def read_recipe(path: Path, overrides: Iterable[str] = ()) -> Table:
-    """Return the recipe's tables with ``slot.field=value`` overrides applied; values are TOML."""
+def read_recipe(path: Path, overrides: Iterable[str] = (), text: str | None = None) -> Table:
+    """Return the recipe's tables with ``slot.field=value`` overrides applied; values are TOML.
+    ``text`` counts in the place of what the file has."""
     try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+        tables = tomllib.loads(path.read_text(encoding="utf-8") if text is None else text)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path} is not TOML: {error}") from error
     for override in overrides:
@@ -86,6 +87,7 @@ def load_recipe(
     code: Fingerprint | None = None,
     against: Path | None = None,
     trusted: Path | None = None,
+    text: str | None = None,
 ) -> Recipe:
     """Load a recipe and check everything that can be checked without running anything. ``targets``
     selects targets; none selects all.
@@ -97,7 +99,7 @@ def load_recipe(
     file, or a missing object of code.
     """
     slots = list(table)
-    tables = read_recipe(path, overrides)
+    tables = read_recipe(path, overrides, text)
     shared = [slot for slot in slots if not slot.per_target]
     suffix = [slot for slot in slots if slot.per_target]
     sections = [slot.name for slot in shared]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from attar.pipeline.shared.notes import TOLD, list_used
+from attar.pipeline.shared.notes import MESSAGES, list_used
 from attar.pipeline.shared.objects import FETCHED, PARTS, object_path
 from attar.pipeline.shared.records import PublishedRecords
 from attar.pipeline.shared.remote_files import RemoteFile
@@ -29,14 +29,15 @@ class SharedGarbage:
     objects: list[RemoteFile]
     orphans: list[RemoteFile]
     """Those of these objects that are of no artifact at all."""
-    told: list[RemoteFile]
+    messages: list[RemoteFile]
+    """What these searches and their nodes told each other."""
 
     def describe(self) -> Iterator[tuple[str, int]]:
         """Yield a description and the bytes of each."""
         yield from self.artifacts
         for files, what in (
             (self.orphans, "shared files of no artifact"),
-            (self.told, "files of searches that were killed"),
+            (self.messages, "files of searches that were killed"),
         ):
             if files:
                 yield f"{len(files)} {what}", sum(file.size for file in files)
@@ -44,7 +45,7 @@ class SharedGarbage:
     def delete_from(self, published: PublishedRecords) -> None:
         published.delete(self.doomed)
         published.remote.delete([object_path(file.name) for file in self.objects])
-        published.remote.delete([f"{TOLD}/{file.name}" for file in self.told])
+        published.remote.delete([f"{MESSAGES}/{file.name}" for file in self.messages])
         published.index.compact()
 
 
@@ -66,7 +67,7 @@ def find_garbage(records: PublishedRecords, used_here: Set[str]) -> SharedGarbag
         size = sum(left.pop(digest, 0) for digest in digests)
         artifacts.append((f"shared {slot} {key[:12]}{signed}", size))
     orphans = [file for file in objects if file.name in left]
-    return SharedGarbage(doomed, artifacts, objects, orphans, list_old(records, TOLD))
+    return SharedGarbage(doomed, artifacts, objects, orphans, list_old(records, MESSAGES))
 
 
 def list_old(records: PublishedRecords, folder: str) -> list[RemoteFile]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from attar.pipeline.shared.remote_files import RemoteFiles
 from attar.pipeline.store.used_keys import read_used_keys
 
-TOLD = "cluster"
+MESSAGES = "cluster"
 """The folder of what a search and its nodes tell each other while it runs."""
 
 

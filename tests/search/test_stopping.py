@@ -9,9 +9,9 @@ import pytest
 from attar.search.stopping import Rival, StoppingRule, create_rule, suggest_rungs
 
 INT8 = '{"targets.cpu.precision": "int8"}'
-RIVAL = Rival(6, {2: 0.90, 4: 0.95, 6: 0.96}, 0.02, (True, 2.0), INT8, wins_by_score=True, breaks_answers=False)
+RIVAL = Rival(6, {2: 0.90, 4: 0.95, 6: 0.96}, 0.02, (True, 2.0), INT8, wins_by_score=True, breaks_score=False)
 PRIOR = (True, 1.0)
-BROKEN = replace(RIVAL, wins_by_score=False, breaks_answers=True)
+BROKEN = replace(RIVAL, wins_by_score=False, breaks_score=True)
 
 
 def test_rungs_are_a_third_and_two_thirds_of_a_training() -> None:
@@ -25,7 +25,7 @@ def test_rungs_are_a_third_and_two_thirds_of_a_training() -> None:
         (RIVAL, 1.0, INT8, 0.87, True),  # it keeps all promises, is no worse, and ahead by more than its score is uncertain
         (RIVAL, 1.0, INT8, 0.89, False),  # ahead by less
         (RIVAL, 3.0, INT8, 0.10, False),  # this one is faster, so it may keep all promises and win
-        (BROKEN, 3.0, INT8, 0.87, True),  # a better student broke a promise about the answers
+        (BROKEN, 3.0, INT8, 0.87, True),  # a better student broke a promise about the score
         (BROKEN, 1.0, '{"targets.cpu.precision": "fp32"}', 0.10, False),  # which int8 may have lost alone
         (replace(RIVAL, wins_by_score=False), 1.0, INT8, 0.10, False),  # it broke another promise, or no score is sought
         (replace(RIVAL, prior=(False, 2.0)), 1.0, INT8, 0.10, False),  # this one is as fast as promised, and it may not be

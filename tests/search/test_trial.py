@@ -8,14 +8,19 @@ from typing import Any
 
 import pytest
 
-from attar.pipeline.core.errors import StoppedError
+from attar.pipeline.core.errors import CorruptArtifactError, StageError, StoppedError, StoreError
 from attar.pipeline.core.progress import report_epoch
 from attar.pipeline.recipe.search_space import SearchSpace
 from attar.pipeline.run import Record
 from attar.pipeline.store.store import Store
 from attar.pipeline.team import TeamError
+from attar.proof.estimates.bounds import ConfidenceBounds
+from attar.proof.gate import Comparison, Gate, Metric
+from attar.proof.ledger.candidates import CandidateMeasurement
+from attar.proof.ledger.ledger import Hop
 from attar.search import trial
 from attar.search.recipe_search import RecipeSearch
+from attar.search.runner import LocalRunner
 from attar.search.stopping import StoppingRule
 from attar.search.variant import Variant
 
@@ -43,3 +48,38 @@ def test_a_team_that_is_stopped_early_has_not_failed(monkeypatch: pytest.MonkeyP
     else:
         with pytest.raises(TeamError, match="wire was cut"):
             trial.train_student(search, PLAN, lambda _: None)
+
+
+def end_trial(monkeypatch: pytest.MonkeyPatch, cause: Exception) -> trial.TrialEnd:
+    """Return how a trial ends whose student breaks for this reason."""
+    broken = Record("student", "Distill", "failed", "broke", error=f"student: {cause}", cause=cause)
+    monkeypatch.setattr(trial, "walk_trial", lambda *_: iter([broken]))
+    search = RecipeSearch("recipe.toml", Store(Path("store")), SPACE, "cpu")
+    (end,) = LocalRunner().run_trials(search, [PLAN], lambda _: None)
+    return end
+
+
+def test_a_training_that_breaks_is_the_failure_of_its_variant(monkeypatch: pytest.MonkeyPatch) -> None:
+    end = end_trial(monkeypatch, StageError("the loss is not finite"))
+    assert isinstance(end, StageError)
+    assert str(end) == "width 8: student: the loss is not finite"
+
+
+def test_a_store_that_fails_ends_the_search_and_no_variant(monkeypatch: pytest.MonkeyPatch) -> None:
+    damaged = StageError("answers was damaged and is discarded")
+    damaged.__cause__ = CorruptArtifactError("test.safetensors was changed")
+    for cause in (StoreError("no answer"), damaged):
+        with pytest.raises(StoreError, match=f"student: {cause}"):
+            end_trial(monkeypatch, cause)
+
+
+@pytest.mark.parametrize(
+    ("metric", "value", "limit", "breaks"),
+    [("score_drop", 0.2, 0.1, True), ("score", 0.2, 0.9, True), ("correlation", 0.2, 0.9, False), ("kdl", 2.0, 1.0, False)],
+)
+def test_a_broken_promise_is_about_the_score_or_not(metric: Metric, value: float, limit: float, breaks: bool) -> None:
+    bounds = ConfidenceBounds(value - 0.01, value + 0.01)
+    gate = Gate(Comparison(metric, "engine", "teacher", value, bounds, 100), limit, required=True)
+    measured = CandidateMeasurement("c1", "int8", {}, "measured", None)
+    outcome = trial.judge_candidate(measured, Hop("engine"), [gate])
+    assert (len(outcome.broken), outcome.breaks_score) == (1, breaks)

@@ -30,9 +30,9 @@ threads = 1
 WINNER = VariantResult("v1", "one", {"student.layers": {"body": [0, 2]}}, "kept", "")
 
 
-def create_search(folder: Path, *overrides: str) -> RecipeSearch:
+def create_search(folder: Path, *overrides: str, recipe: str = RECIPE) -> RecipeSearch:
     file = folder / "recipe.toml"
-    file.write_text(RECIPE, encoding="utf-8")
+    file.write_text(recipe, encoding="utf-8")
     space = SearchSpace(dimensions={"student.layers": ({"body": [0, 2]},)})
     return RecipeSearch(str(file), Store(folder / "store"), space, "cpu", overrides)
 
@@ -45,6 +45,14 @@ def test_other_targets_are_left_out_wherever_they_stand(tmp_path: Path) -> None:
         "gates": {"score_drop": 0.1},
         "student": {"layers": {"body": [0, 2]}},
     }
+
+
+def test_a_target_may_come_from_the_command_alone(tmp_path: Path) -> None:
+    given = ('targets.cpu.precision="fp32"', "targets.gpu.threads=2", 'search={"student.epochs"=[1, 2]}')
+    search = create_search(tmp_path, *given, recipe="[gates]\nscore_drop = 0.1\n")
+    found = tomllib.loads(write_winner(search, WINNER).read_text(encoding="utf-8"))
+    assert found.keys() == {"gates", "targets", "student"}
+    assert found["targets"] == {"cpu": {"precision": "fp32"}}
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from attar.search.cluster.orders import (
 from attar.search.recipe_search import RecipeSearch
 from attar.search.runner import walk_winner
 from attar.search.speeds import Show, Timing, make_shared, time_variants
+from attar.search.store_failures import find_store_failure
 from attar.search.trial import (
     STUDENT,
     StudentTraining,
@@ -51,7 +52,8 @@ def run_job(order: Order, job: str, work: Callable[[RecipeSearch, Show], T]) -> 
         with keep_log(RemoteFiles(order.url), order.get_log_path(job)), redirect_stdout(sys.stderr):
             return Delivery(records, work(order.open(), show))
     except TeamError as error:
-        return deliver_error(records, StageError(str(error)))
+        kind = StageError if find_store_failure(error) is None else StoreError
+        return deliver_error(records, kind(str(error)))
     except AttarError as error:
         return deliver_error(records, error)
 

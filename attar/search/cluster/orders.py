@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from attar.models.splits.cache import find_cache_folder
-from attar.pipeline.core.errors import AttarError, RecipeError, StageError
+from attar.pipeline.core.errors import AttarError, RecipeError, StageError, StoreError
 from attar.pipeline.core.version import VERSION
 from attar.pipeline.recipe.search_space import SearchSpace
 from attar.pipeline.run import Record
-from attar.pipeline.shared.notes import TOLD
+from attar.pipeline.shared.notes import MESSAGES
 from attar.pipeline.shared.store import SharedStore
 from attar.search.recipe_search import RecipeSearch
 
@@ -53,7 +53,7 @@ class Order:
     def get_log_path(self, job: str, rank: int = 0) -> str:
         """Return the file in the store that has the end of a job's log while it runs. Of a team
         each process has one."""
-        return f"{TOLD}/{self.token}-{job}{f'-{rank}' if rank else ''}.log"
+        return f"{MESSAGES}/{self.token}-{job}{f'-{rank}' if rank else ''}.log"
 
     def get_team_name(self, job: str) -> str:
         """Return the name under which Ray keeps the places of the processes that do a job."""
@@ -62,10 +62,12 @@ class Order:
     @property
     def probe_path(self) -> str:
         """The file in the store by which a node shows that it sees the same store."""
-        return f"{TOLD}/{self.token}-probe"
+        return f"{MESSAGES}/{self.token}-probe"
 
 
 T = TypeVar("T")
+DELIVERED = (RecipeError, StoreError)
+"""The kinds of errors that end a search; any other is a StageError, which may end a variant."""
 
 
 @dataclass(frozen=True)
@@ -75,8 +77,8 @@ class Delivery(Generic[T]):
     records: Sequence[Record]
     value: T | None = None
     error: str | None = None
-    is_mistake: bool = False
-    """Whether the recipe or the command is wrong."""
+    kind: type[AttarError] = StageError
+    """Of the error."""
 
 
 def strip_record(record: Record) -> Record:
@@ -85,14 +87,14 @@ def strip_record(record: Record) -> Record:
 
 
 def deliver_error(records: Sequence[Record], error: AttarError) -> Delivery[T]:
-    is_mistake = isinstance(error, RecipeError)
-    return Delivery(records, error=str(error), is_mistake=is_mistake)
+    kind = next((kind for kind in DELIVERED if isinstance(error, kind)), StageError)
+    return Delivery(records, error=str(error), kind=kind)
 
 
 def check_delivery(delivery: Delivery[T]) -> T | None:
-    """Return the value of a job. Raises RecipeError or StageError if it failed."""
+    """Return the value of a job. Raises RecipeError, StoreError or StageError if it failed."""
     if delivery.error is not None:
-        raise (RecipeError if delivery.is_mistake else StageError)(delivery.error)
+        raise delivery.kind(delivery.error)
     return delivery.value
 
 

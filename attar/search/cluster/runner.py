@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from attar.pipeline.core.errors import RecipeError, StageError, StoreError
+from attar.pipeline.core.errors import AttarError, RecipeError, StageError, StoreError
 from attar.pipeline.keys.deciders import list_changes
 from attar.pipeline.recipe.recipe import make_recipe_id
 from attar.pipeline.run import Record
-from attar.pipeline.shared.notes import TOLD
+from attar.pipeline.shared.notes import MESSAGES
 from attar.pipeline.shared.store import NO_KEYS, SharedStore
 from attar.search.cluster import jobs
 from attar.search.cluster.logs import read_log_end
@@ -36,7 +36,7 @@ class ClusterRunner:
     store: SharedStore
 
     def check_nodes(self) -> None:
-        """Raises RecipeError or StageError if a node cannot do its part."""
+        """Raises RecipeError, StoreError or StageError if a node cannot do its part."""
         self.store.remote.write(self.order.probe_path, b"")
         usable = {node.id: node for node in self.cluster.trainers + self.cluster.timers}
         asked = [
@@ -47,7 +47,7 @@ class ClusterRunner:
         for node, reference in asked:
             try:
                 code: Any = check_delivery(self.cluster.wait(reference))
-            except (RecipeError, StageError) as error:
+            except AttarError as error:
                 raise type(error)(f"node {node.host}: {error}") from error
             found[node.id] = code
         self.check_code(found)
@@ -113,7 +113,8 @@ class ClusterRunner:
         return end
 
     def end(self, plan: TrialPlan, job: str, reference: Reference, show: Show) -> Any:
-        """Return what a job of a trial found, or its failure."""
+        """Return what a job of a trial found, or its failure. Raises StoreError if the store
+        failed."""
         try:
             return self.finish(job, reference, show)
         except StageError as error:
@@ -157,8 +158,8 @@ class ClusterRunner:
     def clean_up(self) -> None:
         """Delete what this command and its jobs told each other in the store."""
         own = [
-            f"{TOLD}/{each.name}"
-            for each in self.store.remote.list(TOLD)
+            f"{MESSAGES}/{each.name}"
+            for each in self.store.remote.list(MESSAGES)
             if each.name.startswith(self.order.token)
         ]
         self.store.remote.delete(own)

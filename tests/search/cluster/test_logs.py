@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from attar.pipeline.core.errors import StoreError
 from attar.pipeline.shared.remote_files import RemoteFiles
 from attar.search.cluster.logs import MOST_BYTES, MOST_LINES, LogTail, keep_log, read_log_end
 
@@ -57,3 +58,14 @@ def test_the_log_of_a_job_that_went_well_is_deleted(files: RemoteFiles) -> None:
     with keep_log(files, PATH):
         pass
     assert files.read(PATH) is None
+
+
+def test_a_log_that_cannot_be_deleted_ends_no_job_that_went_well(files: RemoteFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(paths: object) -> None:
+        raise StoreError("no answer")
+
+    monkeypatch.setattr(files, "delete", fail)
+    done = False
+    with keep_log(files, PATH):
+        done = True
+    assert done

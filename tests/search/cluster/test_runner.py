@@ -9,13 +9,22 @@ from typing import Any
 
 import pytest
 
-from attar.pipeline.core.errors import RecipeError, StageError
+from attar.pipeline.core.errors import (
+    AttarError,
+    CorruptArtifactError,
+    MissingDependencyError,
+    RecipeError,
+    StageError,
+    StoreError,
+    UnfitSettingsError,
+)
 from attar.pipeline.recipe.search_space import SearchSpace
 from attar.pipeline.shared.record_trust import RecordTrust
 from attar.pipeline.shared.store import SharedStore
 from attar.pipeline.store.store import Store
+from attar.pipeline.team import TeamError
 from attar.search.cluster import jobs
-from attar.search.cluster.orders import Delivery, Node, NodeCode, Order, check_delivery
+from attar.search.cluster.orders import Delivery, Node, NodeCode, Order, check_delivery, deliver_error
 from attar.search.cluster.runner import ClusterRunner, check_store
 from attar.search.recipe_search import RecipeSearch
 from attar.search.stopping import StoppingRule
@@ -86,11 +95,34 @@ def test_trials_end_in_the_order_of_the_plans_and_what_was_stopped_is_not_measur
     assert runner.store.remote.list("cluster") == []
 
 
-def test_a_mistake_in_the_recipe_stays_one_across_the_wire() -> None:
-    with pytest.raises(RecipeError, match="no such file"):
-        check_delivery(Delivery((), error="no such file", is_mistake=True))
-    with pytest.raises(StageError, match="diverged"):
-        check_delivery(Delivery((), error="diverged"))
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (UnfitSettingsError("no such file"), RecipeError),
+        (CorruptArtifactError("no such file"), StoreError),
+        (MissingDependencyError("no such file"), StageError),
+    ],
+)
+def test_what_kind_of_error_ended_a_job_stays_the_same_across_the_wire(error: AttarError, kind: type[AttarError]) -> None:
+    with pytest.raises(kind, match="no such file") as caught:
+        check_delivery(deliver_error((), error))
+    assert type(caught.value) is kind
+
+
+def test_a_store_that_fails_on_a_node_ends_the_search(tmp_path: Path) -> None:
+    ends = {(jobs.do_training, "v1"): deliver_error((), StoreError("no answer"))}
+    runner = create_runner(tmp_path, StandIn(dict(ends)))
+    search = RecipeSearch("recipe.toml", runner.store, SPACE, "cpu")
+    with pytest.raises(StoreError, match="no answer"):
+        runner.run_trials(search, PLANS[:1], lambda _: None)
+
+
+def test_a_team_that_lost_the_store_says_so(tmp_path: Path) -> None:
+    def lose(*_: object) -> None:
+        raise TeamError("process 0: no answer") from StoreError("no answer")
+
+    delivered = jobs.run_job(create_runner(tmp_path, StandIn({})).order, "v1", lose)
+    assert (delivered.error, delivered.kind) == ("process 0: no answer", StoreError)
 
 
 def test_a_store_that_other_machines_do_not_see_is_refused(tmp_path: Path) -> None:
@@ -109,7 +141,7 @@ def test_keys_of_a_shared_store_are_refused_since_nodes_have_none(tmp_path: Path
 def test_a_node_of_another_version_of_attar_does_nothing(tmp_path: Path) -> None:
     order = create_runner(tmp_path, StandIn({})).order
     answer = jobs.check_node(replace(order, version="0.0.1"))
-    assert answer.is_mistake
+    assert answer.kind is RecipeError
     assert "0.0.1" in str(answer.error)
 
 
