@@ -143,6 +143,7 @@ class RecipeSearch:
         )
 
     def read_tables(self, overrides: Sequence[str]) -> Table:
+        """Return the recipe's tables with further settings."""
         given = [*self.overrides, *overrides]
         return read_recipe(find_recipe(self.recipe), given, self.text)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from attar.pipeline.core.errors import StageError, StoreError
-from attar.pipeline.run import Record
+from attar.pipeline.run import Record, Run
 from attar.pipeline.store.store import Store
 from attar.search import speeds
 from attar.search.recipe_search import RecipeSearch
@@ -45,10 +45,10 @@ def test_a_timing_ends_with_the_first_slot_that_broke_and_a_store_that_fails_ref
         gone, lost = StageError("disk gone"), StoreError("no answer")
         broken = Record("reference", "Export", "failed", "broke", error="disk gone", cause=gone)
         skipped = Record("search.speeds", "TimeEngines", "skipped", "without reference")
-        monkeypatch.setattr(speeds.Run, "walk", lambda *_: iter([broken, skipped]))
+        monkeypatch.setattr(Run, "walk", lambda *_: iter([broken, skipped]))
         with pytest.raises(StageError, match="disk gone"):
             speeds.time_engines(base, search.measure, slots, [], lambda _: None)
         unpublished = Record("search.v1.student", "Untrained", "failed", "broke", error="no answer", cause=lost)
-        monkeypatch.setattr(speeds.Run, "walk", lambda *_: iter([unpublished]))
+        monkeypatch.setattr(Run, "walk", lambda *_: iter([unpublished]))
         with pytest.raises(StoreError, match="no answer"):
             speeds.time_variants(search, lambda _: None)

@@ -40,6 +40,7 @@ def ship_recipe(search: RecipeSearch, folder: Path) -> str:
     for place, path in files.items():
         (folder / place).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(path, folder / place)
+    (folder / recipe.name).unlink()  # it may have been edited since, and may be read-only
     (folder / recipe.name).write_text(search.text, encoding="utf-8")
     return recipe.name
 

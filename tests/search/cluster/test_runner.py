@@ -110,8 +110,8 @@ def test_what_kind_of_error_ended_a_job_stays_the_same_across_the_wire(error: At
 
 
 def test_a_store_that_fails_on_a_node_ends_the_search(tmp_path: Path) -> None:
-    ends = {(jobs.do_training, "v1"): deliver_error((), StoreError("no answer"))}
-    runner = create_runner(tmp_path, StandIn(dict(ends)))
+    delivered: Delivery[StudentTraining] = deliver_error((), StoreError("no answer"))
+    runner = create_runner(tmp_path, StandIn({(jobs.do_training, "v1"): delivered}))
     search = RecipeSearch("recipe.toml", runner.store, SPACE, "cpu")
     with pytest.raises(StoreError, match="no answer"):
         runner.run_trials(search, PLANS[:1], lambda _: None)

@@ -28,8 +28,11 @@ def open_search(folder: Path) -> RecipeSearch:
 
 def test_what_counts_in_a_key_is_shipped_and_nothing_else(tmp_path: Path) -> None:
     search = open_search(tmp_path / "project")
+    text = search.text
+    (tmp_path / "project" / "recipe.toml").write_text(text.replace("epochs = 20", "epochs = 1"))
     with tiny.project_folder(tmp_path / "project"):
         assert ship_recipe(search, tmp_path / "shipped") == "recipe.toml"
+    assert (tmp_path / "shipped" / "recipe.toml").read_text() == text
     files = [path for path in (tmp_path / "shipped").rglob("*") if path.is_file()]
     names = {path.relative_to(tmp_path / "shipped").as_posix() for path in files}
     assert names == {"recipe.toml", "task.py", "nets.py", "helper.py", "more/wide.py", "points.npz"}
