@@ -51,8 +51,8 @@ def cut_heads(teacher: nn.Module, student: nn.Module) -> dict[str, Tensor]:
     Those with the largest norms over all weights that make and read them are kept, in their order,
     as channels are (Fang et al. 2023, arXiv:2301.12900, equation 6). What is left computes what the
     teacher computes whose other heads and units are zero. Blocks whose heads have another width in
-    the student stay whole. Raises StageError for an attention that does not say its number of
-    heads.
+    the student stay whole, and so do those of heads that share keys. Raises StageError for an
+    attention that does not say its number of heads.
     """
     tensors = dict(teacher.state_dict())
     for block in find_blocks(teacher, student):
@@ -147,9 +147,14 @@ def make_block(
 
 
 def measure_unit(block: Block, teacher: nn.Module, student: nn.Module) -> int | None:
-    """Return how many numbers are kept or cut together; None if the networks differ in it."""
+    """Return how many numbers are kept or cut together; None if that is not one number.
+
+    It is not where the networks differ in it, and where heads have no keys and values of their own:
+    they are kept or cut in groups.
+    """
     if not block.is_attention:
-        return 1
+        has_heads = any(find_heads(name, teacher) for name in block.writers)
+        return None if has_heads else 1
     widths = {
         block.size // count_heads(block, teacher),
         block.kept // count_heads(block, student),
@@ -159,15 +164,25 @@ def measure_unit(block: Block, teacher: nn.Module, student: nn.Module) -> int | 
 
 def count_heads(block: Block, network: nn.Module) -> int:
     """Return the number of heads that the module of an attention's writers names."""
-    holder = network.get_submodule(block.writers[0].rpartition(".")[0])
-    said = (getattr(holder, name, None) for name in HEADS)
-    heads = next((each for each in said if isinstance(each, int)), None)
+    heads = find_heads(block.writers[0], network)
     if heads is None:
+        holder = find_holder(block.writers[0], network)
         raise StageError(
             f"{type(holder).__name__}, which has {', '.join(block.writers)}, does not say how many "
             "heads it has, so none can be cut; give it the attribute heads, or leave out inherit"
         )
     return heads
+
+
+def find_heads(writer: str, network: nn.Module) -> int | None:
+    """Return the number of heads that the module around a layer names; None if it names none."""
+    holder = find_holder(writer, network)
+    said = (getattr(holder, name, None) for name in HEADS)
+    return next((each for each in said if isinstance(each, int)), None)
+
+
+def find_holder(layer: str, network: nn.Module) -> nn.Module:
+    return network.get_submodule(layer.rpartition(".")[0])
 
 
 def choose_kept(tensors: Mapping[str, Tensor], block: Block, unit: int) -> Tensor:

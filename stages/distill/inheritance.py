@@ -8,8 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from torch import Tensor, nn
 
-from attar.engines.runtimes.torch import list_network_inputs
-from attar.models.task import Task
+from attar.engines.runtimes.torch import PREFIX, list_network_inputs
+from attar.models.generation import find_decoding
+from attar.models.task import Array, Task
 from attar.pipeline.core.errors import MissingDependencyError, StageError
 from attar.stages.distill.head_pruning import cut_heads, find_blocks
 
@@ -113,15 +114,22 @@ def prune_channels(teacher: nn.Module, ratios: Mapping[nn.Module, float], task: 
         raise MissingDependencyError(
             "a narrower student inherits channels by torch-pruning: pip install 'attar[prune]'"
         ) from error
-    example = task.example(np.random.default_rng(0), batch=2)
     teacher.eval()
     whole = [layer for _, layer in list_layers(teacher) if layer not in ratios]
     pruner = torch_pruning.pruner.MagnitudePruner(
         teacher,
-        tuple(list_network_inputs(teacher, task, example)),
+        tuple(list_network_inputs(teacher, task, draw_example(task))),
         importance=torch_pruning.importance.GroupMagnitudeImportance(p=2),
         pruning_ratio=0.0,
         pruning_ratio_dict=dict(ratios),
         ignored_layers=whole,
     )
     pruner.step()
+
+
+def draw_example(task: Task) -> dict[str, Array]:
+    """Return random inputs of two samples; of a network that generates with a prefix ``(2, 2)``."""
+    example = task.example(np.random.default_rng(0), batch=2)
+    if decoding := find_decoding(task):
+        example[PREFIX] = np.full((2, 2), decoding.vocabulary.begin, np.int64)
+    return example

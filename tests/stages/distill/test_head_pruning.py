@@ -100,6 +100,25 @@ def test_heads_of_another_width_stay_whole() -> None:
     assert cut_heads(teacher, student)["blocks.0.attention.outside.weight"].shape == (12, 12)
 
 
+class SharedKeys(nn.Module):
+    """Heads of two numbers with the keys and values of one."""
+
+    def __init__(self, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query, self.outside = nn.Linear(8, 2 * heads), nn.Linear(2 * heads, 8)
+        self.key, self.value = nn.Linear(8, 2), nn.Linear(8, 2)
+
+
+def test_heads_that_share_keys_stay_whole() -> None:
+    teacher, student = SharedKeys(4), SharedKeys(2)
+    assert len(find_blocks(teacher, student)) == 1
+    tensors = cut_heads(teacher, student)
+    assert {name: tensor.shape for name, tensor in tensors.items()} == {
+        name: tensor.shape for name, tensor in teacher.state_dict().items()
+    }
+
+
 def test_another_width_of_the_states_cuts_nothing() -> None:
     assert find_blocks(make_reader(), make_reader(width=6)) == []
     wide, narrow = (nn.Sequential(nn.Linear(2, size), nn.Linear(size, size), nn.Linear(size, 2)) for size in (6, 3))

@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from attar.engines.runtimes.torch import call_network
 from attar.models.networks.residual import residual
 from attar.models.networks.translation import translator
+from attar.models.task import Tensor as Input
 from attar.models.tasks.digits import Digits
 from attar.models.tasks.numbers import Numbers
 from attar.pipeline.core.errors import StageError
@@ -19,6 +20,7 @@ from attar.stages.artifacts import Weights
 from attar.stages.distill.inheritance import find_narrower, find_shorter, inherit_weights, spread_layers
 from attar.stages.distill.stage import Distill
 from attar.stages.distill.warm_start import WarmStart
+from tests.support.tasks.sequences import SIZE, change_task
 from tests.support.tasks.smoke import DIGITS, RESIDUAL, weights
 
 
@@ -80,6 +82,27 @@ def test_a_narrower_student_has_the_channels_with_the_largest_norms() -> None:
     narrow = residual(width=4)
     narrow.load_state_dict(inherit_weights(teacher, narrow, Digits(), {}))
     assert torch.allclose(call_network(narrow.eval(), Digits(), inputs)["logits"], expected, atol=1e-5)
+
+
+class Captioner(nn.Module):
+    """It says of each token alone, and of a picture's channels, what comes next."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.see, self.embed = nn.Conv2d(1, channels, 3), nn.Embedding(SIZE, 4)
+        self.join, self.say = nn.Linear(channels, 4), nn.Linear(4, SIZE)
+
+    def forward(self, image: Tensor, prefix: Tensor) -> Tensor:
+        seen = self.join(self.see(image).mean((2, 3)))
+        said: Tensor = self.say(self.embed(prefix) + seen[:, None])
+        return said
+
+
+def test_a_network_that_generates_from_images_is_narrowed() -> None:
+    image = Input("float32", ("batch", 1, 8, 8))
+    task = change_task(inputs={"image": image}, ranges={"batch": (1, 16)})
+    narrow = Captioner(3)
+    narrow.load_state_dict(inherit_weights(Captioner(6), narrow, task, {}))
 
 
 def test_widths_of_attention_are_not_cut() -> None:

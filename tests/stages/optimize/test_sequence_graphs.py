@@ -85,6 +85,14 @@ def test_such_a_target_is_refused_before_anything_is_trained(precision: Literal[
     Optimize(task=smoke.DIGITS, precision=precision).check_settings()
 
 
+@pytest.mark.parametrize("runtime", ["tensorrt", "tensorrt-rtx"])
+def test_a_runtime_that_parses_no_loop_is_refused_as_early(runtime: Literal["tensorrt", "tensorrt-rtx"]) -> None:
+    with pytest.raises(UnfitSettingsError, match=rf"'{runtime}': .*use onnxruntime or openvino"):
+        Optimize(task=REVERSAL, runtime=runtime).check_settings()
+    Optimize(task=REVERSAL, runtime="openvino").check_settings()
+    Optimize(task=smoke.DIGITS, runtime=runtime).check_settings()
+
+
 def test_exported_graphs_multiply_once_and_skip_padding(exported: OnnxModel) -> None:
     """Of one encoder and two decoder layers: queries, keys and values are one product."""
     start, step = (onnx.load(exported.file(name)).graph for name in (START, STEP))
