@@ -24,7 +24,7 @@ from attar.models.task import Array, Arrays, Output, Predict, Task
 START, STEP, MODEL, FOLLOW = "start", "step", "model", "follow"
 PATH = "path"
 """The input of `follow` besides the task's: int64 ``[N, T]``, the tokens whose logits are asked."""
-CROWDED = (3, 4)
+KEEP_ABOVE = (3, 4)
 """A batch goes on with the samples that it has while more than 3 of 4 go on. Otherwise those that
 have ended are left out, which costs a copy of memory and state, and makes every later step cheaper.
 """
@@ -127,16 +127,16 @@ def generate_greedily(
         paths[rows, place] = token
         place += 1
         done = done | (token == words.end) | (place >= limits[rows])
-        if not is_crowded(done):
+        if not keeps_ended_samples(done):
             stay = np.flatnonzero(~done)
             memory, state = select_rows(memory, stay), select_rows(state, stay)
             rows, token, done = rows[stay], token[stay], done[stay]
     return paths
 
 
-def is_crowded(done: npt.NDArray[np.bool_]) -> bool:
+def keeps_ended_samples(done: npt.NDArray[np.bool_]) -> bool:
     """Whether so many samples go on that those that have ended may stay."""
-    part, whole = CROWDED
+    part, whole = KEEP_ABOVE
     return bool((~done).sum() * whole > len(done) * part)
 
 

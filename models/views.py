@@ -40,7 +40,8 @@ class WholeStep:
     indices: npt.NDArray[np.int64] | None = None
     """Its samples. None where all have one size: a process knows only its own there."""
     tokens: int | None = None
-    """The number of tokens of its labels, if these are sequences and samples differ in length."""
+    """The number of tokens of its labels, if these are sequences and samples differ in length.
+    Where it is not known all parts weigh alike."""
 
     def weigh(self, own: int, total: int) -> float:
         """Return what a mean over ``own`` of ``total`` things weighs in a part, so that the mean

@@ -22,7 +22,7 @@ from attar.engines.graphs.sequence_parts import (
     make_value,
     rename_tensors,
 )
-from attar.models.generation import CROWDED, Decoding
+from attar.models.generation import KEEP_ABOVE, Decoding
 from attar.models.task import Task
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def build_limits(decoding: Decoding) -> Iterator[onnx.NodeProto]:
 def make_constants(task: Task, decoding: Decoding) -> list[onnx.TensorProto]:
     import onnx
 
-    words, (slope, offset), (part, whole) = decoding.vocabulary, decoding.growth, CROWDED
+    words, (slope, offset), (part, whole) = decoding.vocabulary, decoding.growth, KEEP_ABOVE
     source_dtype = task.inputs[decoding.source].dtype if decoding.source else "int64"
     values = {
         "begin": np.int64(words.begin),
@@ -130,7 +130,7 @@ def make_constants(task: Task, decoding: Decoding) -> list[onnx.TensorProto]:
         "one": np.int64(1),
         "leaving_part": np.int64(whole - part),
         "rounding_up": np.int64(whole - 1),
-        "crowded_whole": np.int64(whole),
+        "share_whole": np.int64(whole),
         "one_zero": np.zeros(1, np.int64),
         "place_0": np.zeros(1, np.int64),
         "longest": np.int64(decoding.longest),

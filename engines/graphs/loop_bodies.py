@@ -36,7 +36,7 @@ def build_phase(parts: SequenceParts, vocabulary: int) -> onnx.GraphProto:
         node("Shape", ["rows"], ["size"]),
         node("Mul", ["size", "leaving_part"], ["leaving_by_whole"]),
         node("Add", ["leaving_by_whole", "rounding_up"], ["leaving_rounded"]),
-        node("Div", ["leaving_rounded", "crowded_whole"], ["enough_ended"]),
+        node("Div", ["leaving_rounded", "share_whole"], ["enough_ended"]),
         node("Squeeze", ["enough_ended"], ["enough"]),
         node("Expand", ["false", "size"], ["done_0"]),
         node("Loop", ["longest", "true", *carried], [*results, "tokens"], body=body),

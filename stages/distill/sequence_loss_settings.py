@@ -1,4 +1,4 @@
-"""The settings of the losses of tokens, which a recipe names by ``kind``; without torch."""
+"""The settings of the losses of sequences, which a recipe names by ``kind``; without torch."""
 
 from __future__ import annotations
 

@@ -191,14 +191,14 @@ class SequenceObjective:
             return logits.sum() * 0  # the teacher says nothing of any of these samples
         student = StudentRows(select_places(logits, lesson.find("answer places", name)))
         if self.why_opaque:
-            return self.sum_token_losses(student, TokenRows(tokens))
+            return self.sum_sequence_losses(student, TokenRows(tokens))
         top: tuple[Part, ...] = ("top values", "top tokens", "rest")
         teacher = TeacherRows(tokens, *(lesson.parts[part, name] for part in top))
         weighted = ((loss.compute_weight(self.progress), loss) for loss in self.losses)
         terms = [weight * loss(student, teacher) for weight, loss in weighted]
         return torch.stack(terms).sum()
 
-    def sum_token_losses(self, student: StudentRows, teacher: TokenRows) -> Tensor:
+    def sum_sequence_losses(self, student: StudentRows, teacher: TokenRows) -> Tensor:
         """Return the weighted sum of the losses that need the teacher's tokens alone."""
         losses = [loss for loss in self.losses if isinstance(loss, SequenceLoss)]
         weighted = ((loss.compute_weight(self.progress), loss) for loss in losses)

@@ -1,4 +1,5 @@
-"""Losses of tokens: pure functions of a student's and a teacher's states of each token of a text.
+"""Losses of token states: pure functions of what a student and a teacher hold of each token of a
+text.
 
 States are ``(B, S, width)``. Both networks read the same tokens, so they have the same ``S``.
 ``mask`` ``(B, S)`` is false for padding; None if there is no padding. A loss is the mean over

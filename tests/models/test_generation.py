@@ -22,7 +22,7 @@ from attar.models.generation import (
     generate,
     generate_greedily,
     generate_with_beam,
-    is_crowded,
+    keeps_ended_samples,
     measure_lengths,
     normalize_logits,
     pad_path,
@@ -189,8 +189,8 @@ def test_samples_that_have_ended_are_left_out() -> None:
 @pytest.mark.parametrize(
     ("ended", "crowded"), [([0, 0, 0, 0], True), ([1, 0, 0, 0], False), ([1, 0, 0, 0, 0], True), ([1], False)]
 )
-def test_a_batch_is_crowded_while_more_than_three_of_four_go_on(ended: list[int], crowded: bool) -> None:
-    assert is_crowded(np.array(ended, bool)) == crowded
+def test_a_batch_keeps_ended_while_more_than_three_of_four_go_on(ended: list[int], crowded: bool) -> None:
+    assert keeps_ended_samples(np.array(ended, bool)) == crowded
 
 
 def test_the_source_limits_the_length() -> None:

@@ -1,4 +1,4 @@
-"""Losses of tokens against numbers worked by hand, and what neither padding, nor width, nor other samples may change."""
+"""Losses of token states against numbers worked by hand, and what neither padding, nor width, nor other samples may change."""
 
 from __future__ import annotations
 
