@@ -186,11 +186,9 @@ def test_samples_that_have_ended_are_left_out() -> None:
     assert (tokens != WORDS.pad).sum(1).tolist() == [2, 2, 4, 6]
 
 
-@pytest.mark.parametrize(
-    ("ended", "crowded"), [([0, 0, 0, 0], True), ([1, 0, 0, 0], False), ([1, 0, 0, 0, 0], True), ([1], False)]
-)
-def test_a_batch_keeps_ended_while_more_than_three_of_four_go_on(ended: list[int], crowded: bool) -> None:
-    assert keeps_ended_samples(np.array(ended, bool)) == crowded
+@pytest.mark.parametrize(("ended", "keeps"), [([0, 0, 0, 0], True), ([1, 0, 0, 0], False), ([1, 0, 0, 0, 0], True), ([1], False)])
+def test_ended_samples_are_kept_while_more_than_three_of_four_go_on(ended: list[int], keeps: bool) -> None:
+    assert keeps_ended_samples(np.array(ended, bool)) == keeps
 
 
 def test_the_source_limits_the_length() -> None:
