@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from attar.cli.options import (
     ALLOW_NATIVE,
@@ -20,6 +21,7 @@ from attar.cli.options import (
     warn_of_readers,
 )
 from attar.cli.plain_text import print_text
+from attar.pipeline.core.disk import explain_disk_errors
 from attar.pipeline.core.errors import AttarError
 
 if TYPE_CHECKING:
@@ -163,14 +165,15 @@ def bench(
     it, a server that serves the bundle is measured. A closed loop sends the next request after
     the response, an open loop sends requests at random times.
     """
+    if figure and not figure.parent.is_dir():
+        raise click.UsageError(
+            f"--figure {figure}: there is no folder {figure.parent}; make it, or name another file"
+        )
     from attar.serving.load import engine as engines
     from attar.serving.load import server as servers
 
     if url is None:
-        ignored = [name for name in ("model", "token_file", "ca") if server[name]]
-        if ignored:
-            options = ", ".join(f"--{name.replace('_', '-')}" for name in ignored)
-            raise click.UsageError(f"{options}: of a server; give its --url")
+        check_unused("model", "connections", "token_file", "ca")
         facts = engines.bench_engine(
             bundle, batches, seconds, rates, trusted=trusted, allow_native=allow_native
         )
@@ -187,14 +190,25 @@ def bench(
             trusted,
         )
     shown = engines if url is None else servers
-    if figure:
-        figure.write_text(shown.draw_figure(facts), encoding="utf-8")
     if as_json:
         click.echo(json.dumps(facts, indent=1))
     else:
         print_text(shown.format_table(facts))
+    if figure:  # after what was measured is told, since a disk may be full
+        with explain_disk_errors(figure, "--figure"):
+            figure.write_text(shown.draw_figure(facts), encoding="utf-8")
     if "ended" in facts:
         raise AttarError(facts["ended"])
+
+
+def check_unused(*names: str) -> None:
+    """Raises UsageError if an option that is for measuring a server was given without one."""
+    source = click.get_current_context().get_parameter_source
+    given = [name for name in names if source(name) is not ParameterSource.DEFAULT]
+    if given:
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        verb = "is" if len(given) == 1 else "are"
+        raise click.UsageError(f"{options} {verb} for measuring a server; add --url")
 
 
 @click.command()

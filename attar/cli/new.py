@@ -119,6 +119,6 @@ def check_folder(folder: Path) -> None:
         )
     if folder.is_symlink() or folder.samefile(Path.cwd()):
         raise RecipeError(
-            f"{folder} would be replaced under your feet; name a new folder, such as "
-            f"{folder / 'project'}"
+            f"{folder} is the current folder or a link, which cannot be replaced; name a new "
+            f"folder, such as {folder / 'project'}"
         )

@@ -198,14 +198,15 @@ def fetch(as_json: bool, **options: Any) -> None:
         if hasattr(stage := bound.stage, "task")
     }
     data: dict[str, list[str]] = {}
-    for name in sorted(tasks):
-        with name_slot_in_errors(f"fetching for {name}"):
-            load_task(name).fetch()
-            data[name] = [str(item) for item in load_task(name).data()]
+    with redirect_stdout(sys.stderr):  # what user code prints is no part of the result
+        for name in sorted(tasks):
+            with name_slot_in_errors(f"fetching for {name}"):
+                load_task(name).fetch()
+                data[name] = [str(item) for item in load_task(name).data()]
     click.echo(
         json.dumps(data, indent=1)
         if as_json
-        else "\n".join(f"{name}: data are at hand" for name in data)
+        else "\n".join(f"{name}: its data are here" for name in data)
     )
 
 

@@ -12,6 +12,7 @@ from attar.cli.options import JSON, VERBOSE, store_options
 from attar.cli.plain_text import escape_field, print_text
 
 if TYPE_CHECKING:
+    from attar.pipeline.store.entry import Entry
     from attar.pipeline.store.store import Store
 
 
@@ -23,10 +24,11 @@ if TYPE_CHECKING:
 def show(key: str, store: Store, verify: bool) -> None:
     """Show one artifact: its key, its facts and its files.
 
-    KEY is a key or its beginning. The path or name of a recipe shows the keys that it used last.
+    KEY is a key or its beginning. The path or name of a recipe shows the keys that it used last;
+    --verify then reads the files of each.
     """
+    from attar.pipeline.core.error_context import name_slot_in_errors
     from attar.pipeline.core.errors import RecipeError
-    from attar.pipeline.core.stage import Artifact
     from attar.pipeline.recipe.recipe import make_recipe_id
     from attar.recipes.workspace import find_recipe
 
@@ -38,13 +40,23 @@ def show(key: str, store: Store, verify: bool) -> None:
                 "`attar ls` lists what is there"
             )
         for slot, last in used.items():
+            if verify:
+                with name_slot_in_errors(slot):
+                    verify_entry(store, store.match(last))
             print_text(f"{escape_field(slot):<18} {escape_field(last)}")
         return
     entry = store.match(key)
     if verify:
-        store.verify(Artifact(entry.key, entry.record["digest"], entry.root, {}))
+        verify_entry(store, entry)
     facts = store.read_facts(entry.key)
     click.echo(json.dumps({"path": str(entry.root), "facts": facts, **entry.record}, indent=1))
+
+
+def verify_entry(store: Store, entry: Entry) -> None:
+    """Raises CorruptArtifactError if a file is not what was made."""
+    from attar.pipeline.core.stage import Artifact
+
+    store.verify(Artifact(entry.key, entry.record["digest"], entry.root, {}))
 
 
 @click.command()

@@ -89,7 +89,11 @@ class Store:
     def verify(self, artifact: Artifact) -> None:
         """Read and compare every byte. Raises CorruptArtifactError."""
         for name, (_, _, digest) in self.history(artifact.key)["files"].items():
-            if compute_digest(artifact.root / name) != digest:
+            try:
+                found = compute_digest(artifact.root / name)
+            except FileNotFoundError as error:
+                raise CorruptArtifactError(f"{name} is missing from {artifact.root}") from error
+            if found != digest:
                 raise CorruptArtifactError(
                     f"{name} in {artifact.root} was changed after it was made"
                 )

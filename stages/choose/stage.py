@@ -190,7 +190,7 @@ def select_winner(
         return absent[0]
     reasons = "; ".join(f"{each.title}: {each.why}" for each in candidates.values())
     raise StageError(
-        f"no candidate is left. {reasons}. Add one that can be had, "
+        f"no candidate is left. {reasons}. Add one that can be built, "
         "such as { precision = 'fp32' }"
     )
 

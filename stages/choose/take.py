@@ -19,7 +19,7 @@ class TakeModel(Stage[OnnxModel]):
 
 
 class TakeEngine(Stage[Engine]):
-    """The engine of the candidate that was chosen, byte for byte."""
+    """Copy the engine of the chosen candidate."""
 
     def run(self, out: Path, *, choice: Choice, **engines: Engine) -> Facts:
         return copy_artifact(out, engines[choice.facts["winner"]])

@@ -444,6 +444,13 @@ def test_a_fetch_that_raises_is_one_message_with_its_line(here: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_what_a_fetch_prints_is_no_part_of_its_json(here: Path) -> None:
+    tiny.write(here, task=f"{tiny.TASK}\n    def fetch(self):\n        print('downloading')\n")
+    done = call("fetch", "recipe.toml", "--store", "store", "--json")
+    assert json.loads(done.stdout) == {"task.py:Circle": [str(here / "points.npz")]}
+    assert "downloading" in done.stderr
+
+
 def test_code_that_was_edited_between_two_runs_of_one_process_is_the_code_that_runs(here: Path) -> None:
     tiny.write(here)
     distill = ("distill", "recipe.toml", "--json", "--store", "store", "--set", "student.epochs=1")

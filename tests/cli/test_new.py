@@ -91,7 +91,10 @@ def test_a_folder_in_use_is_not_replaced(tmp_path: Path, monkeypatch: pytest.Mon
     (tmp_path / "here").mkdir()
     (tmp_path / "linked").symlink_to(tmp_path / "here")
     monkeypatch.chdir(tmp_path / "here")
-    refused(tmp_path / name if name == "linked" else name, "would be replaced under your feet; name a new folder")
+    refused(
+        tmp_path / name if name == "linked" else name,
+        "is the current folder or a link, which cannot be replaced; name a new folder",
+    )
     assert names(tmp_path / "here") == set()
 
 

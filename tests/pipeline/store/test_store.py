@@ -89,6 +89,14 @@ def test_verify_reads_what_size_and_mtime_hide(tmp_path: Path) -> None:
         store.verify(made)
 
 
+def test_verify_says_which_file_is_gone(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    made = make(store)
+    (made.root / "value.json").unlink()
+    with pytest.raises(CorruptArtifactError, match=r"value\.json is missing from"):
+        store.verify(made)
+
+
 def test_facts_must_be_finite_json(tmp_path: Path) -> None:
     store = Store(tmp_path)
     with pytest.raises(StoreError, match="finite JSON"), store.making(KEY, fail_if_waiting) as payload:

@@ -185,8 +185,11 @@ def test_a_file_of_certificates_that_is_none(points_bundle: Path, plain: ServerP
 
 def test_the_command(points_bundle: Path, guarded: ServerProcess, certificate: tuple[Path, Path], token_file: Path) -> None:
     of_server = ["--ca", str(certificate[0]), "--token-file", str(token_file)]
-    told = CliRunner().invoke(main, ["bench", str(points_bundle), *of_server])
-    assert (told.exit_code, "--token-file, --ca: of a server; give its --url" in told.output) == (2, True)
+    told = CliRunner().invoke(main, ["bench", str(points_bundle), *of_server, "--connections", "4"])
+    assert told.exit_code == 2
+    assert "--connections, --token-file, --ca are for measuring a server; add --url" in told.output
+    told = CliRunner().invoke(main, ["bench", str(points_bundle), "--figure", "nowhere/figure.svg"])
+    assert (told.exit_code, "there is no folder nowhere; make it" in told.output) == (2, True)
     quick = ["--seconds", "0.05", "--connections", "1", "--batch", "1"]
     done = CliRunner().invoke(main, ["bench", str(points_bundle), "--url", url(guarded, "grpcs"), *of_server, *quick])
     assert done.exit_code == 0, done.output

@@ -1,0 +1,37 @@
+"""Commands that show a store: what they verify, and what they say of damage."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from click.testing import CliRunner, Result
+
+from attar.cli.main import main
+from attar.pipeline.core.graph import Pipeline, SlotBinding
+from attar.pipeline.keys.fingerprint import Fingerprint
+from attar.pipeline.recipe.recipe import make_recipe_id
+from attar.pipeline.run import Run
+from attar.pipeline.store.store import Store
+from tests.support.projects.toy import Constant, Double
+
+
+def show(recipe: Path, *arguments: str) -> Result:
+    return CliRunner().invoke(main, ["show", *arguments, "--verify", "--store", str(recipe.parent / "store")])
+
+
+def test_verify_reads_the_files_of_an_artifact_and_of_all_that_a_recipe_used(tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.toml"
+    recipe.touch()
+    slots = {"source": SlotBinding(Constant(value=3.0), {}), "double": SlotBinding(Double(), {"source": "source"})}
+    store = Store(tmp_path / "store")
+    made = list(Run(Pipeline(slots), store, Fingerprint(tmp_path), make_recipe_id(recipe)).walk())
+    key, path = str(made[1].key), Path(str(made[1].path))
+    assert show(recipe, key[:12]).exit_code == 0
+    assert show(recipe, str(recipe)).exit_code == 0
+    (path / "value.json").unlink()
+    for named, place in ((key[:12], ""), (str(recipe), "double: ")):
+        done = show(recipe, named)
+        assert (done.exit_code, f"{place}value.json is missing from" in done.stderr) == (1, True), done.output
+    store.discard(key)
+    done = show(recipe, str(recipe))
+    assert (done.exit_code, "double: no artifact in" in done.stderr) == (1, True), done.output
