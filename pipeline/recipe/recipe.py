@@ -13,19 +13,22 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
-from pydantic_core import ErrorDetails
 
-from attar.pipeline.core.errors import RecipeError, suggest_name
+from attar.pipeline.core.errors import RecipeError
 from attar.pipeline.core.graph import Pipeline, SlotBinding
 from attar.pipeline.core.stage import Stage, list_fields
 from attar.pipeline.keys.deciders import list_code_names
 from attar.pipeline.keys.fingerprint import Fingerprint
 from attar.pipeline.recipe import candidates
 from attar.pipeline.recipe.search_space import SECTION, SearchSpace, read_search_space
+from attar.pipeline.recipe.setting_errors import (
+    COMMON,
+    explain_error,
+    make_missing_error,
+    name_setting,
+    select_innermost,
+)
 from attar.pipeline.recipe.slot import PIN, Slot, Table
-
-COMMON = ("task", "seed", "gates")
-"""Top-level keys that every stage with such a field gets; a section's own value wins."""
 
 PLACES = {"file": Path.is_file, "files": Path.is_file, "folder": Path.is_dir}
 """What a setting may name, and the test that it exists."""
@@ -232,7 +235,8 @@ def _bind(
             if isinstance(settings.get(field_name), str):
                 settings[field_name] = place = path.parent / settings[field_name]
                 if not is_there(place):
-                    raise make_missing_error(f"{name}.{field_name}", what, place, path)
+                    setting = name_setting(name, [field_name])
+                    raise make_missing_error(setting, what, place, path)
     try:
         stage = kind(**settings)
     except ValidationError as error:
@@ -245,26 +249,6 @@ def _bind(
     return SlotBinding(stage, inputs, keep, pinned)
 
 
-def make_missing_error(setting: str, what: str, place: Path, recipe: Path) -> RecipeError:
-    """Return the error of a file or folder that is not there."""
-    kind = what.removesuffix("s")
-    option = f"with --set {setting}='\"{kind.upper()}\"'"
-    given = option if setting.count(".") == 1 else "on the command line"  # of no target
-    return RecipeError(
-        f"{setting}: there is no {kind} {place}; name one that is there, in {recipe} or {given}"
-    )
-
-
-def select_innermost(error: ValidationError) -> list[ErrorDetails]:
-    """Return the errors whose place holds no place of another error."""
-    places = [item["loc"] for item in error.errors()]
-
-    def is_innermost(place: tuple[int | str, ...]) -> bool:
-        return not any(other != place and other[: len(place)] == place for other in places)
-
-    return [item for item in error.errors() if is_innermost(item["loc"])]
-
-
 def _key(place: str, value: Any) -> str | None:
     """Return the beginning of a key, or None if there is none. Raises RecipeError for anything
     else."""
@@ -274,20 +258,6 @@ def _key(place: str, value: Any) -> str | None:
         f"{place} must be a key, or at least its first 8 hex digits; got {value!r}; `attar ls` "
         "lists keys"
     )
-
-
-def explain_error(slot: str, stage: type[Stage[Any]], error: Mapping[str, Any]) -> str:
-    """Return a pydantic error as a sentence that names the place in the recipe."""
-    place = ".".join([slot, *(str(part) for part in error["loc"])])
-    if error["type"] == "extra_forbidden":
-        known = stage.model_fields if len(error["loc"]) == 1 else ()
-        guess = f"; {suggest_name(str(error['loc'][-1]), known)}" if known else ""
-        return f"{place}: unknown field{guess}"
-    if error["type"] == "missing":
-        top = " at the top of the recipe" if error["loc"][0] in COMMON else f" in [{slot}]"
-        return f"{place} is missing; write {error['loc'][-1]} = ...{top}"
-    message = error["msg"].removeprefix("Value error, ")
-    return f"{place}: {message}; got {error['input']!r}" if error["loc"] else f"{place}: {message}"
 
 
 def _check_code(code: Fingerprint, bound: Mapping[str, SlotBinding]) -> None:

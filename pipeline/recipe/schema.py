@@ -14,8 +14,8 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 
 from attar.pipeline.recipe.pair import KEY as SIZES
-from attar.pipeline.recipe.recipe import COMMON
 from attar.pipeline.recipe.search_space import SECTION, SearchSpace, Span
+from attar.pipeline.recipe.setting_errors import COMMON
 from attar.pipeline.recipe.slot import PIN, Slot
 
 HIDDEN = {"device", *COMMON} - {"seed", "gates"}

@@ -240,7 +240,7 @@ def test_what_is_compared_is_one_target_and_a_folder(here: Path, targets: str, t
     assert told in call("plan", "recipe.toml", "--against", ".").output
     tiny.write(here)
     done = call("plan", "recipe.toml", "--against", "nowhere")
-    assert (done.exit_code, "cpu.production.against: there is no folder" in done.output) == (2, True)
+    assert (done.exit_code, "targets.cpu.against: there is no folder" in done.output) == (2, True)
     assert "or on the command line" in done.output
     done = call("plan", "recipe.toml", "--trusted", "keys.pem")
     assert (done.exit_code, "--against, and" in done.output) == (2, True)
@@ -344,8 +344,11 @@ RECIPE_MISTAKES = {
     "no such module": (("task.py:Circle", "tusk.py:Circle"), "there is no module 'tusk' beside the recipe"),
     "no such network": (("nets.py:student", "nets.py:studnet"), "nets defines no 'studnet'; did you mean 'student'?"),
     "other options": (("{ width = 16 }", "{ widht = 16 }"), "takes no option 'widht'; did you mean 'width'?"),
-    "unknown precision": (('"int8"', '"int9"'), "precision: Input should be"),
-    "unknown gate": (("correlation = 0.5", "corelation = 0.5"), "corelation: unknown field"),
+    "unknown precision": (('"int8"', '"int9"'), "targets.cpu.precision: Input should be"),
+    "unknown gate": (
+        ("correlation = 0.5", "corelation = 0.5"),
+        "gates.corelation (of [gates] or [targets.cpu.gates]): unknown field; did you mean 'correlation'?",
+    ),
 }
 
 

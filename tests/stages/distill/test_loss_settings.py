@@ -16,7 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from attar.models import views
 from attar.models.task import Output, load_task
 from attar.pipeline.core.errors import StageError
-from attar.pipeline.recipe.recipe import explain_error
+from attar.pipeline.recipe.setting_errors import explain_error
 from attar.stages.artifacts import Answers
 from attar.stages.distill import feature_losses, token_losses
 from attar.stages.distill.feature_loss_settings import (
