@@ -56,6 +56,6 @@ def explain_runtime(runtime: str) -> str:
     """Return why a network that generates cannot have a runtime, and which ones it can."""
     return (
         f"a network that generates cannot be built for {runtime!r}: TensorRT-RTX refuses operators "
-        "of the loop over its steps, and TensorRT was never asked; use "
+        "of the loop over its steps, and TensorRT was not tried with it; use "
         f"{' or '.join(SEQUENCE_RUNTIMES)}"
     )

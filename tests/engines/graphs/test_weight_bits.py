@@ -223,24 +223,26 @@ def test_a_graph_for_gpus_is_computed_as_it_is_written(tmp_path: Path, operator:
     onnx.save(model, tmp_path / "float.onnx")
     ranges = {"x": (-2.0, 2.0), "p": (-9.0, 9.0), "r": (0.0, 9.0), "q": (-9.0, 9.0), "y": (0.0, 9.0)}
     facts = int8.write_int8_graph(tmp_path / "float.onnx", tmp_path / "model.onnx", ranges, int8.QuantizationSpec(SYMMETRIC))
-    hop = smoke.artifact(OnnxModel, tmp_path, {**facts, "graphs": ["model"]})
+    hop = smoke.artifact(OnnxModel, tmp_path, {**facts, "graphs": ["model"], "precision": "int8"})
     x = {"x": drawn((32, 256), 0, 2)}
     with hop.open(threads=1) as got, onnxruntime.open_session({"model": hop.file()}, 1, optimize=False) as exact:
         np.testing.assert_allclose(smoke.floats(got(x)["y"]), smoke.floats(exact(x)["y"]), atol=1e-5)
 
 
-@pytest.mark.parametrize(("runtime", "integers"), [("onnxruntime", True), ("openvino", True), ("tensorrt", False)])
-def test_and_so_is_that_of_its_bundle(points_bundle: Path, monkeypatch: pytest.MonkeyPatch, runtime: str, integers: bool) -> None:
+@pytest.mark.parametrize(
+    ("runtime", "placement"), [("onnxruntime", "unsigned"), ("openvino", "unsigned"), ("tensorrt", "symmetric")]
+)
+def test_and_so_is_that_of_its_bundle(points_bundle: Path, monkeypatch: pytest.MonkeyPatch, runtime: str, placement: str) -> None:
     manifest = read_manifest(points_bundle)
     engine = manifest.engine.model_copy(update={"runtime": runtime})
     found = []
 
     def record(*given: Any, **options: Any) -> AbstractContextManager[Predictor]:
-        found.append(options["integers"])
+        found.append(options["placement"])
         return real(*given, **options)
 
     real = onnxruntime.open_session
     monkeypatch.setattr(onnxruntime, "open_session", record)
     monkeypatch.setattr(triton, "check_repository", lambda *given: None)  # which is of the runtime that packaged it
     check_portable(points_bundle, manifest.model_copy(update={"engine": engine}))
-    assert found == [integers]
+    assert found == [placement]

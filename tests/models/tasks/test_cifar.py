@@ -142,7 +142,7 @@ def test_views_keep_what_they_must_keep(folder: Path) -> None:
 
 def test_the_recipe_is_planned_without_data(elsewhere: Path) -> None:
     plans = list(open_workspace("cifar100", SLOTS, elsewhere / "store").run.plan())
-    assert "its task is new" in plans[0].reason
+    assert "the task is new" in plans[0].reason
     assert {plan.action for plan in plans} == {"run", "wait"}
 
 

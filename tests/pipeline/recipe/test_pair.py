@@ -79,5 +79,5 @@ def test_a_single_form_is_no_choice_of_two(tmp_path: Path) -> None:
 
 
 def test_a_size_that_is_not_timed_is_refused_by_the_stage_that_times(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match=r"cpu-batch\.evidence: .*set batch = 16"):
+    with pytest.raises(RecipeError, match=r"targets\.cpu: .*set batch = 16"):
         load(tmp_path, PAIR.replace('"throughput"', "16"))
