@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -174,7 +173,7 @@ class Run:
                     self._check_settings(walked)
                     run = partial(self._run_stage, slot, done)
                     artifact, status = self._make(slot, plan.deciders, run)
-                with self._discard_damaged(slot, artifact.key):
+                with self._refuse_damaged(slot, artifact.key):
                     artifact = self.store.share(self.pipeline.slots[slot].stage.makes(), artifact)
                 self.last.replace({slot: artifact.key})
         except UnfitSettingsError:
@@ -254,33 +253,31 @@ class Run:
             return team.get_team().run(stage, out, inputs, self.code.home)
 
     def _verify_pinned(self, place: str, artifact: Artifact) -> None:
-        """A damaged one is not discarded: this recipe cannot make it again."""
-        try:
+        with self._refuse_damaged(place, artifact.key):
             self.store.verify(artifact)
-        except CorruptArtifactError as error:
-            raise StageError(
-                f"{place} is damaged ({error}); name another key, or leave it out"
-            ) from error
 
     def _verify_input(self, slot: str, artifact: Artifact) -> None:
         """Read an input's bytes once a run, before the first stage that relies on them."""
-        if artifact.key in self.verified:
-            return
-        with self._discard_damaged(slot, artifact.key):
-            self.store.verify(artifact)
-        self.verified.add(artifact.key)
+        if artifact.key not in self.verified:
+            with self._refuse_damaged(slot, artifact.key):
+                self.store.verify(artifact)
+            self.verified.add(artifact.key)
 
-    @contextmanager
-    def _discard_damaged(self, slot: str, key: str) -> Iterator[None]:
-        """Raises StageError for an artifact that turns out to be damaged, and discards it."""
+    @contextlib.contextmanager
+    def _refuse_damaged(self, place: str, key: str) -> Iterator[None]:
+        """Raises StageError for an artifact that turns out to be damaged, and discards it unless
+        the recipe pins it: then the recipe cannot make it again."""
         try:
             yield
         except CorruptArtifactError as error:
-            self.store.discard(key)
-            raise StageError(
-                f"{slot} was damaged and is discarded ({error}); run the same command again to "
-                "make it anew"
-            ) from error
+            bound = self.pipeline.slots.get(place)
+            if bound is None or bound.keep:
+                state, advice = "is damaged", "name another key, or leave it out"
+            else:
+                self.store.discard(key)
+                state = "was damaged and is discarded"
+                advice = "run the same command again to make it anew"
+            raise StageError(f"{place} {state} ({error}); {advice}") from error
 
 
 def describe_making(

@@ -300,6 +300,17 @@ def test_a_damaged_optional_input_is_said_and_stays(tmp_path: Path) -> None:
     assert Store(tmp_path).record(str(first.key)) is not None
 
 
+def test_a_damaged_artifact_that_the_recipe_keeps_stays_too(tmp_path: Path) -> None:
+    """It was discarded, and told to be made anew by a recipe that cannot make it."""
+    first = run(tmp_path, pipeline(3.0))[0]
+    damage(Path(str(first.path)) / "value.json")
+    kept = SlotBinding(Constant(value=3.0), {}, keep=str(first.key))
+    found = run(tmp_path, Pipeline(dict(pipeline(3.0, seed=1).slots) | {"source": kept}))
+    assert "source is damaged" in str(found[1].error)
+    assert "name another key" in str(found[1].error)
+    assert Store(tmp_path).record(str(first.key)) is not None
+
+
 def damage(file: Path) -> None:
     """Other bytes, the same size and times: only reading it shows."""
     stat = file.stat()
