@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import socket
+import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import Future, wait
+from typing import Any, TypeVar
 
 from attar.pipeline.core.errors import AttarError
 
+T = TypeVar("T")
+LOOK = 2.0
+"""Seconds between two looks at the head while a call is waited for."""
 SILENT = 20.0
 """Seconds without an answer after which a head is taken for gone. Ray's own processes wait for 60,
 and then end."""
@@ -23,6 +30,22 @@ class HeadWatch:
         host, _, port = address.rpartition(":")
         self.address, self.place = address, (host, int(port))
         self.silent_since: float | None = None
+
+    def guard(self, call: Callable[..., T], *arguments: Any) -> T:
+        """Return what ``call`` returns, and look at the head until it does.
+
+        Any call to Ray may ask the head, and without one it ends the process after a minute: no
+        call may be waited for longer than the head is there. Raises ClusterLostError, and leaves
+        the call to its thread.
+        """
+        future: Future[T] = Future()
+        thread = threading.Thread(
+            target=settle, args=(future, call, arguments), name="attar-ray", daemon=True
+        )
+        thread.start()
+        while not wait([future], timeout=LOOK).done:
+            self.look()
+        return future.result()
 
     def look(self, silent: float = SILENT) -> None:
         """Raises ClusterLostError if its process has ended, or for ``silent`` seconds nothing came.
@@ -51,3 +74,11 @@ class HeadWatch:
             "--address` on the other nodes) and give the same command with its address: it goes on "
             "from what is in the store"
         )
+
+
+def settle(future: Future[T], call: Callable[..., T], arguments: tuple[Any, ...]) -> None:
+    """Give a future what the call returns or raises."""
+    try:
+        future.set_result(call(*arguments))
+    except BaseException as error:  # noqa: BLE001  # who waits raises it, whatever it is
+        future.set_exception(error)

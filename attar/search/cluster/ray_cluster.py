@@ -26,8 +26,6 @@ from attar.search.cluster.ray_team import (
 
 ANSWER = 10.0
 """Seconds within which a cluster accepts a connection."""
-LOOK = 2.0
-"""Seconds between two looks at the head while a job is waited for."""
 TOUCH = 0.001
 """The amount of the target's resource that a timing takes: it has all CPUs of its node already."""
 Reference = Any
@@ -45,7 +43,7 @@ class RayCluster:
         self.head = HeadWatch(ray.get_runtime_context().gcs_address)
         self.nodes = [
             Node(each["NodeID"], each["NodeManagerHostname"], each["Resources"])
-            for each in ray.nodes()
+            for each in self.head.guard(ray.nodes)
             if each["Alive"]
         ]
         self.trainers = find_trainers(self.nodes, resources)
@@ -65,7 +63,7 @@ class RayCluster:
     def release_team(self, name: str) -> None:
         """Give up the places of a team whose job has died."""
         if self.resources.processes > 1:
-            release_places(name)
+            self.head.guard(release_places, name)
 
     def start_timing(self, work: Callable[..., Any], *arguments: Any) -> Reference:
         """Start a job that has a node of the target's kind to itself."""
@@ -90,7 +88,8 @@ class RayCluster:
             "max_retries": self.resources.max_retries,
             "retry_exceptions": [MemberDiedError],
         }
-        return self.ray.remote(**needs, **retries)(work).remote(*arguments)
+        remote = self.ray.remote(**needs, **retries)(work)
+        return self.head.guard(remote.remote, *arguments)
 
     def wait(self, reference: Reference) -> Any:
         """Return the value of a job.
@@ -98,9 +97,7 @@ class RayCluster:
         Raises StageError with Ray's words if the job died, ClusterLostError if the head is gone.
         """
         try:
-            while not self.ray.wait([reference], timeout=LOOK)[0]:
-                self.head.look()
-            return self.ray.get(reference)
+            return self.head.guard(self.ray.get, reference)
         except self.ray.exceptions.RayError as error:
             self.head.require()
             raise StageError(describe_death(error)) from error
