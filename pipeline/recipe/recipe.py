@@ -23,10 +23,9 @@ from attar.pipeline.recipe import candidates
 from attar.pipeline.recipe.search_space import SECTION, SearchSpace, read_search_space
 from attar.pipeline.recipe.setting_errors import (
     COMMON,
-    explain_error,
+    explain_errors,
     make_missing_error,
     name_setting,
-    select_innermost,
 )
 from attar.pipeline.recipe.slot import PIN, Slot, Table
 
@@ -143,7 +142,7 @@ def _of_target(
     """Return the slots of one target."""
     fields = {key for slot in slots for key in slot.stage.model_fields}
     candidates.check_known(f"[targets.{target}]", settings, {"gates", *fields} - {"task"})
-    filled: Table = {"name": re.sub(r"[^A-Za-z0-9._-]+", "-", f"{path.stem}-{target}")} | settings
+    filled: Table = {"name": make_bundle_name(path, target)} | settings
     filled["gates"] = merge_tables(gates, _section(settings, "gates"))
     bound: dict[str, SlotBinding] = {}
     for place in candidates.list_places(target, slots, filled, given):
@@ -152,6 +151,12 @@ def _of_target(
         bound[place.name] = _bind(stage, place.name, given, own, path, place.inputs)
     candidates.check_different(target, bound)
     return bound
+
+
+def make_bundle_name(recipe: Path, target: str) -> str:
+    """Return the name of a target's bundle that the recipe does not name: of the letters of the
+    file's name those that a URL takes."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", f"{recipe.stem}-{target}").lstrip("._-")
 
 
 def select_fields(kind: type[Stage[Any]], settings: Table) -> Table:
@@ -240,8 +245,7 @@ def _bind(
     try:
         stage = kind(**settings)
     except ValidationError as error:
-        lines = [explain_error(name, kind, item) for item in select_innermost(error)]
-        raise RecipeError("\n".join(lines)) from error
+        raise RecipeError(explain_errors(name, kind, error)) from error
     pinned: dict[str, str] = {}
     for field_name in list_fields(kind, "artifact"):
         if (key := _key(f"{name}.{field_name}", settings.get(field_name))) is not None:

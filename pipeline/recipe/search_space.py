@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from attar.pipeline.core.errors import RecipeError
+from attar.pipeline.recipe.setting_words import explain_value
 from attar.pipeline.recipe.slot import Table
 
 SECTION = "search"
@@ -111,10 +112,7 @@ def read_search_space(tables: Table) -> SearchSpace | None:
     try:
         space = SearchSpace(**settings, dimensions=dimensions)
     except ValidationError as error:
-        lines = [
-            f"{format_place(item['loc'])}: {item['msg'].removeprefix('Value error, ')}"
-            for item in error.errors()
-        ]
+        lines = [explain_value(format_place(item["loc"]), [item]) for item in error.errors()]
         raise RecipeError("\n".join(lines) + f"; [{SECTION}] holds {known}") from error
     check_nesting(list(dimensions))
     check_size([len(values) for values in space.dimensions.values()])

@@ -3,17 +3,18 @@ recipe."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from attar.pipeline.core.errors import RecipeError, suggest_name
 from attar.pipeline.core.graph import is_candidate
 from attar.pipeline.core.stage import Stage
 from attar.pipeline.recipe.pair import SUFFIX
+from attar.pipeline.recipe.setting_words import explain_value, is_branch, list_fields_beside
 
 COMMON = ("task", "seed", "gates")
 """Top-level keys that every stage with such a field gets; a section's own value wins."""
@@ -56,29 +57,35 @@ def name_setting(slot: str, place: Iterable[int | str]) -> str:
     return ".".join([section, *names]) + number
 
 
-def list_fields_beside(model: type[BaseModel], place: Sequence[int | str]) -> Iterable[str]:
-    """Return the fields of the model that has the last name of ``place``; none if what is on the
-    way there is no model."""
-    for part in place[:-1]:
-        field = model.model_fields.get(str(part))
-        if field is None or not isinstance(field.annotation, type):
-            return ()
-        if not issubclass(field.annotation, BaseModel):
-            return ()
-        model = field.annotation
-    return model.model_fields
+def explain_errors(slot: str, stage: type[Stage[Any]], error: ValidationError) -> str:
+    """Return a line for each setting that a stage refuses."""
+    groups: dict[tuple[int | str, ...], list[ErrorDetails]] = {}
+    for item in select_innermost(error):
+        place = item["loc"][:-1] if is_branch(item) else item["loc"]
+        groups.setdefault(place, []).append(item)
+    return "\n".join(explain_setting(slot, stage, *group) for group in groups.items())
 
 
-def explain_error(slot: str, stage: type[Stage[Any]], error: Mapping[str, Any]) -> str:
-    """Return a pydantic error as a sentence that names the place in the recipe."""
-    place = name_setting(slot, error["loc"])
+def explain_setting(
+    slot: str, stage: type[Stage[Any]], place: tuple[int | str, ...], errors: Sequence[ErrorDetails]
+) -> str:
+    """Return the sentence about one setting, which names its place in the recipe."""
+    error, name = errors[0], name_setting(slot, place)
     if error["type"] == "extra_forbidden":
-        known = list_fields_beside(stage, error["loc"])
-        guess = f"; {suggest_name(str(error['loc'][-1]), known)}" if known else ""
-        return f"{place}: unknown field{guess}"
+        known = list_fields_beside(stage, place)
+        guess = f"; {suggest_name(str(place[-1]), known)}" if known else ""
+        return f"{name}: unknown field{guess}"
     if error["type"] == "missing":
-        is_common = error["loc"][0] in COMMON
-        top = " at the top of the recipe" if is_common else f" in [{name_section(slot)}]"
-        return f"{place} is missing; write {error['loc'][-1]} = ...{top}"
-    message = error["msg"].removeprefix("Value error, ")
-    return f"{place}: {message}; got {error['input']!r}" if error["loc"] else f"{place}: {message}"
+        return explain_missing(slot, place, error)
+    if not place:
+        return f"{name}: {error['msg'].removeprefix('Value error, ')}"
+    return explain_value(name, errors)
+
+
+def explain_missing(slot: str, place: tuple[int | str, ...], error: ErrorDetails) -> str:
+    name = name_setting(slot, place)
+    if isinstance(place[-1], int):
+        listed = name_setting(slot, place[:-1])
+        return f"{listed} must be a list of more than {place[-1]}; got {error['input']!r}"
+    top = " at the top of the recipe" if place[0] in COMMON else f" in [{name_section(slot)}]"
+    return f"{name} is missing; write {place[-1]} = ...{top}"

@@ -172,7 +172,7 @@ def test_all_is_what_the_table_offers(tmp_path: Path) -> None:
             r"candidate 2: unknown name 'tims'; did you mean 'times'\? known: add, over",
         ),
         ("candidates = [{ task = 'x' }]", r"candidate 1: .*'task'"),
-        ("candidates = [{ times = 'x' }]", r"times \(candidate 1\): .*got 'x'"),
+        ("candidates = [{ times = 'x' }]", r"times \(candidate 1\) must be .*got 'x'"),
         ("candidates = [{ times = 2 }, {}, { times = 2.0, over = 1 }]", "candidates 1 and 3"),
         (
             "times = 5\ncandidates = [{ times = 2 }, { times = 3 }]",

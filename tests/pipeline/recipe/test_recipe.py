@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from attar.pipeline.core.errors import RecipeError
 from attar.pipeline.recipe import recipe as recipes
-from attar.pipeline.recipe.recipe import Recipe, merge_tables
+from attar.pipeline.recipe.recipe import Recipe, make_bundle_name, merge_tables
 from attar.pipeline.recipe.schema import SchemaWithDocstrings, build_schema, read_docstrings
 from attar.pipeline.recipe.slot import Slot
 from attar.recipes.workspace import find_recipe
@@ -99,18 +99,26 @@ def test_a_key_of_an_optional_input_is_bound_beside_the_inputs(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
+    ("file", "name"),
+    [("mine.toml", "mine-cpu"), ("my recipe.toml", "my-recipe-cpu"), (".draft.toml", "draft-cpu"), ("模型.toml", "cpu")],
+)
+def test_a_bundle_has_a_name_whatever_the_recipe_s_file_is_called(file: str, name: str) -> None:
+    assert make_bundle_name(Path(file), "cpu") == name
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("x = = 1", "is not TOML"),
         ("[sorce]\nvalue = 1", r"unknown name 'sorce'; did you mean 'source'\? known: "),
         ("[source]\nvalu = 1", r"source\.valu: .*'value'\?"),
-        ("[source]\nvalue = 'x'", r"source\.value: .*number.*got 'x'"),
-        ("[source]\nvalue = -1", r"source\.value: .*got -1"),
+        ("[source]\nvalue = 'x'", r"source\.value must be a number; got 'x'"),
+        ("[source]\nvalue = -1", r"source\.value must be .*got -1"),
         ("source = 3", r"\[source\]; got 3"),
         ("[source]\nfile = 'gone.txt'", r"source\.file: .*gone\.txt; .*recipe\.toml or with --set source\.file='\"FILE\"'"),
         ("[targets.cpu]\nlimt = 1", r"\[targets\.cpu\]: .*'limt'"),
         ("[source]\nkeep = 5", r"source\.keep .*got 5"),
-        ("[source]\nvalue = inf", r"source\.value: .*got inf"),
+        ("[source]\nvalue = inf", r"source\.value must be .*got inf"),
         ("[targets]\ncpu = 1", r"\[targets\] .*got cpu = 1"),
         ("[targets.'../x']", "digits and _"),
     ],
