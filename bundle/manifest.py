@@ -233,7 +233,7 @@ class Manifest(StrictModel):
         if wrong := find_outside(output_steps, OUTPUT_FOLDER):
             raise ValueError(wrong)
         for part in self.parts:
-            if list(self.labels) != list(part.ledger.get("classes", self.labels)):
+            if list(self.labels) != part.ledger.get("classes", list(self.labels)):
                 raise ValueError("the labels are not the classes that were measured")
         return self
 

@@ -46,6 +46,7 @@ from attar.bundle.engine_needs import check_machine, check_runnable, explain_nat
 from attar.bundle.engines import open_bundle_engines, replay_engines
 from attar.bundle.fitness import blame_bundle
 from attar.bundle.manifest import MAX_TOLERANCE, BatchEngine, Manifest
+from attar.bundle.stored_ledger import check_ledger
 from attar.bundle.stored_verdict import check_verdict
 from attar.bundle.verified import VerifiedBundle, open_sealed
 from attar.engines.graphs.placement import PLACEMENTS
@@ -263,6 +264,7 @@ def check_gates(bundle: VerifiedBundle) -> None:
     was_not_run = manifest.unfinished or manifest.finished is not None
     for part in manifest.parts:
         check_verdict(bundle.path, part.verdict, part.ledger, finished=was_not_run)
+        check_ledger(bundle.path, part.verdict, part.ledger)
 
 
 def check_finished_engine(bundle: VerifiedBundle) -> None:

@@ -182,6 +182,12 @@ def fail(manifest: dict[str, Any]) -> None:
         (lambda m: every_gate(m, margin=1.0), r"'margin'.*0\.\d+.*1\.0"),
         (lambda m: every_gate(m, promise="at most 0"), r"'promise' .*0\.9.*0'"),
         (without_promises_of_the_engine, "ungated"),
+        (lambda m: m["ledger"].update(classes=False), "labels are not the classes"),
+        (lambda m: m["ledger"].update(hops=3), "ledger .*cannot be read"),
+        (
+            lambda m: m["ledger"]["hops"][0].update(score=m["ledger"]["hops"][0]["score_bounds"][0]),
+            "teacher score of the teacher is",
+        ),
     ],
 )
 def test_a_manifest_that_contradicts_itself(bundle: Path, change: Any, told: str) -> None:

@@ -131,6 +131,26 @@ def drop_embellished(bundle: Path, lab: Lab) -> None:
     edited(bundle, change)
 
 
+def drop_rewritten(bundle: Path, lab: Lab) -> None:
+    """With the margin that follows from it."""
+
+    def change(manifest: dict[str, Any]) -> None:
+        drop = gate(manifest, "score_drop")
+        drop.update(measured=drop["bounds"][0], margin=drop["limit"] - drop["bounds"][0])
+
+    edited(bundle, change)
+
+
+def agreement_embellished(bundle: Path, lab: Lab) -> None:
+    """In the ledger that the card and the page show."""
+
+    def change(manifest: dict[str, Any]) -> None:
+        engine = next(hop for hop in manifest["ledger"]["hops"] if hop["hop"] == "engine")
+        engine["teacher"]["agreement"] = 1.0
+
+    edited(bundle, change)
+
+
 def ungated(bundle: Path, lab: Lab) -> None:
     def change(manifest: dict[str, Any]) -> None:
         manifest["verdict"]["gates"] = [each for each in manifest["verdict"]["gates"] if each["against"] != "teacher"]

@@ -67,6 +67,10 @@ SEALED = (
     refused("One flipped bit", resealed(bundles.flipped), "golden answers"),
     refused("A promise loosened", resealed(bundles.promise_loosened), "contradicts itself"),
     refused("A score drop embellished", resealed(bundles.drop_embellished), "contradicts itself"),
+    refused(
+        "A score drop embellished, with the margin that follows", resealed(bundles.drop_rewritten), "contradicts its verdict"
+    ),
+    refused("An agreement embellished in the ledger", resealed(bundles.agreement_embellished), "inside its own bounds"),
     refused("The gates removed", resealed(bundles.ungated), "ungated"),
     refused("Other preprocessing", resealed(bundles.other_preprocessing), "golden answers"),
     refused("Another machine named", resealed(bundles.other_machine), "another machine"),
