@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from os.path import commonpath
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from pydantic import BaseModel, ValidationError
 
 from attar.pipeline.core.errors import StageError
 from attar.pipeline.keys import files
@@ -32,6 +34,19 @@ Item = str | FileState | FolderState
 """A version string, a file or a folder."""
 
 
+class FolderNote(BaseModel):
+    folder: str
+    files: list[FileState]
+
+
+class DataNote(BaseModel):
+    """The JSON of a ``DataState``."""
+
+    items: list[str | FileState | FolderNote]
+    names: NameDigests
+    home: str | None
+
+
 @dataclass(frozen=True)
 class DataState:
     """The items that ``Task.data()`` returned, in order, with the state of each file at the last
@@ -53,8 +68,13 @@ class DataState:
         return {"items": items, "names": self.names, "home": self.home}
 
     @classmethod
-    def from_json(cls, note: Mapping[str, Any]) -> DataState:
-        return cls([_read_item(item) for item in note["items"]], note["names"], note["home"])
+    def from_json(cls, note: Any) -> DataState | None:
+        """Return None for a note that is missing or damaged: it only saves time."""
+        try:
+            read = DataNote.model_validate(note)
+        except ValidationError:
+            return None
+        return cls([_read_item(item) for item in read.items], read.names, read.home)
 
     def list_files(self) -> Iterator[FileState]:
         for item in self.items:
@@ -64,10 +84,8 @@ class DataState:
                 yield from item.files
 
 
-def _read_item(item: Any) -> Item:
-    if isinstance(item, dict):
-        return FolderState(item["folder"], [FileState(*row) for row in item["files"]])
-    return item if isinstance(item, str) else FileState(*item)
+def _read_item(item: str | FileState | FolderNote) -> Item:
+    return FolderState(item.folder, item.files) if isinstance(item, FolderNote) else item
 
 
 def inspect_data(items: Iterable[Path | str], home: Path | None = None) -> DataState:

@@ -88,8 +88,7 @@ class Keys:
             code = self.code.of([task]).digest
             origin = [data.FORMAT, code, place, os.environ.get("ATTAR_DATA")]
             note = f"data/{compute_json_digest(origin)}.json"
-            known = self.store.read_note(note)
-            before = None if known is None else data.DataState.from_json(known)
+            before = data.DataState.from_json(self.store.read_note(note))
             current = None if before is None else data.refresh_data(before)
             if may_import and (self.asks or current is None):
                 self.drop_outdated_code([])

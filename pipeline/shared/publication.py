@@ -8,32 +8,13 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, StringConstraints
 
 from attar.pipeline.core.disk import encode_json
 from attar.pipeline.core.errors import CorruptArtifactError, StoreError
 from attar.pipeline.core.version import VERSION
+from attar.pipeline.store.entry import Recorded
 from attar.pipeline.store.format import STORE_VERSION
-
-Count = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
-Digest = Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
-
-
-class Making(BaseModel):
-    date: str
-
-
-class Recorded(BaseModel):
-    """What every record has, as far as a machine relies on it that did not write it."""
-
-    key: str
-    digest: Digest
-    files: dict[str, tuple[Count, Count, Digest]]
-    """By path: bytes, nanoseconds of the last change, SHA-256."""
-    slot: str
-    deciders: dict[str, Any]
-    seconds: float
-    made: Making
 
 
 class RecordSignature(BaseModel):

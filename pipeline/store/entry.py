@@ -5,10 +5,29 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-RECORDED = {"key", "digest", "files", "slot", "deciders", "seconds", "made"}
-"""What every record has."""
+from pydantic import BaseModel, Field, StringConstraints
+
+Count = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
+Digest = Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
+
+
+class Making(BaseModel):
+    date: str
+
+
+class Recorded(BaseModel):
+    """What every record has, as far as anything relies on it."""
+
+    key: str
+    digest: Digest
+    files: dict[str, tuple[Count, Count, Digest]]
+    """By path: bytes, nanoseconds of the last change, SHA-256."""
+    slot: str
+    deciders: dict[str, Any]
+    seconds: float
+    made: Making
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from attar.pipeline.core.disk import (
 )
 from attar.pipeline.core.errors import CorruptArtifactError, StoreError
 from attar.pipeline.core.stage import A, Artifact, Facts
-from attar.pipeline.store.entry import RECORDED, Entry
+from attar.pipeline.store.entry import Entry, Recorded
 from attar.pipeline.store.format import FORMAT_FILE, STORE_VERSION, check_store_version
 from attar.pipeline.store.used_keys import read_used_keys
 
@@ -101,13 +101,12 @@ class Store:
     def record(self, key: str) -> dict[str, Any] | None:
         path = self.folder(key) / "record.json"
         try:
-            record: Any = json.loads(path.read_text(encoding="utf-8"))
+            record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            Recorded.model_validate(record)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except ValueError as error:
-            raise CorruptArtifactError(f"{path} is not JSON: {error}") from error
-        if not isinstance(record, dict) or not record.keys() >= RECORDED:
-            raise CorruptArtifactError(f"{path} is not the record of an artifact")
+            raise CorruptArtifactError(f"{path} is not the record of an artifact") from error
         return record
 
     def history(self, key: str) -> dict[str, Any]:

@@ -216,7 +216,9 @@ def test_a_folder_stands_for_all_that_is_in_it(tmp_path: Path, change: str) -> N
         write_pictures(folder / name, 2)
     before = data.inspect_data([folder])
     assert [len(item.files) for item in before.items if isinstance(item, data.FolderState)] == [4]
-    assert data.refresh_data(data.DataState.from_json(before.to_json())) == before
+    known = data.DataState.from_json(before.to_json())
+    assert known is not None
+    assert data.refresh_data(known) == before
     CHANGES[change](folder)
     assert data.list_changed(before) == [str(folder)]
     after = data.refresh_data(before)
@@ -283,6 +285,13 @@ def test_names_that_are_no_utf8(tmp_path: Path) -> None:
     store = Store(tmp_path / "store")
     store.write_note("data/x.json", known.to_json())
     assert data.DataState.from_json(store.read_note("data/x.json")) == known
+
+
+@pytest.mark.parametrize(
+    "note", [None, 3, {}, {"items": 2, "names": {}, "home": None}, {"items": [["x"]], "names": {}, "home": None}]
+)
+def test_a_note_that_is_damaged_is_no_note(note: object) -> None:
+    assert data.DataState.from_json(note) is None
 
 
 @pytest.mark.usefixtures("settled")

@@ -70,6 +70,22 @@ def test_damage_is_found(tmp_path: Path, harm: str) -> None:
         store.find(Number, KEY)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [{"files": {"value.json": 1}}, {"files": {"value.json": [1, 1, "x"]}}, {"made": {}}, {"deciders": None}, {"slot": 3}],
+)
+def test_a_record_of_another_shape_is_no_record(tmp_path: Path, change: dict[str, object]) -> None:
+    store = Store(tmp_path)
+    made = make(store)
+    path = made.root / "record.json"
+    path.chmod(0o644)
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(CorruptArtifactError, match=r"record\.json is not the record of an artifact"):
+        store.find(Number, KEY)
+    assert store.list_local() == []
+    assert store.damaged() == [made.root]
+
+
 def test_a_copy_with_other_times_is_the_same_artifact(tmp_path: Path) -> None:
     store = Store(tmp_path)
     os.utime(make(store).root / "value.json", ns=(5, 5))
