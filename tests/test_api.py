@@ -31,3 +31,8 @@ def test_the_bundle_in_production_is_opened_before_anything_is_made(tmp_path: Pa
 def test_targets_that_are_one_text_are_refused(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"targets = 'cpu' is one text; write a list, \['cpu'\]"):
         attar.run(tiny.write(tmp_path), store=tmp_path / "store", targets="cpu")
+
+
+def test_overrides_that_are_one_text_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"overrides = 'seed=1' is one text; write a list, \['seed=1'\]"):
+        attar.run(tiny.write(tmp_path), store=tmp_path / "store", overrides="seed=1")

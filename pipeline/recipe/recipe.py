@@ -50,6 +50,7 @@ class Recipe:
 def read_recipe(path: Path, overrides: Iterable[str] = (), text: str | None = None) -> Table:
     """Return the recipe's tables with ``slot.field=value`` overrides applied; values are TOML.
     ``text`` counts in the place of what the file has."""
+    _refuse_text("overrides", overrides)
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8") if text is None else text)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -182,8 +183,7 @@ def _section(tables: Table, name: str) -> Table:
 
 
 def _targets(tables: Table, wanted: Iterable[str]) -> dict[str, Table]:
-    if isinstance(wanted, str):
-        raise RecipeError(f"targets = {wanted!r} is one text; write a list, [{wanted!r}]")
+    _refuse_text("targets", wanted)
     names = tuple(wanted)
     targets = _section(tables, "targets")
     for name, section in targets.items():
@@ -198,6 +198,12 @@ def _targets(tables: Table, wanted: Iterable[str]) -> dict[str, Table]:
             )
     candidates.check_known("--target", names, targets)
     return {name: section for name, section in targets.items() if not names or name in names}
+
+
+def _refuse_text(what: str, given: Iterable[str]) -> None:
+    """Raise RecipeError for one text, which would be read letter by letter."""
+    if isinstance(given, str):
+        raise RecipeError(f"{what} = {given!r} is one text; write a list, [{given!r}]")
 
 
 def _against(targets: Mapping[str, Table], bundle: Path, trusted: Path | None) -> dict[str, Table]:
