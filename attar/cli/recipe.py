@@ -163,7 +163,11 @@ def create_step_command(step: str) -> click.Command:
 @click.command()
 @run_options
 def plan(as_json: bool, **options: Any) -> None:
-    """Show which slots would run, and why. It imports none of your code."""
+    """Show which slots would run, and why.
+
+    It imports none of your code. What only your task or a network rules out, such as TensorRT for
+    a network that generates, is told by `attar run` before it makes anything.
+    """
     from attar.cli.plan_notes import describe_plan
 
     gc.disable()  # the states of many files stay in memory until the end

@@ -22,6 +22,7 @@ from attar.pipeline.keys import files
 from attar.pipeline.store.store import Store
 from tests.support.bundles.signing_parts import pair
 from tests.support.projects import tiny
+from tests.support.tasks import sequences
 
 
 @pytest.fixture
@@ -296,6 +297,17 @@ def test_all_targets_are_attempted(copy: Path) -> None:
     made = tiny.call_run(copy, code=3)
     assert {name: target["verdict"] for name, target in made["targets"].items()} == {"cpu": "passed", "strict": "failed"}
     assert made["targets"]["cpu"]["bundle"]
+
+
+def test_what_the_task_rules_out_is_refused_before_anything_is_made_and_a_plan_imports_no_task(here: Path) -> None:
+    network = f'network = "{sequences.TRANSLATOR}"\noptions = {json.dumps(sequences.OPTIONS).replace(":", " =")}\n'
+    sections = f"[teacher]\n{network}[student]\n{network}"
+    recipe = f'task = "{sequences.REVERSAL}"\n{sections}[targets.rtx]\nruntime = "tensorrt-rtx"\n'
+    (here / "recipe.toml").write_text(recipe)
+    assert call("plan", "recipe.toml", "--store", "store").exit_code == 0
+    done = call("run", "recipe.toml", "--store", "store")
+    assert (done.exit_code, list(Store(here / "store").entries())) == (2, [])
+    assert "rtx.model: a network that generates cannot be built for 'tensorrt-rtx'" in done.stderr
 
 
 def test_a_plan_names_what_changed_and_what_depends_on_it(copy: Path) -> None:
