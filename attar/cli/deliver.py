@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import sys
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from attar.pipeline.core.disk import explain_disk_errors, lock_folder, read_json, replace_file
-from attar.pipeline.core.errors import RecipeError, StageError
+from attar.pipeline.core.errors import AttarError, RecipeError, StageError
 from attar.pipeline.run import Record
 from attar.pipeline.store.store import NOT_PAYLOAD, Store
 from attar.proof.artifacts import Bundle, Evidence, Verdict
@@ -105,6 +107,25 @@ def deliver_results(
             write_report(records, folder, title)
             write_note(folder, {"of": now, "bundles": names})
     return report
+
+
+@contextmanager
+def postpone_errors() -> Iterator[list[AttarError]]:
+    """Collect why results cannot be delivered, since what was found is shown all the same."""
+    errors: list[AttarError] = []
+    try:
+        yield errors
+    except AttarError as error:
+        errors.append(error)
+
+
+def end_command(code: int, undelivered: Sequence[AttarError]) -> NoReturn:
+    """End with the exit code of the results. Why they could not be delivered is told, and has its
+    own exit code only where theirs is 0: a failed gate is no less failed on a full disk."""
+    for error in undelivered:
+        error.exit_code = code or error.exit_code
+        raise error
+    sys.exit(code)
 
 
 def is_delivered(folder: Path, now: Mapping[str, str], bundles: Mapping[Path, Path | None]) -> bool:

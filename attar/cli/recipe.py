@@ -35,7 +35,7 @@ def open_command_workspace(options: dict[str, Any]) -> Workspace:
 def run_slots(step: str | None, output: Path | None, require_all: bool, **options: Any) -> None:
     """Make the wanted slots (all if none is named), show the result and exit with its code."""
     from attar.cli.console import open_console
-    from attar.cli.deliver import check_places, deliver_results
+    from attar.cli.deliver import check_places, deliver_results, end_command, postpone_errors
     from attar.proof.artifacts import Bundle, Verdict
     from attar.recipes.workspace import choose_exit_code
 
@@ -52,12 +52,10 @@ def run_slots(step: str | None, output: Path | None, require_all: bool, **option
         for record in workspace.run.walk(slots):
             view.done(record)
             records.append(record)
-    report, unwritten = None, None
-    try:
+    report = None
+    with postpone_errors() as undelivered:
         if delivers:
             report = deliver_results(records, folder, workspace.recipe.title, workspace.store)
-    except AttarError as error:  # what the run found is shown all the same
-        unwritten = error
     if Verdict in kinds:
         append_summary(records, workspace.recipe.title)
     show_results(records, report, options)
@@ -65,9 +63,7 @@ def run_slots(step: str | None, output: Path | None, require_all: bool, **option
         for record in records:
             if record.cause:
                 print_text("".join(traceback.format_exception(record.cause)).rstrip(), err=True)
-    if unwritten:
-        raise unwritten
-    sys.exit(choose_exit_code(records, require_all=require_all))
+    end_command(choose_exit_code(records, require_all=require_all), undelivered)
 
 
 def append_summary(records: list[Record], title: str) -> None:

@@ -16,7 +16,7 @@ from attar.cli.options import DEVICE, FOLDER, TARGET, recipe_options
 from attar.cli.plain_text import print_text
 from attar.cli.recipe import show_results
 from attar.pipeline import team
-from attar.pipeline.core.errors import MissingDependencyError, RecipeError
+from attar.pipeline.core.errors import AttarError, MissingDependencyError, RecipeError
 
 if TYPE_CHECKING:
     from attar.pipeline.run import Record
@@ -58,12 +58,12 @@ def search(output: Path | None, address: str | None, **options: Any) -> None:
     """
     if team.is_started_in_team():
         raise RecipeError("a search trains one student after the other; start it without torchrun")
+    from attar.cli.deliver import end_command
+
     opened = open_search(options)
     with open_runner(opened, address) as runner:
-        records = run(opened, runner, output, options)
-    from attar.recipes.workspace import choose_exit_code
-
-    sys.exit(choose_exit_code(records))
+        code, undelivered = run(opened, runner, output, options)
+    end_command(code, undelivered)
 
 
 def open_search(options: dict[str, Any]) -> RecipeSearch:
@@ -94,26 +94,33 @@ def open_runner(opened: RecipeSearch, address: str | None) -> Iterator[Runner]:
 
 def run(
     opened: RecipeSearch, runner: Runner, output: Path | None, options: dict[str, Any]
-) -> list[Record]:
-    """Search, run the winner, and show both."""
+) -> tuple[int, list[AttarError]]:
+    """Search, run the winner, and show both. Return the exit code of what was found, and why it
+    could not be delivered."""
+    from attar.cli.deliver import postpone_errors
+    from attar.recipes.workspace import choose_exit_code
     from attar.search.report import write_search_report
     from attar.search.winner import judge_winner, write_winner
 
     result = find_best(opened, runner)
     folder = output or opened.store.root / "latest" / f"{result.recipe}-search"
-    page = write_search_report(result, folder)
+    page, report = None, None
+    with postpone_errors() as undelivered:
+        page = write_search_report(result, folder)
     winner = result.get_winner()
     if winner is None:
         print_failure(result, page, options["as_json"])
-        sys.exit(NOT_FOUND)
+        return NOT_FOUND, undelivered
     file = write_winner(opened, winner)
-    records, report = run_winner(opened, file, runner)
+    records = run_winner(opened, file, runner)
     result = replace(result, test=judge_winner(records))
-    write_search_report(result, folder)
+    with postpone_errors() as undelivered:
+        page = write_search_report(result, folder)
+        report = deliver_winner(opened, file, records)
     if not options["as_json"]:
         print_winner(winner, result, page, file)
     show_results(records, report, options, describe_search(result, page))
-    return records
+    return choose_exit_code(records), undelivered
 
 
 def find_best(opened: RecipeSearch, runner: Runner) -> SearchResult:
@@ -124,34 +131,47 @@ def find_best(opened: RecipeSearch, runner: Runner) -> SearchResult:
         return run_search(opened, view.done, runner)
 
 
-def run_winner(opened: RecipeSearch, file: Path, runner: Runner) -> tuple[list[Record], Path]:
-    """Run the found recipe, which makes what the search did not, and write its report."""
+def run_winner(opened: RecipeSearch, file: Path, runner: Runner) -> list[Record]:
+    """Run the found recipe, which makes what the search did not."""
     from attar.cli.console import open_console
-    from attar.cli.deliver import deliver_results
 
     with open_console() as view, redirect_stdout(sys.stderr):
-        records = runner.run_winner(opened, file, view.done)
+        return runner.run_winner(opened, file, view.done)
+
+
+def deliver_winner(opened: RecipeSearch, file: Path, records: list[Record]) -> Path:
+    """Write the report of the found recipe, and copy its bundle."""
+    from attar.cli.deliver import deliver_results
+
     output = opened.store.root / "latest" / file.stem
-    return records, deliver_results(records, output, file.stem, opened.store)
+    return deliver_results(records, output, file.stem, opened.store)
 
 
-def describe_search(result: SearchResult, page: Path) -> dict[str, Any]:
+def describe_search(result: SearchResult, page: Path | None) -> dict[str, Any]:
     """Return the search for ``--json``."""
     from attar.proof.ledger.ledger_json import to_json
 
-    return {"search": to_json(result), "page": str(page)}
+    return {"search": to_json(result), "page": str(page) if page else None}
 
 
-def print_winner(winner: VariantResult, result: SearchResult, page: Path, file: Path) -> None:
+def print_winner(
+    winner: VariantResult, result: SearchResult, page: Path | None, file: Path
+) -> None:
     print_text(f"winner  {winner.title}")
     for note in result.notes:
         print_text(f"        {note}")
     if result.test and result.test.verdict != "passed":
         print_text(f"test    {result.test.verdict}: {'; '.join(result.test.reasons)}")
-    print_text(f"recipe  {file}\nsearch  {page}")
+    print_text(f"recipe  {file}")
+    print_page(page)
 
 
-def print_failure(result: SearchResult, page: Path, as_json: bool) -> None:
+def print_page(page: Path | None) -> None:
+    if page is not None:
+        print_text(f"search  {page}")
+
+
+def print_failure(result: SearchResult, page: Path | None, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(describe_search(result, page), indent=1))
         return
@@ -161,4 +181,4 @@ def print_failure(result: SearchResult, page: Path, as_json: bool) -> None:
         print_text(f"  {each.title}: {'; '.join(each.broken)}")
     for note in result.notes:
         print_text(note)
-    click.echo(f"search  {page}")
+    print_page(page)

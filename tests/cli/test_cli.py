@@ -310,6 +310,15 @@ def test_what_the_task_rules_out_is_refused_before_anything_is_made_and_a_plan_i
     assert "rtx.model: a network that generates cannot be built for 'tensorrt-rtx'" in done.stderr
 
 
+def test_a_failed_gate_is_no_less_failed_where_the_bundle_cannot_be_delivered(copy: Path) -> None:
+    run = ("run", "recipe.toml", "-o", str(copy / "task.py" / "out"))
+    kept = tiny.call(copy, *run)
+    assert (kept.returncode, "out: Not a directory" in kept.stderr) == (1, True)
+    broken = tiny.call(copy, *run, "--set", "gates.correlation=0.99999")
+    assert (broken.returncode, "out: Not a directory" in broken.stderr) == (3, True)
+    assert "failed" in broken.stdout
+
+
 def test_a_plan_names_what_changed_and_what_depends_on_it(copy: Path) -> None:
     edit(copy / "recipe.toml", "epochs = 20", "epochs = 21")
     lines = plan_lines(copy)
