@@ -12,8 +12,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from attar.models import preprocess, views
-from attar.models.sample_order import shuffle_samples
 from attar.models.task import Batch, InMemory, Split, SplitName, Task
 from attar.pipeline.core import error_context as blame
 from attar.pipeline.core.errors import AttarError, StageError
@@ -118,30 +116,3 @@ def check_arrays(where: str, arrays: Any, samples: int) -> None:
                 f"{where}[{name!r}] must have a row for each of {samples} samples, got the shape "
                 f"{array.shape}"
             )
-
-
-def make_first_view(task: Task, split: Split, view: int | None = None) -> views.ViewBatch:
-    """Return the first chunk as a network reads it: preprocessed, and augmented if a view is
-    given."""
-    if view is not None:
-        check_augment(task, split, view)
-    with report_errors_of(format_place(task, "preprocess")):
-        return views.make_chunk(task, split, 0, view=view)
-
-
-def check_augment(task: Task, split: Split, view: int) -> None:
-    """Raises StageError unless ``augment`` returns the inputs and the number of samples that it was
-    given."""
-    where = format_place(task, "augment")
-    files = split.take(shuffle_samples(len(split))[: views.CHUNK]).inputs
-    with report_errors_of(format_place(task, "preprocess")):
-        raw = preprocess.decode(task.preprocess, files)
-    samples = len(next(iter(raw.values())))
-    with report_errors_of(where):
-        view_inputs: Any = task.augment(raw, np.random.default_rng((0, view, 0)))
-    check_arrays(f"{where}: what it returns", view_inputs, samples)
-    if set(view_inputs) != set(raw):
-        raise StageError(
-            f"{where} must return the inputs {sorted(raw)} that it was given, got "
-            f"{sorted(view_inputs)}"
-        )

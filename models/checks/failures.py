@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from attar.models import preprocess
-from attar.models.checks.calls import report_errors_of
+from attar.models.checks.calls import CheckedSplit, format_place, report_errors_of
 from attar.models.task import Split, Task
 from attar.pipeline.core.errors import AttarError, StageError
 
@@ -29,9 +29,27 @@ def name_failed_sample(
         found = find_failed_sample(task, split, indices)
         if found is None:
             raise StageError(f"{describe_samples(split, indices, where)}: {error}") from error
-        index, reason = found
-        named = " ".join([f"sample {index} of {where}", *name_sample(split, index)])
-        raise StageError(f"{named}: {reason}") from error
+        raise name_reason(split, where, *found) from error
+
+
+@contextmanager
+def name_damaged_sample(
+    task: Task, split: CheckedSplit, indices: npt.NDArray[np.int64]
+) -> Iterator[None]:
+    """Name the sample that cannot be read and preprocessed, if others of these can: a mistake of
+    the task, with which all fail, is of no sample."""
+    try:
+        yield
+    except AttarError as error:
+        found = find_failed_sample(task, split, indices)
+        if found is None or all(explain_failure(task, split, i) for i in indices.tolist()):
+            raise
+        raise name_reason(split, split.where, *found) from error
+
+
+def name_reason(split: Split, where: str, index: int, reason: AttarError) -> StageError:
+    named = " ".join([f"sample {index} of {where}", *name_sample(split, index)])
+    return StageError(f"{named}: {reason}")
 
 
 def describe_samples(split: Split, indices: npt.NDArray[np.int64], where: str) -> str:
@@ -45,11 +63,20 @@ def find_failed_sample(
 ) -> tuple[int, AttarError] | None:
     """Return the first sample that cannot be read and preprocessed alone, and why."""
     for index in indices.tolist():
-        try:
-            with report_errors_of("reading it"):
-                preprocess.apply(task.preprocess, split.take(np.array([index])).inputs)
-        except AttarError as error:
-            return index, error
+        if reason := explain_failure(task, split, index):
+            return index, reason
+    return None
+
+
+def explain_failure(task: Task, split: Split, index: int) -> AttarError | None:
+    """Return why a sample cannot be read and preprocessed alone; None if it can."""
+    try:
+        with report_errors_of("reading it"):
+            raw = split.take(np.array([index])).inputs
+        with report_errors_of(format_place(task, "preprocess")):
+            preprocess.apply(task.preprocess, raw)
+    except AttarError as error:
+        return error
     return None
 
 

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterator, Mapping
 
 import numpy as np
+import numpy.typing as npt
 
 from attar.models.checks.content import read_content
 from attar.models.task import Arrays, Batch, Split, SplitName
@@ -42,5 +43,11 @@ def hash_rows(inputs: Arrays) -> Iterator[bytes]:
 
 
 def iterate_batches(split: Split) -> Iterator[Batch]:
+    for indices in list_batches(split):
+        yield split.take(indices)
+
+
+def list_batches(split: Split) -> Iterator[npt.NDArray[np.int64]]:
+    """Yield the indices of all samples, as many at a time as are in memory at once."""
     for start in range(0, len(split), BATCH_SAMPLES):
-        yield split.take(np.arange(start, min(start + BATCH_SAMPLES, len(split))))
+        yield np.arange(start, min(start + BATCH_SAMPLES, len(split)))

@@ -19,16 +19,17 @@ from attar.models.checks import steps as step_check
 from attar.models.checks.calls import (
     CheckedSplit,
     format_place,
-    make_first_view,
     open_split,
     report_errors_of,
 )
 from attar.models.checks.declarations import check_declarations
+from attar.models.checks.failures import name_damaged_sample
+from attar.models.checks.first_view import make_first_view
 from attar.models.checks.labels import check_labels, check_unlabelled, list_sample_ranges
 from attar.models.checks.output_steps import check_output_steps
-from attar.models.checks.overlap import check_overlap, iterate_batches
+from attar.models.checks.overlap import check_overlap, list_batches
 from attar.models.checks.tokens import check_first_labels
-from attar.models.task import Array, Arrays, Batch, Split, SplitName, Task
+from attar.models.task import Array, Arrays, Batch, SplitName, Task
 from attar.models.tensors import TensorSpec, find_mismatch
 from attar.pipeline import team
 from attar.pipeline.core import error_context as blame
@@ -102,14 +103,16 @@ def check_split(task: Task, name: SplitName, split: CheckedSplit) -> None:
     check_inputs(task, where, make_first_view(task, split).inputs)
     whole = list_integer_inputs(task)
     steps = {key: task.preprocess[key] for key in whole if key in task.preprocess}
-    for batch in iterate_batches(split):
+    for indices in list_batches(split):
+        with name_damaged_sample(task, split, indices):
+            batch = split.take(indices)
+            with report_errors_of(format_place(task, "preprocess")):
+                integers = preprocess.apply(steps, {key: batch.inputs[key] for key in whole})
         if name == "transfer":
             check_unlabelled(where, batch)
         else:
             check_labels(task, where, batch)
-        check_integers(
-            task, where, preprocess.apply(steps, {key: batch.inputs[key] for key in whole})
-        )
+        check_integers(task, where, integers)
 
 
 def list_integer_inputs(task: Task) -> list[str]:
@@ -176,7 +179,7 @@ def are_same_arrays(one: Arrays, two: Arrays) -> bool:
     )
 
 
-def check_views(task: Task, split: Split) -> None:
+def check_views(task: Task, split: CheckedSplit) -> None:
     """Raises StageError unless augmented inputs are as declared and depend on the generator
     alone."""
     recorded, where = make_first_view(task, split, view=0), format_place(task, "augment")
@@ -197,7 +200,7 @@ def check_views(task: Task, split: Split) -> None:
         )
 
 
-def check_score(task: Task, split: Split) -> None:
+def check_score(task: Task, split: CheckedSplit) -> None:
     """Raises StageError if ``score`` fails for random outputs. Skipped if only the task's own
     ``answer`` knows their shapes."""
     few = make_first_view(task, split).take(np.arange(min(REPEATED_SAMPLES, len(split))))

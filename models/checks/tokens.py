@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from attar.models.checks.calls import CheckedSplit, format_place, make_first_view
+from attar.models.checks.calls import CheckedSplit, format_place
+from attar.models.checks.first_view import make_first_view
 from attar.models.generation import Decoding, Integers, Vocabulary, find_decoding, measure_lengths
 from attar.models.task import Array, Output, Task
 from attar.models.views import ViewBatch
