@@ -104,7 +104,7 @@ def write_split_list(file: Path, samples: Sequence[str], dealt: Mapping[SplitNam
 
 def read_split_list(file: Path, name: SplitName) -> list[str]:
     """Return the samples of one split from a file that ``attar new --from`` wrote. Raises
-    StageError for any other file, and for a line that names no split."""
+    StageError for any other file, for a line that names no split, and for a sample of two."""
     with file.open(encoding="utf-8", errors="surrogateescape", newline="") as lines:
         rows = csv.reader(lines)
         header = next(rows, [])
@@ -114,9 +114,16 @@ def read_split_list(file: Path, name: SplitName) -> list[str]:
                 "`attar new --from`"
             )
         listed: list[str] = []
+        owners: dict[str, str] = {}
         for row in filter(None, rows):  # a blank line has no cells
             check_row(file, rows.line_num, row)
-            listed += row[:1] if row[1] == name else []
+            sample, split = row
+            if (owner := owners.setdefault(sample, split)) != split:
+                raise StageError(
+                    f"{file}, line {rows.line_num}: {sample!r} is in {split}, and before in "
+                    f"{owner}; leave it in one of them"
+                )
+            listed += [sample] if split == name else []
         return listed
 
 

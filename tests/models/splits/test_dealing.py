@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from attar.models.preprocess.text import read_tokenizer
 from attar.models.splits.dealing import deal_samples, hash_text, join_keys, read_split_list, write_split_list
+from attar.models.task import SplitName
 from attar.models.tasks.snapshot import train_tokenizer
 from attar.pipeline.core.errors import StageError
 
@@ -99,6 +100,14 @@ def test_a_line_without_a_split_loses_no_sample_in_silence(line: str, message: s
         read_split_list(file, "train")
     file.write_text("sample,split\n0,train\n\n1,test\n\n", encoding="utf-8")
     assert read_split_list(file, "test") == ["1"]
+
+
+@pytest.mark.parametrize("name", ["train", "validation", "test"])
+def test_a_sample_of_two_splits_is_refused_whichever_is_read(name: SplitName, tmp_path: Path) -> None:
+    file = tmp_path / "splits.csv"
+    file.write_text("sample,split\ncat/1.png,train\ncat/2.png,test\ncat/1.png,train\ncat/1.png,test\n", encoding="utf-8")
+    with pytest.raises(StageError, match=r"splits\.csv, line 5: 'cat/1\.png' is in test, and before in train; leave it"):
+        read_split_list(file, name)
 
 
 def test_texts_that_are_read_alike_have_one_key(tmp_path: Path) -> None:
