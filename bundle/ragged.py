@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from attar.models.task import Array, Arrays
+from attar.models.tensors import describe_array
 from attar.pipeline.core.errors import StageError
 
 KINDS: dict[str, type] = {"text": str, "bytes": bytes, "uint8": np.ndarray}
@@ -67,16 +68,10 @@ def decode_samples(tensors: Arrays) -> dict[str, Array]:
 
 
 def read_rows(kind: str, matrix: Array, shapes: Array) -> Array:
-    pair = (matrix.dtype.name, shapes.dtype.name, matrix.ndim, shapes.ndim) == (
-        "uint8",
-        "int64",
-        2,
-        2,
-    )
-    if not pair or len(matrix) != len(shapes) or shapes.shape[1] == 0:
-        raise ValueError(
-            f"{kind} as {matrix.dtype}{list(matrix.shape)} and {shapes.dtype}{list(shapes.shape)}"
-        )
+    dtypes, axes = (matrix.dtype.name, shapes.dtype.name), (matrix.ndim, shapes.ndim)
+    is_pair = dtypes == ("uint8", "int64") and axes == (2, 2)
+    if not is_pair or len(matrix) != len(shapes) or shapes.shape[1] == 0:
+        raise ValueError(f"{kind} as {describe_array(matrix)} and {describe_array(shapes)}")
     made = np.empty(len(matrix), object)
     for row, shape in enumerate(shapes.tolist()):
         size = prod(shape)

@@ -127,4 +127,4 @@ def check_mixing(task: Task, mixing: Mixing) -> None:
 
 
 def describe_tensor(tensor: TensorSpec) -> str:
-    return f"{tensor.dtype} {list(tensor.axes)}" + (", padded" if tensor.pad is not None else "")
+    return f"{tensor}" + (", padded" if tensor.pad is not None else "")

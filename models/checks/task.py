@@ -30,7 +30,7 @@ from attar.models.checks.output_steps import check_output_steps
 from attar.models.checks.overlap import check_overlap, list_batches
 from attar.models.checks.tokens import check_first_labels
 from attar.models.task import Array, Arrays, Batch, SplitName, Task
-from attar.models.tensors import TensorSpec, find_mismatch
+from attar.models.tensors import TensorSpec, describe_array, find_mismatch
 from attar.pipeline import team
 from attar.pipeline.core import error_context as blame
 from attar.pipeline.core.errors import StageError
@@ -219,7 +219,7 @@ def check_score(task: Task, split: CheckedSplit) -> None:
         ) from error
     if not are_statistics(statistics, samples):
         is_array = isinstance(statistics, np.ndarray)
-        got = f"{statistics.dtype} {list(statistics.shape)}" if is_array else repr(statistics)
+        got = describe_array(statistics) if is_array else repr(statistics)
         raise StageError(
             f"{where} must return floating-point statistics [samples, k], here [{samples}, k], got "
             f"{got}; for accuracy: (outputs[name].argmax(1) == targets[name])[:, "

@@ -17,7 +17,7 @@ from attar.models.checks import task as task_check
 from attar.models.generation import find_decoding
 from attar.models.probabilities import KindCheck
 from attar.models.task import Predict, Task, load_task
-from attar.models.tensors import has_fixed_sizes
+from attar.models.tensors import describe_array, format_axes, has_fixed_sizes
 from attar.pipeline import team
 from attar.pipeline.core.errors import StageError, suggest_name
 from attar.pipeline.core.stage import Device, Facts
@@ -225,8 +225,8 @@ def check_outputs(task: Task, predict: Predict, model: onnx.ModelProto, file: Pa
             if not is_finite or not has_fixed_sizes(axes, got.shape):
                 at = ", ".join(f"{axis} {size}" for axis, size in sizes.items())
                 raise StageError(
-                    f"at {at}: {file} answers {name!r} as {got.dtype} {list(got.shape)}, the task "
-                    f"says {list(axes)}, all of it finite"
+                    f"at {at}: {file} answers {name!r} as {describe_array(got)}, the task says "
+                    f"{format_axes(axes)}, all of it finite"
                 )
             checks[name].add(got)
     for name, check in checks.items():

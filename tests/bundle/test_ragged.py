@@ -60,13 +60,13 @@ def test_other_objects_are_refused(rows: list[Any]) -> None:
 @pytest.mark.parametrize(
     ("kind", "matrix", "shapes", "told"),
     [
-        ("text", np.zeros((1, 4), np.int8), [[4]], r"text as int8\[1, 4\]"),
-        ("text", np.zeros((2, 4), np.uint8), [[4]], r"and int64\[1, 1\]"),
-        ("text", np.zeros(4, np.uint8), [[4]], r"uint8\[4\]"),
+        ("text", np.zeros((1, 4), np.int8), [[4]], r"text as int8 \[1, 4\] and int64 \[1, 1\]"),
+        ("text", np.zeros((2, 4), np.uint8), [[4]], r"and int64 \[1, 1\]"),
+        ("text", np.zeros(4, np.uint8), [[4]], r"uint8 \[4\]"),
         ("text", np.zeros((1, 4), np.uint8), [[5]], r"0 .*\[5\] .*4 bytes"),
         ("bytes", np.zeros((1, 4), np.uint8), [[-1]], r"sample 0 of shape \[-1\]"),
         ("bytes", np.zeros((1, 4), np.uint8), [[2, 2]], r"sample 0 .*\[2, 2\]"),
-        ("bytes", np.zeros((1, 4), np.uint8), [[]], r"int64\[1, 0\]"),
+        ("bytes", np.zeros((1, 4), np.uint8), [[]], r"int64 \[1, 0\]"),
         ("uint8", np.zeros((1, 4), np.uint8), [[2**62, 4]], r"0 .*\[4611686018427387904, 4\]"),
         ("text", np.full((1, 4), 255, np.uint8), [[4]], "can't decode byte 0xff"),
     ],
