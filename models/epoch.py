@@ -244,9 +244,11 @@ class Epoch:
         """
         cut = self.accumulate * self.share.world
         if isinstance(held, ShuffleBuffer):
+            own, known = held.measure_labels(self.source.task), 1 / self.share.world
             parts = rows.reshape(-1, self.size // self.share.world)
             counts = has_label.reshape(-1, self.size).sum(1).tolist()
-            return list(zip(parts, [WholeStep(cut, count) for count in counts], strict=True))
+            steps = zip(parts, counts, strict=True)
+            return [(part, held.describe_step(part, own, n, cut, known)) for part, n in steps]
         task, tokens = self.source.task, lengths.measure_labels(self.source.task, held.targets)
         labels = tokens if held.labelled == len(held.indices) else None
         groups = lengths.group_by_length(task, held.inputs, rows, self.size, labels, cut)

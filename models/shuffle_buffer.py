@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from attar.models.batches import allocate_padded, check_target_shapes, select_corner
+from attar.models.lengths import measure_labels
 from attar.models.sample_order import Integers
-from attar.models.task import Array
-from attar.models.views import ViewBatch
+from attar.models.task import Array, Task
+from attar.models.views import ViewBatch, WholeStep
 
 
 class ShuffleBuffer:
@@ -44,6 +45,27 @@ class ShuffleBuffer:
             for name in self.parts[0].targets
         }
         return ViewBatch(self.indices[rows], inputs, targets)
+
+    def measure_labels(self, task: Task) -> Integers | None:
+        """Return the number of tokens of each sample's label, 0 where it has none; None if no label
+        is a sequence."""
+        found = [measure_labels(task, part.targets) for part in self.parts]
+        counts = [each for each in found if each is not None]
+        if len(counts) < len(found):
+            return None
+        tokens = np.zeros(len(self.indices), np.int64)
+        tokens[self.has_label] = np.concatenate(counts)
+        return tokens
+
+    def describe_step(
+        self, rows: Integers, tokens: Integers | None, labelled: int, parts: int, known: float
+    ) -> WholeStep:
+        """Return the step of ``labelled`` samples with labels of which these, the share ``known``,
+        are here. ``tokens`` are those of `measure_labels`."""
+        count, own = None, int(self.has_label[rows].sum())
+        if tokens is not None:
+            count = tokens[rows].sum() * labelled / own if own else 0.0
+        return WholeStep(parts, labelled, self.indices[rows], count, known)
 
     def copy_rows(self, rows: Integers, arrays: Sequence[Array], pad: int = 0) -> Array:
         """Return rows of arrays, one of each batch."""

@@ -37,13 +37,16 @@ class WholeStep:
     """The number of its parts, of all processes together."""
     labelled: int
     """The number of its samples with labels."""
-    indices: npt.NDArray[np.int64] | None = None
-    """Its samples. None where all have one size: a process knows only its own there."""
-    tokens: int | None = None
-    """The number of tokens of its labels, if these are sequences and samples differ in length.
-    Where it is not known all parts weigh alike."""
+    indices: npt.NDArray[np.int64]
+    """Its samples that this process knows."""
+    tokens: float | None = None
+    """The number of tokens of its labels, if these are sequences. Where not all samples are known,
+    the labels of the others are taken to be as long."""
+    known: float = 1.0
+    """The share of its samples that are known: of several processes each has read only its own,
+    where all have one size."""
 
-    def weigh(self, own: int, total: int) -> float:
+    def weigh(self, own: float, total: float) -> float:
         """Return what a mean over ``own`` of ``total`` things weighs in a part, so that the mean
         over the parts is that over all of them."""
         return self.parts * own / total if total else 1.0
@@ -72,7 +75,7 @@ class ViewBatch:
 
     def weigh_tokens(self, tokens: int) -> float:
         """Return what a mean over so many tokens of these samples' labels weighs: as their share of
-        the tokens, or of the samples with labels where the former is not known."""
+        the tokens of the step."""
         if self.step is None or self.step.tokens is None:
             return self.label_weight
         return self.step.weigh(tokens, self.step.tokens)

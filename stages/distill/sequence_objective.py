@@ -138,10 +138,10 @@ class SequenceObjective:
     ) -> float:
         """Return what the mean over the tokens of a stored path weighs."""
         step = batch.step
-        if step is None or step.parts == 1 or step.indices is None:
+        if step is None or step.parts == 1:
             return 1.0
         whole = paths.read_answer_path(self.views[view][decoding.output], step.indices, decoding)
-        total = paths.count_tokens(whole, decoding)
+        total = paths.count_tokens(whole, decoding) / step.known
         return step.weigh(paths.count_tokens(path, decoding), total)
 
     def read_answers(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import chain
 from typing import ClassVar
 
@@ -17,6 +18,7 @@ from attar.models.batches import join_batches
 from attar.models.epoch import Epoch, Source
 from attar.models.pool import LANES, Share
 from attar.models.sample_order import CHUNK
+from attar.models.shuffle_buffer import ShuffleBuffer
 from attar.models.task import Arrays, Batch, InMemory, Output, Task, Tensor
 from attar.pipeline.core.errors import StageError
 from tests.support.tasks.noisy import SPLIT, TASK, Noisy, numbered
@@ -240,6 +242,37 @@ def test_every_part_of_a_step_of_sequences_has_a_sample() -> None:
         assert len(batches) == 40
         assert min(len(part.indices) for part in batches) == 2
         assert all(part.step and part.step.parts == 4 and part.step.indices is not None for part in batches)
+
+
+class Captions(Noisy):
+    """Inputs of one size, and sequences to learn."""
+
+    outputs: ClassVar[dict[str, Output]] = {"y": Output(("batch", 8), kind="tokens", target="label", size=9)}
+
+
+def test_the_tokens_of_a_step_of_captions_weigh_alike() -> None:
+    """Four captions of 1, 2, 3 and 6 tokens. Of a part with 7 of the 12, in two parts, a mean weighs 2 * 7 / 12."""
+    lengths = np.array([1, 2, 3, 6])
+    labels = np.where(np.arange(8) < lengths[:, None], 4, 0)
+    split = InMemory({"x": np.zeros((4, 2), np.float32)}, {"label": labels})
+    (whole,) = Epoch(Source(Captions(), split), 4, 0, accumulate=2).iterate_view(0)
+    assert whole.step
+    assert (whole.step.parts, whole.step.tokens, sorted(whole.step.indices)) == (2, 12, [0, 1, 2, 3])
+    assert [whole.weigh_tokens(tokens) for tokens in (7, 5, 12)] == [2 * 7 / 12, 2 * 5 / 12, 2]
+
+
+def test_a_process_weighs_its_own_captions_by_tokens_and_the_others_by_samples() -> None:
+    """Of four processes' samples one process knows its own four, of which two have labels: of 2 and 6 tokens."""
+    chunk = views.ViewBatch(np.arange(4), {"x": np.zeros((4, 1))}, {"label": np.array([[4, 4, 0, 0, 0, 0], [4] * 6])})
+    held = ShuffleBuffer([chunk], {"x": 0})
+    tokens = held.measure_labels(Captions())
+    assert tokens is not None
+    assert tokens.tolist() == [2, 6, 0, 0]
+    step = held.describe_step(np.arange(4), tokens, labelled=12, parts=8, known=0.25)
+    parts = [replace(chunk, step=step).take(np.array(rows)) for rows in ([0, 2], [1, 3])]
+    assert step.tokens == 8 / 2 * 12
+    assert [part.weigh_tokens(own) for part, own in zip(parts, (2, 6), strict=True)] == [8 * 2 / 48, 8 * 6 / 48]
+    assert held.describe_step(np.array([2, 3]), tokens, labelled=12, parts=8, known=0.25).tokens == 0
 
 
 @pytest.mark.parametrize(("world", "chunks"), [(1, 48), (2, 24), (4, 12), (8, 6), (16, 3), (32, 3), (3, 48)])

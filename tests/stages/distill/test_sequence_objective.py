@@ -14,6 +14,7 @@ from attar.engines.runtimes.torch import PREFIX
 from attar.models.epoch import Epoch, Source
 from attar.models.generation import Integers, generate, measure_lengths, shift_path
 from attar.models.task import Array, Output, Task
+from attar.models.tensors import TensorSpec
 from attar.models.views import ViewBatch
 from attar.pipeline.core.errors import StageError
 from attar.stages.artifacts import Answers, Weights
@@ -34,6 +35,7 @@ from tests.support.tasks.sequences import (
     TASK,
     WORDS,
     LabelledReversal,
+    Reversal,
     change_task,
     store_translator,
 )
@@ -175,10 +177,16 @@ def measure_by_sample(objective: SequenceObjective | LabelObjective, batch: View
     return measure_loss(objective, task, {"words": answered}, batch, 0).item()
 
 
+ONE_SIZE = {"source": TensorSpec("int64", ("batch", 5), high=SIZE, pad=0)}
+
+
 @pytest.mark.parametrize("share", [1.0, 0.6, None])
-def test_the_mean_over_the_parts_of_a_step_is_that_over_all_tokens(answers: Answers, share: float | None) -> None:
+@pytest.mark.parametrize("inputs", [TASK.inputs, ONE_SIZE])
+def test_the_mean_over_the_parts_of_a_step_is_that_over_all_tokens(
+    answers: Answers, share: float | None, inputs: dict[str, TensorSpec]
+) -> None:
     """Parts of three passes hold other numbers of tokens; ``None``: a teacher, which learns from labels alone."""
-    task = LabelledReversal() if share is None else TASK
+    task = change_task(LabelledReversal if share is None else Reversal, inputs=inputs)
     objective = LabelObjective() if share is None else SequenceObjective(share, LOSSES, answers)
     whole = make_batch(task, accumulate=3)
     parts = [whole.take(np.arange(number, len(whole.indices), 3)) for number in range(3)]
