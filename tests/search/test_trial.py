@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors import SafetensorError
 
+from attar.pipeline.core.error_context import name_slot_in_errors
 from attar.pipeline.core.errors import CorruptArtifactError, StageError, StoppedError, StoreError
 from attar.pipeline.core.progress import report_epoch
 from attar.pipeline.recipe.search_space import SearchSpace
@@ -71,6 +74,33 @@ def test_a_store_that_fails_ends_the_search_and_no_variant(monkeypatch: pytest.M
     for cause in (StoreError("no answer"), damaged):
         with pytest.raises(StoreError, match=f"student: {cause}"):
             end_trial(monkeypatch, cause)
+
+
+def break_slot(error: Exception) -> StageError:
+    """Return what a run makes of an error inside a stage."""
+    with pytest.raises(StageError) as broken, name_slot_in_errors("student"):
+        raise error
+    return broken.value
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device", "weights.safetensors"),
+        OSError(errno.EDQUOT, "Disk quota exceeded"),
+        SafetensorError("I/O error: No space left on device (os error 28)"),
+        StageError("process 1: student: No space left on device"),
+    ],
+)
+def test_a_disk_that_is_full_inside_a_stage_ends_the_search_too(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Libraries that write files themselves, and other processes, tell it in words alone."""
+    with pytest.raises(StoreError, match=r"student.*(No space left|quota exceeded)"):
+        end_trial(monkeypatch, break_slot(error))
+
+
+def test_a_file_that_is_gone_is_the_failure_of_its_variant(monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = break_slot(FileNotFoundError(errno.ENOENT, "No such file or directory", "words.txt"))
+    assert isinstance(end_trial(monkeypatch, gone), StageError)
 
 
 @pytest.mark.parametrize(
