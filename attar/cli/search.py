@@ -82,9 +82,10 @@ def open_search(options: dict[str, Any]) -> RecipeSearch:
 def open_runner(opened: RecipeSearch, address: str | None) -> Iterator[Runner]:
     """Yield what trains and times: the cluster at ``address``, or this machine."""
     if address is None:
+        from attar.search.code_watch import CodeWatch
         from attar.search.runner import LocalRunner
 
-        yield LocalRunner()
+        yield LocalRunner(CodeWatch.start(opened))
         return
     from attar.search.cluster.runner import open_cluster
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from attar.search.code_watch import CodeWatch
 from attar.search.notes import (
     describe_busy_machine,
     describe_prices,
@@ -24,7 +25,8 @@ def run_search(search: RecipeSearch, show: Show, runner: Runner | None = None) -
 
     Raises StageError if the teacher, the timing or a trial breaks.
     """
-    student, runner = search.student, runner or LocalRunner()
+    student = search.student
+    runner = runner or LocalRunner(CodeWatch.start(search))
     timing = runner.time_variants(search, show)
     study = VariantStudy(search, timing.variants, student.epochs, student.seed)
     variants = tuple(study.run(runner, show))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from attar.pipeline.core.errors import StageError
 from attar.pipeline.run import Record
 from attar.recipes.workspace import open_workspace
+from attar.search.code_watch import CodeWatch
 from attar.search.recipe_search import RecipeSearch
 from attar.search.speeds import Show, Timing, time_variants
 from attar.search.trial import TrialEnd, TrialPlan, run_trial
@@ -27,22 +29,33 @@ class Runner(Protocol):
         self, search: RecipeSearch, plans: Sequence[TrialPlan], show: Show
     ) -> list[TrialEnd]:
         """Return how each trial ended, in the order of the plans. Raises StoreError if the store
-        failed."""
+        failed, StageError if no trial can be compared with others any more."""
 
     def run_winner(self, search: RecipeSearch, file: Path, show: Show) -> list[Record]:
         """Run the winner's recipe and return its records."""
 
 
+@dataclass(frozen=True)
 class LocalRunner:
     """One machine, one training after the other."""
 
+    code: CodeWatch
+    """What ends the search if it changes. (Nodes of a cluster have a copy of the code.)"""
+
     def time_variants(self, search: RecipeSearch, show: Show) -> Timing:
-        return time_variants(search, show)
+        timing = time_variants(search, show)
+        self.code.check()
+        return timing
 
     def run_trials(
         self, search: RecipeSearch, plans: Sequence[TrialPlan], show: Show
     ) -> list[TrialEnd]:
-        return [end_trial(search, plan, show) for plan in plans]
+        ends = []
+        for plan in plans:
+            self.code.check()
+            ends.append(end_trial(search, plan, show))
+        self.code.check()
+        return ends
 
     def run_winner(self, search: RecipeSearch, file: Path, show: Show) -> list[Record]:
         return list(walk_winner(search, file, show))

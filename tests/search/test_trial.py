@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from attar.pipeline.core.error_context import name_slot_in_errors
 from attar.pipeline.core.errors import CorruptArtifactError, StageError, StoppedError, StoreError
 from attar.pipeline.core.progress import report_epoch
+from attar.pipeline.keys.fingerprint import Fingerprint
 from attar.pipeline.recipe.search_space import SearchSpace
 from attar.pipeline.run import Record
 from attar.pipeline.store.store import Store
@@ -22,6 +23,7 @@ from attar.proof.gate import Comparison, Gate, Metric
 from attar.proof.ledger.candidates import CandidateMeasurement
 from attar.proof.ledger.ledger import Hop
 from attar.search import trial
+from attar.search.code_watch import CodeWatch
 from attar.search.recipe_search import RecipeSearch
 from attar.search.runner import LocalRunner
 from attar.search.stopping import StoppingRule
@@ -58,7 +60,7 @@ def end_trial(monkeypatch: pytest.MonkeyPatch, cause: Exception) -> trial.TrialE
     broken = Record("student", "Distill", "failed", "broke", error=f"student: {cause}", cause=cause)
     monkeypatch.setattr(trial, "walk_trial", lambda *_: iter([broken]))
     search = RecipeSearch("recipe.toml", Store(Path("store")), SPACE, "cpu")
-    (end,) = LocalRunner().run_trials(search, [PLAN], lambda _: None)
+    (end,) = LocalRunner(CodeWatch(Fingerprint(Path()), {})).run_trials(search, [PLAN], lambda _: None)
     return end
 
 
