@@ -11,9 +11,10 @@ from typing import Any
 from attar.pipeline.core.errors import RecipeError, suggest_name
 from attar.pipeline.core.graph import SlotBinding
 from attar.pipeline.core.stage import Stage
-from attar.pipeline.recipe.recipe import make_recipe_id, read_recipe
+from attar.pipeline.recipe.recipe import make_recipe_id
 from attar.pipeline.recipe.search_space import SECTION, SearchSpace
 from attar.pipeline.recipe.slot import Table
+from attar.pipeline.recipe.tables import read_recipe
 from attar.pipeline.store.store import Store
 from attar.proof.verdicts.limits import GateLimits
 from attar.recipes.workspace import Workspace, find_recipe, open_workspace

@@ -6,7 +6,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +27,7 @@ from attar.pipeline.recipe.setting_errors import (
     name_setting,
 )
 from attar.pipeline.recipe.slot import PIN, Slot, Table
+from attar.pipeline.recipe.tables import merge_tables, read_recipe, read_section, refuse_text
 
 PLACES = {"file": Path.is_file, "files": Path.is_file, "folder": Path.is_dir}
 """What a setting may name, and the test that it exists."""
@@ -45,40 +45,6 @@ class Recipe:
     @property
     def title(self) -> str:
         return self.path.stem
-
-
-def read_recipe(path: Path, overrides: Iterable[str] = (), text: str | None = None) -> Table:
-    """Return the recipe's tables with ``slot.field=value`` overrides applied; values are TOML.
-    ``text`` counts in the place of what the file has."""
-    _refuse_text("overrides", overrides)
-    try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8") if text is None else text)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path} is not TOML: {error}") from error
-    for override in overrides:
-        place, equals, value = override.partition("=")
-        if not equals or not place.strip():
-            raise RecipeError(f"--set {override!r} must read slot.field=value")
-        *parents, last = place.strip().split(".")
-        table = tables
-        for parent in parents:
-            table = table.setdefault(parent, {})
-            if not isinstance(table, dict):
-                raise RecipeError(
-                    f"--set {override!r}: {parent} is a value in {path.name}, not a section"
-                )
-        table[last] = _value(override, value)
-    return tables
-
-
-def _value(override: str, text: str) -> Any:
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError as error:
-        raise RecipeError(
-            f"--set {override!r}: {text!r} is no TOML value ({error}); text needs quotes: "
-            f"'\"{text}\"'"
-        ) from error
 
 
 def load_recipe(
@@ -122,7 +88,7 @@ def load_recipe(
         for name in slot.like:
             given_there = select_fields(slot.stage, tables.get(name, {}))
             like |= {k: value for k, value in given_there.items() if k not in slot.unlike}
-        section = _section(tables, slot.name)
+        section = read_section(tables, slot.name)
         if "task" in section and not slot.own_task:
             raise RecipeError(
                 f"{slot.name}.task: its task is the recipe's; only {_own_task(slots)} may have "
@@ -131,7 +97,7 @@ def load_recipe(
         inputs = slot.sources("required")
         bound[slot.name] = _bind(slot.stage, slot.name, given, like | section, path, inputs)
     for target, settings in chosen.items():
-        bound |= _of_target(target, suffix, settings, _section(tables, "gates"), given, path)
+        bound |= _of_target(target, suffix, settings, read_section(tables, "gates"), given, path)
     _check_code(code or Fingerprint(path.parent), bound)
     space = read_search_space(tables)
     return Recipe(make_recipe_id(path), path, Pipeline(bound), tuple(chosen), space)
@@ -144,7 +110,7 @@ def _of_target(
     fields = {key for slot in slots for key in slot.stage.model_fields}
     candidates.check_known(f"[targets.{target}]", settings, {"gates", *fields} - {"task"})
     filled: Table = {"name": make_bundle_name(path, target)} | settings
-    filled["gates"] = merge_tables(gates, _section(settings, "gates"))
+    filled["gates"] = merge_tables(gates, read_section(settings, "gates"))
     bound: dict[str, SlotBinding] = {}
     for place in candidates.list_places(target, slots, filled, given):
         stage = place.slot.stage
@@ -175,17 +141,10 @@ def make_recipe_id(path: Path) -> str:
     return f"{path.stem}-{hashlib.sha256(os.fsencode(path)).hexdigest()[:8]}"
 
 
-def _section(tables: Table, name: str) -> Table:
-    section = tables.get(name, {})
-    if not isinstance(section, dict):
-        raise RecipeError(f"{name} must be a section, [{name}]; got {section!r}")
-    return dict(section)
-
-
 def _targets(tables: Table, wanted: Iterable[str]) -> dict[str, Table]:
-    _refuse_text("targets", wanted)
+    refuse_text("targets", wanted)
     names = tuple(wanted)
-    targets = _section(tables, "targets")
+    targets = read_section(tables, "targets")
     for name, section in targets.items():
         if not isinstance(section, dict):
             raise RecipeError(
@@ -200,12 +159,6 @@ def _targets(tables: Table, wanted: Iterable[str]) -> dict[str, Table]:
     return {name: section for name, section in targets.items() if not names or name in names}
 
 
-def _refuse_text(what: str, given: Iterable[str]) -> None:
-    """Raise RecipeError for one text, which would be read letter by letter."""
-    if isinstance(given, str):
-        raise RecipeError(f"{what} = {given!r} is one text; write a list, [{given!r}]")
-
-
 def _against(targets: Mapping[str, Table], bundle: Path, trusted: Path | None) -> dict[str, Table]:
     if len(targets) != 1:
         raise RecipeError(
@@ -216,18 +169,6 @@ def _against(targets: Mapping[str, Table], bundle: Path, trusted: Path | None) -
     if trusted is not None:
         given["trusted"] = str(trusted.absolute())
     return {name: {**section, **given} for name, section in targets.items()}
-
-
-def merge_tables(below: Mapping[str, Any], above: Mapping[str, Any]) -> Table:
-    """Return ``above`` merged over ``below``, table by table."""
-    both = dict(below)
-    for name, value in above.items():
-        both[name] = (
-            merge_tables(both[name], value)
-            if isinstance(value, Mapping) and isinstance(both.get(name), Mapping)
-            else value
-        )
-    return both
 
 
 def _bind(

@@ -9,9 +9,10 @@ from pydantic import BaseModel
 
 from attar.pipeline.core.errors import RecipeError
 from attar.pipeline.recipe import recipe as recipes
-from attar.pipeline.recipe.recipe import Recipe, make_bundle_name, merge_tables
+from attar.pipeline.recipe.recipe import Recipe, make_bundle_name
 from attar.pipeline.recipe.schema import SchemaWithDocstrings, build_schema, read_docstrings
 from attar.pipeline.recipe.slot import Slot
+from attar.pipeline.recipe.tables import merge_tables
 from attar.recipes.workspace import find_recipe
 from tests.support.projects.toy import SLOTS, Constant, Double, Sum, Tasked
 
