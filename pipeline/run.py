@@ -2,34 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from attar.pipeline import team
 from attar.pipeline.core.error_context import name_slot_in_errors
-from attar.pipeline.core.errors import (
-    AttarError,
-    CorruptArtifactError,
-    StageError,
-    UnfitSettingsError,
-    UnsupportedModelError,
-)
-from attar.pipeline.core.file_fetching import use_fetch
+from attar.pipeline.core.errors import AttarError, UnfitSettingsError
 from attar.pipeline.core.graph import Pipeline, is_candidate
-from attar.pipeline.core.observation import Observations, collect_observations
-from attar.pipeline.core.progress import report_progress
-from attar.pipeline.core.stage import Artifact, Facts, Stage, list_fields
-from attar.pipeline.core.version import VERSION
-from attar.pipeline.keys import deciders as keys
-from attar.pipeline.keys import machine
-from attar.pipeline.keys.deciders import KeyInputs, Keys
+from attar.pipeline.core.stage import Artifact, Facts, list_fields
+from attar.pipeline.keys.deciders import Keys
 from attar.pipeline.keys.fingerprint import Fingerprint
+from attar.pipeline.maker import ArtifactMaker
 from attar.pipeline.planner import LastKeys, Plan, Planner, explain_reason
 from attar.pipeline.store.store import Store
 
@@ -73,7 +57,7 @@ class Run:
         self.keys = Keys(store, code)
         self.last = LastKeys(store, name)
         self.planner = Planner(pipeline, store, self.keys, self.last)
-        self.verified: set[str] = set()
+        self.maker = ArtifactMaker(pipeline, store, self.keys, self.planner)
         self.checked = False
 
     def plan(self, slots: list[str] | None = None) -> Iterator[Plan]:
@@ -171,10 +155,8 @@ class Run:
                 artifact = plan.artifact
                 if artifact is None:
                     self._check_settings(walked)
-                    run = partial(self._run_stage, slot, done)
-                    artifact, status = self._make(slot, plan.deciders, run)
-                with self._refuse_damaged(slot, artifact.key):
-                    artifact = self.store.share(self.pipeline.slots[slot].stage.makes(), artifact)
+                    artifact, status = self.maker.make(slot, plan.deciders, done)
+                artifact = self.maker.share(slot, artifact)
                 self.last.replace({slot: artifact.key})
         except UnfitSettingsError:
             raise
@@ -183,116 +165,3 @@ class Run:
             return replace(record, error=str(error), exit_code=error.exit_code, cause=error)
         done[slot] = artifact
         return self._record(slot, status, plan.reason, artifact)
-
-    def _make(
-        self, slot: str, deciders: KeyInputs, fill: Callable[[Path], Facts]
-    ) -> tuple[Artifact, Status]:
-        """Make the artifact, or the refusal of a candidate, unless another process made it while
-        this one waited."""
-        stage = self.pipeline.slots[slot].stage
-        kind, key = type(stage).makes(), keys.compute_key(deciders)
-        shared = keys.compute_shared_key(stage, deciders)
-        with self.store.making(
-            key, lambda: report_progress(slot, 0, 1, "another process is making it"), shared
-        ) as payload:
-            with contextlib.suppress(CorruptArtifactError):  # it is made again for that reason
-                if (artifact := self.planner.find_result(slot, deciders)) is not None:
-                    return artifact, "reused"
-            self.keys.drop_outdated_code([])
-            started = time.perf_counter()
-            try:
-                with collect_observations() as observed:
-                    facts = fill(payload)
-            except UnsupportedModelError as error:
-                if not is_candidate(slot):
-                    raise
-                return self._refuse(slot, deciders, str(error))
-            finally:  # the scratch of a stage that broke is of the old code or data too
-                if edited := self.keys.edited(stage, deciders):
-                    self.store.forget(key, shared)
-            if edited:
-                raise StageError(
-                    f"{', '.join(edited)} changed while {slot} was being made; run the same "
-                    "command again"
-                )
-            seconds = time.perf_counter() - started
-            record = describe_making(slot, deciders, seconds, observed)
-            return self.store.commit(kind, payload, key, facts, record), "made"
-
-    def _refuse(self, slot: str, deciders: KeyInputs, reason: str) -> tuple[Artifact, Status]:
-        """Store the refusal of a candidate, which is an artifact too and says why. The lock on the
-        result is still held, so that who waits for it finds the refusal."""
-        self.store.forget(keys.compute_key(deciders), None)
-        return self._make(slot, keys.mark_refused(deciders), lambda _: {"refused": reason})
-
-    def _run_stage(self, slot: str, done: Mapping[str, Artifact], out: Path) -> Facts:
-        """Verify the inputs and run the stage.
-
-        Raises UnsupportedModelError if a candidate reads an artifact that was refused.
-        """
-        bound = self.pipeline.slots[slot]
-        inputs = {name: done[source] for name, source in bound.inputs.items()}
-        for name, artifact in inputs.items():
-            self._verify_input(bound.inputs[name], artifact)
-            if artifact.refused and is_candidate(slot):
-                raise UnsupportedModelError(artifact.refused)
-        pinned = self.planner.find_pinned(slot)
-        for name, artifact in pinned.items():
-            self._verify_pinned(f"{slot}.{name}", artifact)
-        return self._run_with_files(bound.stage, out, inputs | pinned)
-
-    def _run_with_files(
-        self, stage: Stage[Any], out: Path, inputs: Mapping[str, Artifact]
-    ) -> Facts:
-        """Run a stage that may ask for files of its inputs. Other processes of a team have no store
-        to ask, so they find all files there."""
-        if team.get_team().wire is not None:
-            for artifact in inputs.values():
-                self.store.fetch_files(artifact.root, "*")
-        with use_fetch(self.store.fetch_files):
-            return team.get_team().run(stage, out, inputs, self.code.home)
-
-    def _verify_pinned(self, place: str, artifact: Artifact) -> None:
-        with self._refuse_damaged(place, artifact.key):
-            self.store.verify(artifact)
-
-    def _verify_input(self, slot: str, artifact: Artifact) -> None:
-        """Read an input's bytes once a run, before the first stage that relies on them."""
-        if artifact.key not in self.verified:
-            with self._refuse_damaged(slot, artifact.key):
-                self.store.verify(artifact)
-            self.verified.add(artifact.key)
-
-    @contextlib.contextmanager
-    def _refuse_damaged(self, place: str, key: str) -> Iterator[None]:
-        """Raises StageError for an artifact that turns out to be damaged, and discards it unless
-        the recipe pins it: then the recipe cannot make it again."""
-        try:
-            yield
-        except CorruptArtifactError as error:
-            bound = self.pipeline.slots.get(place)
-            if bound is None or bound.keep:
-                state, advice = "is damaged", "name another key, or leave it out"
-            else:
-                self.store.discard(key)
-                state = "was damaged and is discarded"
-                advice = "run the same command again to make it anew"
-            raise StageError(f"{place} {state} ({error}); {advice}") from error
-
-
-def describe_making(
-    slot: str, deciders: KeyInputs, seconds: float, observed: Observations
-) -> dict[str, Any]:
-    """Return what the store records of an artifact beside its files: when, where and from what it
-    was made, and what the stage observed."""
-    return {
-        "slot": slot,
-        "deciders": deciders,
-        "seconds": round(seconds, 3),
-        "made": {
-            "date": datetime.now(UTC).isoformat(timespec="seconds"),
-            "machine": machine.describe_machine(),
-            "attar": VERSION,
-            **observed,
-        },
-    }

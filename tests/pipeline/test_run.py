@@ -111,7 +111,7 @@ class Refused(Stage[Number]):
 
 
 def test_who_waits_for_a_candidate_that_is_refused_takes_the_refusal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("attar.pipeline.run.report_progress", lambda *told: Refused.awaited.set())
+    monkeypatch.setattr("attar.pipeline.maker.report_progress", lambda *told: Refused.awaited.set())
     made = Pipeline({"cpu.c1.model": SlotBinding(Refused(), {})})
     with ThreadPoolExecutor() as pool:
         first = pool.submit(run, tmp_path, made)
