@@ -17,7 +17,7 @@ from torch import nn
 from attar.engines.graphs.half_precision import convert_to_fp16
 from attar.engines.graphs.inspection import list_size_nodes
 from attar.engines.graphs.preparation import clear_metadata, prepare_graph
-from attar.engines.runtimes import cuda, onnxruntime, providers
+from attar.engines.runtimes import cuda, onnxruntime, onnxruntime_sessions, providers
 from attar.engines.runtimes.runtime import BuildSpec, RefusedNode
 from attar.models.task import Arrays
 from attar.pipeline.core.errors import AttarError, MissingDependencyError, StageError
@@ -104,12 +104,12 @@ def test_a_file_that_is_no_graph_is_named(tmp_path: Path, content: bytes | None)
 
 def test_threads() -> None:
     for asked, expected, spinning in ((None, count_cores(), None), (1, 1, "0"), (3, 3, "1")):
-        made = onnxruntime.make_session_options(asked, providers.CPU)
+        made = onnxruntime_sessions.make_session_options(asked, providers.CPU)
         assert (made.intra_op_num_threads, made.inter_op_num_threads) == (expected, 1)
         if spinning:
             assert made.get_session_config_entry("session.intra_op.allow_spinning") == spinning
     with pytest.raises(StageError, match="0 threads"):
-        onnxruntime.make_session_options(0, providers.CPU)
+        onnxruntime_sessions.make_session_options(0, providers.CPU)
 
 
 def test_building_without_onnx_says_what_to_install(
@@ -130,12 +130,12 @@ def test_float32_on_cuda_is_not_tensorfloat32(monkeypatch: pytest.MonkeyPatch, d
 
     monkeypatch.setattr(ort, "get_available_providers", lambda: [providers.CUDA, providers.CPU])
     monkeypatch.setattr(ort, "InferenceSession", open_session)
-    options = onnxruntime.make_session_options(1, providers.CUDA)
-    onnxruntime.start_session(digits_onnx.file(), options, providers.CUDA)
+    options = onnxruntime_sessions.make_session_options(1, providers.CUDA)
+    onnxruntime_sessions.start_session(digits_onnx.file(), options, providers.CUDA)
     assert asked == [[(providers.CUDA, {"use_tf32": "0"})]]
     monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "1")
     with pytest.raises(StageError, match="NVIDIA_TF32_OVERRIDE = 1"):
-        onnxruntime.start_session(digits_onnx.file(), options, providers.CUDA)
+        onnxruntime_sessions.start_session(digits_onnx.file(), options, providers.CUDA)
 
 
 @pytest.mark.parametrize(
@@ -195,7 +195,7 @@ def test_a_gpu_may_leave_sizes_to_the_cpu_and_nothing_else(
     monkeypatch.setattr(onnxruntime, "list_stray_nodes", lambda *asked: strays)
     found = onnxruntime.OnnxRuntime().find_refused_nodes(tmp_path / "sized.onnx", BuildSpec(provider=providers.CUDA))
     assert [each.node for each in found] == refused
-    options = onnxruntime.make_session_options(1, providers.CUDA)
+    options = onnxruntime_sessions.make_session_options(1, providers.CUDA)
     onnxruntime.create_session(tmp_path / "sized.onnx", options, providers.CUDA)
     strays.append(RefusedNode("wrong", "MatMul", "it runs on CPUExecutionProvider"))
     with pytest.raises(StageError, match="does not run 1 nodes of the graph: MatMul 'wrong'"):
@@ -213,9 +213,9 @@ def test_libraries_that_are_missing_are_named(monkeypatch: pytest.MonkeyPatch, d
     monkeypatch.setattr(ort, "preload_dlls", lambda: sys.stdout.write("Failed to load libcublasLt.so.13\n"))
     monkeypatch.setattr(ort, "InferenceSession", lambda *given, **named: SimpleNamespace(get_providers=lambda: [providers.CPU]))
     providers.preload_libraries.cache_clear()
-    options = onnxruntime.make_session_options(1, providers.CUDA)
+    options = onnxruntime_sessions.make_session_options(1, providers.CUDA)
     with pytest.raises(StageError, match=r"runs on CPUExecutionProvider: Failed to load libcublasLt\.so\.13"):
-        onnxruntime.start_session(digits_onnx.file(), options, providers.CUDA)
+        onnxruntime_sessions.start_session(digits_onnx.file(), options, providers.CUDA)
     providers.preload_libraries.cache_clear()
 
 

@@ -18,7 +18,7 @@ from tritonclient.utils import InferenceServerException
 
 from attar.bundle.manifest import EngineRequirements
 from attar.engines.runtimes import onnxruntime
-from attar.engines.runtimes.onnxruntime import start_session
+from attar.engines.runtimes.onnxruntime_sessions import start_session
 from attar.models import preprocess
 from attar.models.preprocess import Normalize, Tokenize
 from attar.models.task import Arrays
