@@ -56,24 +56,24 @@ def pictures(tmp_path: Path) -> Pictures:
         file.parent.mkdir(exist_ok=True)
         file.write_bytes(draw_picture(number))
 
-    class Made(Pictures):
+    class FoundPictures(Pictures):
         root = tmp_path
 
-    return Made()
+    return FoundPictures()
 
 
 def test_a_damaged_sample_is_named_by_its_file(pictures: Pictures) -> None:
     check_task(pictures)
     damaged = pictures.root / "bright" / "5.png"
     damaged.write_bytes(damaged.read_bytes()[:40])
-    with pytest.raises(StageError, match=r"^sample 5 of Made\.split\('train'\) \(bright/5\.png\): "):
+    with pytest.raises(StageError, match=r"^sample 5 of FoundPictures\.split\('train'\) \(bright/5\.png\): "):
         check_task(pictures)
 
 
 def test_a_text_behind_the_first_chunk_is_named_too(tmp_path: Path) -> None:
     text = Tokenize(file=words.saved(tmp_path / "tokenizer.json"), length=4, whole=True)
 
-    class Texts(Pictures):
+    class LongTexts(Pictures):
         inputs = {"text": Tensor("int64", ("batch", "tokens"), high=10, pad=words.PAD)}
         ranges = {"batch": (1, 8), "tokens": (1, 4)}
         preprocess: ClassVar[Mapping[str, Sequence[Step]]] = {"text": [text]}
@@ -86,5 +86,5 @@ def test_a_text_behind_the_first_chunk_is_named_too(tmp_path: Path) -> None:
             texts[590] = "sun moon stone river"
             return InMemory({"text": texts}, {"label": np.arange(600) % 2})
 
-    with pytest.raises(StageError, match=r"^sample 590 of Texts\.split\('train'\): "):
-        check_task(Texts())
+    with pytest.raises(StageError, match=r"^sample 590 of LongTexts\.split\('train'\): "):
+        check_task(LongTexts())
