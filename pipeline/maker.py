@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from attar.pipeline import team
+from attar.pipeline.core.disk import explain_full_disk
 from attar.pipeline.core.errors import CorruptArtifactError, StageError, UnsupportedModelError
 from attar.pipeline.core.file_fetching import use_fetch
 from attar.pipeline.core.graph import Pipeline, is_candidate
@@ -63,7 +64,8 @@ class ArtifactMaker:
             self.keys.drop_outdated_code([])
             started = time.perf_counter()
             try:
-                with collect_observations() as observed:
+                full = explain_full_disk(payload, self.store.root)
+                with full, collect_observations() as observed:
                     facts = fill(payload)
             except UnsupportedModelError as error:
                 if not is_candidate(slot):

@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import json
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,8 @@ from attar.pipeline.core.errors import StoreError
 
 PIECE = 2**18
 """Number of bytes that are read and hashed at a time."""
+PROBED = 2**14
+"""Number of bytes that a disk with any space left takes."""
 
 
 @contextmanager
@@ -28,6 +31,26 @@ def explain_disk_errors(folder: Path, option: str = "--store") -> Iterator[None]
             f"cannot write {folder}: {error.strerror or error}; free some space or choose another "
             f"with {option}"
         ) from error
+
+
+@contextmanager
+def explain_full_disk(folder: Path, store: Path) -> Iterator[None]:
+    """Turn any error into a StoreError if the disk of ``folder`` takes no file any more: libraries
+    that write files themselves call it an invalid protobuf, or a wrong position."""
+    try:
+        yield
+    except Exception:
+        with explain_disk_errors(store):
+            write_probe(folder)
+        raise
+
+
+def write_probe(folder: Path) -> None:
+    """Raise OSError if no small file can be written there."""
+    with tempfile.TemporaryFile(dir=folder) as file:
+        file.write(bytes(PROBED))
+        file.flush()
+        os.fsync(file.fileno())
 
 
 @contextmanager

@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event
 from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 
-from attar.pipeline.core.errors import RecipeError, UnfitSettingsError, UnsupportedModelError
+from attar.pipeline.core.errors import RecipeError, StoreError, UnfitSettingsError, UnsupportedModelError
 from attar.pipeline.core.graph import Pipeline, SlotBinding
 from attar.pipeline.core.stage import Facts, Stage
 from attar.pipeline.keys.fingerprint import Fingerprint
@@ -94,6 +96,32 @@ def test_plan_says_what_would_happen_and_writes_nothing(tmp_path: Path) -> None:
         ("wait", "depends on double"),
     ]
     assert not store.root.exists()
+
+
+class Overfull(Stage[Number]):
+    """Numpy fills the disk, and says nothing of it."""
+
+    numbers: int
+
+    def run(self, out: Path) -> Facts:
+        np.save(out / "numbers.npy", np.zeros(self.numbers))
+        raise ValueError("invalid protobuf")
+
+
+def test_what_breaks_on_a_full_disk_is_told_as_such(tmp_path: Path) -> None:
+    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(tmp_path)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("mounting a tmpfs needs root")
+    try:
+        (full,) = run(tmp_path, Pipeline({"source": SlotBinding(Overfull(numbers=100_000), {})}))
+        assert (full.error, type(full.cause)) == (
+            f"source: cannot write {tmp_path}: No space left on device; free some space or choose another with --store",
+            StoreError,
+        )
+        (broken,) = run(tmp_path, Pipeline({"source": SlotBinding(Overfull(numbers=10), {})}))
+        assert str(broken.error).startswith("source broke: ValueError: invalid protobuf")
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
 
 
 class Refused(Stage[Number]):
