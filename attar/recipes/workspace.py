@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from attar.bundle.opening import open_whole
 from attar.pipeline.core.errors import GateError, RecipeError, suggest_name
 from attar.pipeline.core.import_path import put_first_on_path
 from attar.pipeline.keys.fingerprint import Fingerprint
@@ -17,7 +16,6 @@ from attar.pipeline.recipe.slot import Slot
 from attar.pipeline.run import Record, Run
 from attar.pipeline.store.store import Store
 from attar.proof.artifacts import Verdict
-from attar.stages.unpack import Unpack
 
 STORE = Path(".attar")
 SHIPPED = Path(__file__).parent
@@ -59,6 +57,8 @@ class Workspace:
     def list_production(self, slots: Iterable[str]) -> list[tuple[Path, Path | None]]:
         """Return the bundles in production that these slots compare with, each with the file of
         keys that must have signed it."""
+        from attar.stages.unpack import Unpack
+
         stages = [self.recipe.pipeline.slots[slot].stage for slot in slots]
         return [
             (stage.against, stage.trusted)
@@ -69,6 +69,8 @@ class Workspace:
     def check_production(self, slots: Iterable[str]) -> None:
         """Open the bundles in production before anything is made. Raises InvalidBundleError if one
         is damaged."""
+        from attar.bundle.opening import open_whole
+
         for bundle, trusted in self.list_production(slots):
             open_whole(bundle, trusted=trusted).close()
 

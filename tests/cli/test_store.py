@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 from click.testing import CliRunner, Result
@@ -35,3 +37,8 @@ def test_verify_reads_the_files_of_an_artifact_and_of_all_that_a_recipe_used(tmp
     store.discard(key)
     done = show(recipe, str(recipe))
     assert (done.exit_code, "double: no artifact in" in done.stderr) == (1, True), done.output
+
+
+def test_what_only_shows_a_store_loads_no_library_of_arrays() -> None:
+    code = "import sys, attar.cli.store, attar.recipes.workspace; print('numpy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
