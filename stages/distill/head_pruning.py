@@ -7,6 +7,7 @@ the last axis of texts, so blocks are found here by the shapes of both networks.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
@@ -153,13 +154,38 @@ def measure_unit(block: Block, teacher: nn.Module, student: nn.Module) -> int | 
     they are kept or cut in groups.
     """
     if not block.is_attention:
-        has_heads = any(find_heads(name, teacher) for name in block.writers)
-        return None if has_heads else 1
+        return None if may_share_keys(block, teacher) else 1
     widths = {
         block.size // count_heads(block, teacher),
         block.kept // count_heads(block, student),
     }
     return widths.pop() if len(widths) == 1 else None
+
+
+def may_share_keys(block: Block, network: nn.Module) -> bool:
+    """Whether a block may be the queries of heads that share keys.
+
+    The module around it has heads, and no other layers there are an attention: one module may hold
+    an attention and a feed-forward block.
+    """
+    own = [network.get_submodule(name) for name in (*block.writers, block.reader)]
+    return any(
+        find_heads(name, network) is not None
+        and not are_attention(
+            each for each in find_holder(name, network).children() if each not in own
+        )
+        for name in block.writers
+    )
+
+
+def are_attention(layers: Iterable[nn.Module]) -> bool:
+    """Whether some of these make queries, keys and values of one size, and another reads them."""
+    linears = [layer for layer in layers if isinstance(layer, nn.Linear)]
+    made = Counter(layer.out_features for layer in linears)
+    read = {layer.in_features for layer in linears}
+    return any(
+        made[size] >= PARTS or (PARTS * size in made and PARTS * size not in read) for size in read
+    )
 
 
 def count_heads(block: Block, network: nn.Module) -> int:

@@ -119,6 +119,25 @@ def test_heads_that_share_keys_stay_whole() -> None:
     }
 
 
+class FlatLayer(nn.Module):
+    """Attention and feed-forward layers in one module."""
+
+    def __init__(self, heads: int, hidden: int, *, fused: bool) -> None:
+        super().__init__()
+        self.heads = heads
+        for name, width in ({"inside": 6 * heads} if fused else dict.fromkeys(("query", "key", "value"), 2 * heads)).items():
+            self.add_module(name, nn.Linear(8, width))
+        self.outside = nn.Linear(2 * heads, 8)
+        self.up, self.down = nn.Linear(8, hidden), nn.Linear(hidden, 8)
+
+
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("heads", [2, 4])
+def test_hidden_units_beside_heads_in_one_module_are_cut(heads: int, fused: bool) -> None:
+    teacher, student = FlatLayer(4, 20, fused=fused), FlatLayer(heads, 10, fused=fused)
+    student.load_state_dict(cut_heads(teacher, student))
+
+
 def test_another_width_of_the_states_cuts_nothing() -> None:
     assert find_blocks(make_reader(), make_reader(width=6)) == []
     wide, narrow = (nn.Sequential(nn.Linear(2, size), nn.Linear(size, size), nn.Linear(size, 2)) for size in (6, 3))
