@@ -60,5 +60,13 @@ def test_an_answer_that_asks_in_another_order_is_refused() -> None:
         answer_with_features(Sorted(), {"model": graph}, POINTS, ["layer"])
 
 
+def test_one_call_about_all_samples_is_neither_copied_nor_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is the usual one, and a batch of images is 77 MB."""
+    monkeypatch.delattr(np, "array_equal")
+    made = graph(POINTS)
+    answer = answer_with_features(Ring(), {"model": lambda inputs: made}, POINTS, ["layer"])
+    assert answer["layer.features"] is made["layer.features"]
+
+
 def test_without_layers_nothing_is_taken() -> None:
     assert answer_with_features(Twice(), {"model": graph}, POINTS, []).keys() == graph(POINTS).keys()
