@@ -76,8 +76,9 @@ class Table:
             for name in names:
                 wrong = usable & ~find_usable(table.column(name))
                 usable &= ~wrong
+                what = "empty or no finite float32" if is_number(self.kinds[name]) else "empty"
                 skipped += [
-                    Skipped(f"row {row + 1}", f"{name} is empty or no finite float32")
+                    Skipped(f"row {row + 1}", f"{name} is {what}")
                     for row in np.flatnonzero(wrong).tolist()
                 ]
         return np.flatnonzero(usable), skipped
