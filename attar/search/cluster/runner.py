@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from attar.pipeline.core.errors import AttarError, RecipeError, StageError, StoreError
+from attar.pipeline.core.errors import RecipeError, StageError, StoreError
 from attar.pipeline.keys.deciders import list_changes
 from attar.pipeline.recipe.recipe import make_recipe_id
 from attar.pipeline.run import Record
@@ -47,7 +47,7 @@ class ClusterRunner:
         for node, reference in asked:
             try:
                 code: Any = check_delivery(self.cluster.wait(reference))
-            except AttarError as error:
+            except (RecipeError, StoreError, StageError) as error:
                 raise type(error)(f"node {node.host}: {error}") from error
             found[node.id] = code
         self.check_code(found)

@@ -24,6 +24,7 @@ from attar.pipeline.shared.store import SharedStore
 from attar.pipeline.store.store import Store
 from attar.pipeline.team import TeamError
 from attar.search.cluster import jobs
+from attar.search.cluster.head import ClusterLostError
 from attar.search.cluster.orders import Delivery, Node, NodeCode, Order, check_delivery, deliver_error
 from attar.search.cluster.runner import ClusterRunner, check_store
 from attar.search.recipe_search import RecipeSearch
@@ -143,6 +144,18 @@ def test_a_node_of_another_version_of_attar_does_nothing(tmp_path: Path) -> None
     answer = jobs.check_node(replace(order, version="0.0.1"))
     assert answer.kind is RecipeError
     assert "0.0.1" in str(answer.error)
+
+
+@pytest.mark.parametrize(
+    ("error", "named"),
+    [(StageError("it died"), "node first: "), (StoreError("no answer"), "node first: "), (ClusterLostError("gone"), "")],
+)
+def test_a_head_that_is_gone_is_no_failure_of_a_node(tmp_path: Path, error: AttarError, named: str) -> None:
+    node = Node("first", "first", {"CPU": 2})
+    runner = create_runner(tmp_path, StandIn({(jobs.check_node, "first"): error}, trainers=[node], timers=[node]))
+    with pytest.raises(type(error)) as caught:
+        runner.check_nodes()
+    assert str(caught.value) == f"{named}{error}"
 
 
 def with_version(code: NodeCode, slot: str, package: str) -> NodeCode:
