@@ -87,7 +87,7 @@ class SharedObjects:
             self.remote.delete([object_path(damaged)])
         if is_replaced:
             return "another record has taken its place there: run the same command again"
-        return "its record there is deleted, so the same command makes it anew"
+        return "its record there is deleted, so a run of the recipe that made it makes it anew"
 
 
 def object_path(digest: str) -> str:

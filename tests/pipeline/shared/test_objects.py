@@ -27,6 +27,17 @@ def test_a_machine_whose_note_is_old_deletes_no_record_that_another_has_made_sin
     assert read(open_machine(tmp_path, "two")) == read(open_machine(tmp_path, "four")) == 3.0
 
 
+def test_of_what_is_missing_it_is_said_which_recipe_makes_it_anew(tmp_path: Path) -> None:
+    """The one that reads it may pin it by key, and makes it no second time."""
+    make(open_machine(tmp_path, "one"))
+    for path in (tmp_path / "bucket" / "objects").iterdir():
+        path.unlink()
+    two = open_machine(tmp_path, "two")
+    with pytest.raises(CorruptArtifactError, match=r"is missing in .*so a run of the recipe that made it makes it anew"):
+        two.verify(find(two))
+    assert two.find(Number, KEY) is None
+
+
 def test_a_damaged_record_that_has_taken_its_place_stays_until_it_is_made_anew(tmp_path: Path) -> None:
     make(open_machine(tmp_path, "one"), value="1")
     two = open_machine(tmp_path, "two")
