@@ -102,8 +102,9 @@ def draw_padded_inputs(
     task: Task, generator: np.random.Generator, sizes: Sizes
 ) -> dict[str, Array]:
     """Return random inputs. Every other sample ends with padding, where the task has some."""
-    inputs = task.example(generator, **sizes)
+    inputs = dict(task.example(generator, **sizes))
     for name, pad in list_paddings(task, inputs).items():
+        inputs[name] = inputs[name].copy()  # a task may give some of its own samples
         inputs[name][1::2, -1] = pad
     return inputs
 

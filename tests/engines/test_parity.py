@@ -10,6 +10,7 @@ import pytest
 
 from attar.engines.parity import (
     PATH_LENGTH,
+    draw_padded_inputs,
     follow_random_path,
     list_proven_sizes,
     measure_predictor_difference,
@@ -111,6 +112,14 @@ def test_sources_with_padding_are_compared() -> None:
     task = change_task(example=staticmethod(draw_whole))
     with pytest.raises(StageError, match="differs"):
         measure_predictor_difference(task, Predictor(graphs), Predictor({**graphs, START: add_to_padded}), 1e-3, "")
+
+
+def test_samples_that_a_task_gives_as_examples_are_not_written_to() -> None:
+    own = np.full((4, 5), 3)
+    own.flags.writeable = False
+    task = change_task(example=lambda task, generator, batch, source=1: {"source": own[:batch, :source]})
+    made = draw_padded_inputs(task, np.random.default_rng(0), {"batch": 4, "source": 5})["source"]
+    assert np.asarray(made)[:, -1].tolist() == [3, 0, 3, 0]
 
 
 def test_logits_that_are_not_finite_are_refused() -> None:
