@@ -7,7 +7,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from attar.pipeline.core.errors import AttarError, CorruptArtifactError, RecipeError, StoreError
+from attar.pipeline.core.errors import (
+    AttarError,
+    CorruptArtifactError,
+    RecipeError,
+    UnknownKeyError,
+)
 from attar.pipeline.core.graph import Pipeline, is_candidate
 from attar.pipeline.core.stage import Artifact
 from attar.pipeline.keys import deciders as keys
@@ -118,12 +123,13 @@ class Planner:
         return artifact
 
     def _open_key(self, place: str, prefix: str) -> tuple[Entry, Artifact]:
-        """Return what the recipe names by key at ``place``. Raises RecipeError."""
+        """Return what the recipe names by key at ``place``. Raises RecipeError if it names nothing
+        that can be used, StoreError if the store fails."""
         try:
             entry = self.store.match(prefix)
             kind = self.pipeline.makes(entry.record["deciders"]["stage"]) or Artifact
             artifact = self.store.find(kind, entry.key)
-        except StoreError as error:
+        except (UnknownKeyError, CorruptArtifactError) as error:
             raise RecipeError(f"{place}: {error}") from error
         if artifact is None:  # another process has just deleted it
             raise RecipeError(f"{place} is gone; `attar ls` lists what is there")

@@ -46,6 +46,10 @@ class StoreError(AttarError):
     """The store cannot be read or written."""
 
 
+class UnknownKeyError(StoreError):
+    """No artifact that may be taken, or more than one, has the key that was named."""
+
+
 class CorruptArtifactError(StoreError):
     """An artifact in the store differs from its record."""
 

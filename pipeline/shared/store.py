@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from attar.pipeline.core.disk import encode_json, explain_disk_errors
-from attar.pipeline.core.errors import CorruptArtifactError, RecipeError, StoreError
+from attar.pipeline.core.errors import CorruptArtifactError, RecipeError, UnknownKeyError
 from attar.pipeline.core.signing_keys import check_is_file_name
 from attar.pipeline.core.stage import A, Artifact, Facts
 from attar.pipeline.shared.garbage import find_garbage, tidy_cache
@@ -263,7 +263,7 @@ class SharedStore(Store):
         here = [entry for entry in self.list_local() if entry.key.startswith(prefix)]
         entry = here[0] if len(here) == 1 else super().match(prefix)
         if entry.distrust:
-            raise StoreError(
+            raise UnknownKeyError(
                 f"the record of {entry.record['slot']} {entry.key[:12]} in {self.remote.url} "
                 f"{entry.distrust}; have it signed, or name another"
             )

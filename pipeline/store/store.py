@@ -28,7 +28,7 @@ from attar.pipeline.core.disk import (
     read_json,
     replace_file,
 )
-from attar.pipeline.core.errors import CorruptArtifactError, StoreError
+from attar.pipeline.core.errors import CorruptArtifactError, UnknownKeyError
 from attar.pipeline.core.stage import A, Artifact, Facts
 from attar.pipeline.store.entry import Entry, Recorded
 from attar.pipeline.store.format import FORMAT_FILE, STORE_VERSION, check_store_version
@@ -230,12 +230,12 @@ class Store:
             yield
 
     def match(self, prefix: str) -> Entry:
-        """Return the one artifact whose key starts with ``prefix``. Raises StoreError for none and
-        for several."""
+        """Return the one artifact whose key starts with ``prefix``. Raises UnknownKeyError for none
+        and for several."""
         matches = [entry for entry in self.entries() if entry.key.startswith(prefix)]
         if len(matches) != 1:
             what = f"{len(matches)} artifacts" if matches else "no artifact"
-            raise StoreError(
+            raise UnknownKeyError(
                 f"{what} in {self.root} with a key that starts with {prefix!r}; `attar ls` lists "
                 "them"
             )

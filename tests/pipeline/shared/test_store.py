@@ -83,6 +83,20 @@ def test_what_was_made_without_a_server_is_published_by_the_next_run(tmp_path: P
     assert [record.status for record in run_toy(tmp_path, "two")] == ["reused", "reused"]
 
 
+def test_a_server_that_fails_is_no_mistake_of_a_recipe_that_pins_a_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = run_toy(tmp_path, "one")[0].key
+    two = open_machine(tmp_path, "two")
+
+    def fail(*_: Any) -> None:
+        raise StoreError("no answer")
+
+    monkeypatch.setattr(two.remote, "list", fail)
+    slots = {"source": SlotBinding(Constant(), {}, keep=key)}
+    with pytest.raises(StoreError, match=r"^no answer$") as caught:
+        list(Run(Pipeline(slots), two, Fingerprint(tmp_path), "recipe").walk())
+    assert caught.value.exit_code == 1
+
+
 def test_what_is_damaged_before_it_is_published_is_made_anew(tmp_path: Path) -> None:
     slots = {"source": SlotBinding(Constant(), {})}
     (made,) = Run(Pipeline(slots), Store(tmp_path / "one"), Fingerprint(tmp_path), "recipe").walk()
