@@ -8,7 +8,7 @@ the last axis of texts, so blocks are found here by the shapes of both networks.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from itertools import takewhile
 
@@ -165,27 +165,30 @@ def measure_unit(block: Block, teacher: nn.Module, student: nn.Module) -> int | 
 def may_share_keys(block: Block, network: nn.Module) -> bool:
     """Whether a block may be the queries of heads that share keys.
 
-    The module around it has heads, and no other layers there are an attention: one module may hold
-    an attention and a feed-forward block.
+    Beside them are keys and values, fewer numbers, which no layer there reads. If one layer makes
+    both, the module that names its heads has no other attention: one module may hold an attention
+    and a feed-forward block.
     """
     own = [network.get_submodule(name) for name in (*block.writers, block.reader)]
-    return any(
-        find_heads(name, network) is not None
-        and not are_attention(
-            each for each in find_holder(name, network).children() if each not in own
-        )
-        for name in block.writers
-    )
+    for name in block.writers:
+        others = [
+            layer
+            for layer in find_holder(name, network).children()
+            if isinstance(layer, nn.Linear) and layer not in own
+        ]
+        read = {layer.in_features for layer in others}
+        made = Counter(layer.out_features for layer in others)
+        unread = [made[size] for size in made.keys() - read if size < block.size]
+        has_heads = find_heads(name, network) is not None and not are_attention(made, read)
+        if max(unread, default=0) > 1 or (unread and has_heads):
+            return True
+    return False
 
 
-def are_attention(layers: Iterable[nn.Module]) -> bool:
-    """Whether some of these make queries, keys and values of one size, and another reads them."""
-    linears = [layer for layer in layers if isinstance(layer, nn.Linear)]
-    made = Counter(layer.out_features for layer in linears)
-    read = {layer.in_features for layer in linears}
-    return any(
-        made[size] >= PARTS or (PARTS * size in made and PARTS * size not in read) for size in read
-    )
+def are_attention(made: Mapping[int, int], read: Set[int]) -> bool:
+    """Whether some layers make queries, keys and values of one size, and another reads them."""
+    fused = {size // PARTS for size in made.keys() - read if size % PARTS == 0}
+    return any(made.get(size, 0) >= PARTS or size in fused for size in read)
 
 
 def count_heads(block: Block, network: nn.Module) -> int:

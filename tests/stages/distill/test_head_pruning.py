@@ -103,15 +103,19 @@ def test_heads_of_another_width_stay_whole() -> None:
 class SharedKeys(nn.Module):
     """Heads of two numbers with the keys and values of one."""
 
-    def __init__(self, heads: int) -> None:
+    def __init__(self, heads: int, *, fused: bool, named: bool) -> None:
         super().__init__()
-        self.heads = heads
+        if named:
+            self.heads = heads
         self.query, self.outside = nn.Linear(8, 2 * heads), nn.Linear(2 * heads, 8)
-        self.key, self.value = nn.Linear(8, 2), nn.Linear(8, 2)
+        for name in ("both",) if fused else ("key", "value"):
+            self.add_module(name, nn.Linear(8, 4 if fused else 2))
 
 
-def test_heads_that_share_keys_stay_whole() -> None:
-    teacher, student = SharedKeys(4), SharedKeys(2)
+@pytest.mark.parametrize(("fused", "named"), [(False, True), (False, False), (True, True)])
+def test_heads_that_share_keys_stay_whole(fused: bool, named: bool) -> None:
+    """Those of Llama say nowhere how many they are."""
+    teacher, student = (SharedKeys(heads, fused=fused, named=named) for heads in (4, 3))
     assert len(find_blocks(teacher, student)) == 1
     tensors = cut_heads(teacher, student)
     assert {name: tensor.shape for name, tensor in tensors.items()} == {
