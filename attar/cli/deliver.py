@@ -101,8 +101,12 @@ def deliver_results(
         with lock_folder(folder, alone=True, wait=True):
             check_own(bundles)
             names = sorted(there.name for there in {*list_own(folder), *bundles})
-            write_note(folder, {"bundles": names})
-            for there, bundle in bundles.items():
+            missing = bundles
+            if read_note(folder).get("of") == now:  # what is there may be signed
+                missing = dict(filter(is_missing, bundles.items()))
+            else:
+                write_note(folder, {"bundles": names})
+            for there, bundle in missing.items():
                 replace_bundle(there, bundle)
             write_report(records, folder, title)
             write_note(folder, {"of": now, "bundles": names})
@@ -130,10 +134,16 @@ def end_command(code: int, undelivered: Sequence[AttarError]) -> NoReturn:
 
 def is_delivered(folder: Path, now: Mapping[str, str], bundles: Mapping[Path, Path | None]) -> bool:
     """Whether the folder holds the report of these artifacts, and their bundles."""
-    whole = all((folder / name).is_file() for name in FILES) and all(
-        bundle is None or there.is_dir() for there, bundle in bundles.items()
+    whole = all((folder / name).is_file() for name in FILES)
+    return (
+        whole and not any(map(is_missing, bundles.items())) and read_note(folder).get("of") == now
     )
-    return whole and read_note(folder).get("of") == now
+
+
+def is_missing(bundle: tuple[Path, Path | None]) -> bool:
+    """Whether there is a bundle, which is the second path, and no folder in its place."""
+    there, made = bundle
+    return made is not None and not there.is_dir()
 
 
 def write_report(records: Sequence[Record], folder: Path, title: str) -> None:

@@ -42,12 +42,17 @@ def deliver(tmp_path: Path, record: Record, **more: set[str]) -> set[str]:
     return {path.name for path in (tmp_path / "out").iterdir()}
 
 
-def test_a_file_of_the_report_that_is_gone_is_put_back(tmp_path: Path) -> None:
+def test_a_file_of_the_report_that_is_gone_is_put_back_and_a_signature_stays(tmp_path: Path) -> None:
+    """A CI stage may have moved it elsewhere."""
     record = bundle_record(write_bundle(tmp_path / "made"))
     whole = deliver(tmp_path, record)
     assert whole == {*FILES, "cpu", ".attar.json"}
     (tmp_path / "out" / "junit.xml").unlink()
+    (tmp_path / "out" / "cpu" / "SHA256SUMS.sig").write_bytes(b"signature")
     assert deliver(tmp_path, record) == whole
+    assert (tmp_path / "out" / "cpu" / "SHA256SUMS.sig").exists()
+    deliver(tmp_path, replace(record, key="another"))
+    assert not (tmp_path / "out" / "cpu" / "SHA256SUMS.sig").exists()
 
 
 def test_a_target_without_a_bundle_keeps_an_old_one_only_where_it_is_asked_for(tmp_path: Path) -> None:
