@@ -41,8 +41,8 @@ def find_filled(column: Any) -> npt.NDArray[np.bool_]:
 
     valid = compute.is_valid(column)
     if is_text(column.type):
-        letters = compute.utf8_length(compute.utf8_trim_whitespace(column))
-        valid = compute.fill_null(compute.greater(letters, 0), False)
+        blank = compute.or_(compute.equal(column, ""), compute.utf8_is_space(column))
+        valid = compute.fill_null(compute.invert(blank), False)
     filled = np.array(valid)
     if is_list(column.type):
         owners = np.asarray(compute.list_parent_indices(column))
