@@ -40,7 +40,7 @@ def check_places(workspace: Workspace, slots: Sequence[str], folder: Path) -> No
             )
     bound = workspace.recipe.pipeline.slots
     made = [slot for slot in slots if bound[slot].stage.makes() is Bundle]
-    with explain_disk_errors(folder, "-o"):
+    with explain_disk_errors(folder, name_option(folder, workspace.store)):
         check_own(folder / slot.partition(".")[0] for slot in made)
 
 
@@ -96,7 +96,7 @@ def deliver_results(
     for record in records:
         if record.key and record.makes in (Bundle, Evidence):  # whose files are read below
             store.fetch(record.key)
-    with explain_disk_errors(folder, "-o"):
+    with explain_disk_errors(folder, name_option(folder, store)):
         folder.mkdir(parents=True, exist_ok=True)
         with lock_folder(folder, alone=True, wait=True):
             check_own(bundles)
@@ -111,6 +111,12 @@ def deliver_results(
             write_report(records, folder, title)
             write_note(folder, {"of": now, "bundles": names})
     return report
+
+
+def name_option(folder: Path, store: Store) -> str:
+    """Return the option that chooses a folder: in the store are those that no other option names,
+    such as that of the recipe which a search found."""
+    return "--store" if folder.is_relative_to(store.root) else "-o"
 
 
 @contextmanager

@@ -93,10 +93,12 @@ def test_two_processes_deliver_to_one_folder(tmp_path: Path, monkeypatch: pytest
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"cpu", ".attar.json"}
 
 
-def test_a_folder_that_cannot_be_written_names_the_option_that_chose_it(tmp_path: Path) -> None:
-    (tmp_path / "out").write_text("a file")
-    with pytest.raises(StoreError, match=r"cannot write .*out: File exists; .* another with -o"):
-        deliver(tmp_path, bundle_record(None))
+@pytest.mark.parametrize(("folder", "option"), [("out", "-o"), ("store/latest/recipe", "--store")])
+def test_a_folder_that_cannot_be_written_names_the_option_that_chose_it(tmp_path: Path, folder: str, option: str) -> None:
+    (tmp_path / folder).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / folder).write_text("a file")
+    with pytest.raises(StoreError, match=rf"cannot write .*{folder}: File exists; .* another with {option}$"):
+        deliver_results([bundle_record(None)], tmp_path / folder, "recipe", Store(tmp_path / "store"))
 
 
 def refuse(folder: Path, *arguments: str) -> str:
