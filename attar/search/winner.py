@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import tomlkit
+from tomlkit import TOMLDocument
+from tomlkit.items import AbstractTable, InlineTable
 
 from attar.pipeline.core.errors import RecipeError
 from attar.pipeline.recipe.search_space import SECTION
@@ -33,9 +35,7 @@ def write_winner(search: RecipeSearch, winner: VariantResult) -> Path:
     the winner's settings. Comments stay. Raises RecipeError if the file cannot be written."""
     document = tomlkit.parse(search.text)
     document.pop(SECTION, None)  # of a command alone, it is not in the file
-    targets = document.get("targets", {})
-    for name in [name for name in targets if name != search.target]:
-        del targets[name]
+    document = drop_other_targets(document, search.target)
     for override in search.overrides:
         place, _, value = override.partition("=")
         if concerns_winner(search, place.strip().split(".")):
@@ -55,6 +55,19 @@ def write_winner(search: RecipeSearch, winner: VariantResult) -> Path:
         ) from error
 
 
+def drop_other_targets(document: TOMLDocument, target: str) -> TOMLDocument:
+    """Return the recipe without other targets, wherever their sections stand.
+
+    What tomlkit shows as one table of sections in several places loses its place when some are
+    deleted, so they are deleted place by place, and what is left is read anew.
+    """
+    for key, item in document.body:
+        if key is not None and key.key == "targets" and isinstance(item, AbstractTable):
+            for name in [name for name in item if name != target]:
+                del item[name]
+    return tomlkit.parse(tomlkit.dumps(document))
+
+
 def concerns_winner(search: RecipeSearch, place: Sequence[str]) -> bool:
     """Whether the setting at a place is neither of the search nor of another target."""
     section, *rest = place
@@ -66,7 +79,8 @@ def set_value(document: Any, place: str, value: Any) -> None:
     *parents, last = place.split(".")
     table = document
     for parent in parents:
-        table = table.setdefault(parent, tomlkit.table())
+        is_inline = isinstance(table, InlineTable)  # which holds none of the other kind
+        table = table.setdefault(parent, tomlkit.inline_table() if is_inline else tomlkit.table())
     table[last] = value
 
 

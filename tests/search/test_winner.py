@@ -55,6 +55,25 @@ def test_a_target_may_come_from_the_command_alone(tmp_path: Path) -> None:
     assert found["targets"] == {"cpu": {"precision": "fp32"}}
 
 
+@pytest.mark.parametrize("own", ["[targets.cpu]\nthreads = 1\n", ""])
+def test_other_targets_between_which_sections_stand_are_left_out(tmp_path: Path, own: str) -> None:
+    recipe = f"[targets.a]\nthreads = 2\n[gates]\nscore_drop = 0.1\n[targets.b]\nthreads = 3\n{own}[onnx]\nopset = 18\n"
+    search = create_search(tmp_path, "targets.cpu.threads=4", recipe=recipe)
+    found = tomllib.loads(write_winner(search, WINNER).read_text(encoding="utf-8"))
+    assert found.keys() == {"gates", "onnx", "targets", "student"}
+    assert found["targets"] == {"cpu": {"threads": 4}}
+
+
+def test_a_setting_inside_of_inline_tables(tmp_path: Path) -> None:
+    recipe = "student = { epochs = 2 }\n[targets]\ncpu = { threads = 1 }\ngpu = { threads = 2 }\n"
+    search = create_search(tmp_path, "targets.cpu.gates.score=0.5", recipe=recipe)
+    found = tomllib.loads(write_winner(search, WINNER).read_text(encoding="utf-8"))
+    assert found == {
+        "student": {"epochs": 2, "layers": {"body": [0, 2]}},
+        "targets": {"cpu": {"threads": 1, "gates": {"score": 0.5}}},
+    }
+
+
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     search = create_search(tmp_path)
     (tmp_path / "recipe-found.toml").mkdir()
