@@ -22,12 +22,15 @@ from attar.engines.runtimes.runtime import (
     load_runtime,
 )
 from attar.engines.thread_counts import find_fastest_thread_count
+from attar.models.generation import find_decoding
 from attar.models.task import Task, load_task
-from attar.pipeline.core.errors import StageError, UnsupportedModelError
+from attar.pipeline.core.errors import StageError, UnfitSettingsError, UnsupportedModelError
 from attar.pipeline.core.stage import CodeName, Facts, Stage, UnusedSettingError
 from attar.stages.artifacts import Engine, OnnxModel
 
 NODES_SHOWN = 3
+SEQUENCE_RUNTIMES = ("onnxruntime", "openvino")
+"""The runtimes that are known to take every operator of the graph of a network that generates."""
 Compute = Annotated[str, Field(pattern=r"^\d{1,2}\.\d$")]
 
 
@@ -140,12 +143,29 @@ class Build(Stage[Engine]):
         spec = BuildSpec(provider=self.provider or runtime.provider, options=self.list_options())
         return runtime.explain_unbuildable(spec) or runtime.explain_unrunnable(spec)
 
+    def check_settings(self) -> None:
+        if why := self.explain_unfit(load_task(self.task)):
+            raise UnfitSettingsError(why)
+
+    def explain_unfit(self, task: Task) -> str | None:
+        """Return why the runtime takes no graph of this task, whatever is trained; None if it may
+        take them."""
+        if self.runtime in SEQUENCE_RUNTIMES or find_decoding(task) is None:
+            return None
+        return (
+            f"a network that generates cannot be built for {self.runtime!r}: TensorRT-RTX refuses "
+            "operators of the loop over its steps, and TensorRT was not tried with it; use "
+            f"{' or '.join(SEQUENCE_RUNTIMES)}"
+        )
+
     def run(self, out: Path, *, model: OnnxModel) -> Facts:
         """Raises UnsupportedModelError when the runtime cannot take the graph,
         MissingDependencyError when its library is not installed, and StageError when a node of the
         graph is in training mode, the provider is unknown, the profile does not cover what the task
         promises, or the engine's answers are not the model's."""
         task, runtime = load_task(self.task), load_runtime(self.runtime)
+        if why := self.explain_unfit(task):
+            raise UnsupportedModelError(why)
         spec = self.make_spec(task, runtime, model.facts["precision"])
         check_model(model, runtime, self.runtime)
         if why := runtime.explain_unbuildable(spec):

@@ -15,8 +15,6 @@ from attar.stages.artifacts import OnnxModel
 
 SEQUENCE_PRECISIONS = ("fp32", "int8-weights", "int8-dynamic")
 """The precisions that need no calibration."""
-SEQUENCE_RUNTIMES = ("onnxruntime", "openvino")
-"""The runtimes that are known to take every operator of the graph that generates."""
 
 
 def write_sequence_graphs(
@@ -49,13 +47,4 @@ def explain_precision(precision: str) -> str:
     return (
         f"a network that generates cannot be converted to {precision!r}: its step would have "
         f"to be calibrated; use {', '.join(SEQUENCE_PRECISIONS)}"
-    )
-
-
-def explain_runtime(runtime: str) -> str:
-    """Return why a network that generates cannot have a runtime, and which ones it can."""
-    return (
-        f"a network that generates cannot be built for {runtime!r}: TensorRT-RTX refuses operators "
-        "of the loop over its steps, and TensorRT was not tried with it; use "
-        f"{' or '.join(SEQUENCE_RUNTIMES)}"
     )

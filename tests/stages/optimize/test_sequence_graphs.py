@@ -15,6 +15,7 @@ from attar.engines.runtimes.torch_sequences import check_sequence_network, open_
 from attar.models.generation import MODEL, START, STEP, generate, generate_greedily
 from attar.pipeline.core.errors import UnfitSettingsError, UnsupportedModelError
 from attar.stages.artifacts import OnnxModel
+from attar.stages.build import Build
 from attar.stages.export.sequences import describe_graphs
 from attar.stages.export.stage import Export
 from attar.stages.optimize.sequences import write_sequence_graphs
@@ -86,11 +87,17 @@ def test_such_a_target_is_refused_before_anything_is_trained(precision: Literal[
 
 
 @pytest.mark.parametrize("runtime", ["tensorrt", "tensorrt-rtx"])
-def test_a_runtime_that_parses_no_loop_is_refused_as_early(runtime: Literal["tensorrt", "tensorrt-rtx"]) -> None:
-    with pytest.raises(UnfitSettingsError, match=rf"'{runtime}': .*use onnxruntime or openvino"):
-        Optimize(task=REVERSAL, runtime=runtime).check_settings()
-    Optimize(task=REVERSAL, runtime="openvino").check_settings()
-    Optimize(task=smoke.DIGITS, runtime=runtime).check_settings()
+def test_a_runtime_that_parses_no_loop_is_refused_as_early(
+    exported: OnnxModel, tmp_path: Path, runtime: Literal["tensorrt", "tensorrt-rtx"]
+) -> None:
+    """A candidate is refused in its turn, also where its hardware is not here."""
+    said = rf"'{runtime}': .*use onnxruntime or openvino"
+    with pytest.raises(UnfitSettingsError, match=said):
+        Build(task=REVERSAL, runtime=runtime).check_settings()
+    with pytest.raises(UnsupportedModelError, match=said):
+        Build(task=REVERSAL, runtime=runtime).run(tmp_path, model=exported)
+    Build(task=REVERSAL, runtime="openvino").check_settings()
+    Build(task=smoke.DIGITS, runtime=runtime).check_settings()
 
 
 def test_exported_graphs_multiply_once_and_skip_padding(exported: OnnxModel) -> None:
