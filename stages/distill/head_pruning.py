@@ -21,6 +21,8 @@ HEADS = ("heads", "num_heads", "n_heads", "num_attention_heads")
 """The attributes by which a module says how many heads it has."""
 PARTS = 3
 """Queries, keys and values: three layers, or one that makes all of them side by side."""
+KEYS_AND_VALUES = 2
+"""The layers beside queries whose heads share them."""
 
 
 @dataclass(frozen=True)
@@ -165,11 +167,12 @@ def measure_unit(block: Block, teacher: nn.Module, student: nn.Module) -> int | 
 def may_share_keys(block: Block, network: nn.Module) -> bool:
     """Whether a block may be the queries of heads that share keys.
 
-    Beside them are keys and values, fewer numbers, which no layer there reads. If one layer makes
-    both, the module that names its heads has no other attention: one module may hold an attention
-    and a feed-forward block.
+    Beside them two layers make keys and values, fewer numbers, which no layer there reads; they may
+    be as many as the states. If one layer makes both, the module that names its heads has no other
+    attention: one module may hold an attention and a feed-forward block.
     """
-    own = [network.get_submodule(name) for name in (*block.writers, block.reader)]
+    linears = list_linears(network)
+    own = [linears[name] for name in (*block.writers, block.reader)]
     for name in block.writers:
         others = [
             layer
@@ -177,10 +180,13 @@ def may_share_keys(block: Block, network: nn.Module) -> bool:
             if isinstance(layer, nn.Linear) and layer not in own
         ]
         read = {layer.in_features for layer in others}
-        made = Counter(layer.out_features for layer in others)
-        unread = [made[size] for size in made.keys() - read if size < block.size]
+        made = Counter(layer.out_features for layer in others if layer.out_features < block.size)
+        unread = made.keys() - read
+        has_keys = any(
+            made[size] == KEYS_AND_VALUES for size in {*unread, linears[name].in_features}
+        )
         has_heads = find_heads(name, network) is not None and not are_attention(made, read)
-        if max(unread, default=0) > 1 or (unread and has_heads):
+        if has_keys or (unread and has_heads):
             return True
     return False
 

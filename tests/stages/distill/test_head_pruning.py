@@ -101,21 +101,21 @@ def test_heads_of_another_width_stay_whole() -> None:
 
 
 class SharedKeys(nn.Module):
-    """Heads of two numbers with the keys and values of one."""
+    """Heads of two numbers with fewer keys and values."""
 
-    def __init__(self, heads: int, *, fused: bool, named: bool) -> None:
+    def __init__(self, heads: int, *, keys: int, fused: bool, named: bool) -> None:
         super().__init__()
         if named:
             self.heads = heads
         self.query, self.outside = nn.Linear(8, 2 * heads), nn.Linear(2 * heads, 8)
         for name in ("both",) if fused else ("key", "value"):
-            self.add_module(name, nn.Linear(8, 4 if fused else 2))
+            self.add_module(name, nn.Linear(8, 2 * keys if fused else keys))
 
 
-@pytest.mark.parametrize(("fused", "named"), [(False, True), (False, False), (True, True)])
-def test_heads_that_share_keys_stay_whole(fused: bool, named: bool) -> None:
-    """Those of Llama say nowhere how many they are."""
-    teacher, student = (SharedKeys(heads, fused=fused, named=named) for heads in (4, 3))
+@pytest.mark.parametrize(("keys", "fused", "named"), [(2, False, True), (2, False, False), (8, False, False), (2, True, True)])
+def test_heads_that_share_keys_stay_whole(keys: int, fused: bool, named: bool) -> None:
+    """Those of Llama say nowhere how many they are; those of Qwen3 have as many keys as states."""
+    teacher, student = (SharedKeys(heads, keys=keys, fused=fused, named=named) for heads in (6, 5))
     assert len(find_blocks(teacher, student)) == 1
     tensors = cut_heads(teacher, student)
     assert {name: tensor.shape for name, tensor in tensors.items()} == {
