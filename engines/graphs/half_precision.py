@@ -23,7 +23,7 @@ from attar.engines.graphs.inspection import (
     make_unused_suffix,
 )
 from attar.engines.graphs.overflow import find_overflowing_nodes
-from attar.engines.graphs.preparation import clear_metadata, prepare_graph
+from attar.engines.graphs.preparation import clear_metadata, prepare_graph, sort_nodes
 from attar.engines.graphs.softmax import find_final_softmaxes
 from attar.pipeline.core.stage import Facts
 
@@ -80,14 +80,6 @@ def halve_float_nodes(
     for name in names & overflowing.keys():
         floats[name] += f"; half precision cannot hold it: {overflowing[name]}"
     return {**facts, "float": floats, **({"half": half} if half else {})}
-
-
-def sort_nodes(model: onnx.ModelProto) -> None:
-    """Put each node behind those whose results it reads, in place, with onnx-ir's pass."""
-    import onnx_ir as ir
-    from onnx_ir.passes.common import TopologicalSortPass
-
-    model.CopyFrom(ir.to_proto(TopologicalSortPass()(ir.from_proto(model)).model))
 
 
 def find_convertible_nodes(model: onnx.ModelProto, names: Collection[str]) -> dict[str, FloatSlots]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from attar.engines.graphs import selection
 from attar.engines.graphs.placement import LEVELS, MULTIPLYING, UNSIGNED, Placement
 from attar.engines.graphs.pooling import replace_global_means
-from attar.engines.graphs.preparation import clear_metadata, prepare_graph
+from attar.engines.graphs.preparation import clear_metadata, prepare_graph, sort_nodes
 from attar.engines.graphs.weights import separate_weights
 from attar.pipeline.core.errors import StageError
 from attar.pipeline.core.stage import Facts
@@ -82,7 +82,11 @@ def quantize_graph(source: Path, ranges: Ranges, spec: QuantizationSpec) -> Quan
         replace_global_means(model, known_ranges)
     selection.check_node_names(model, spec.exclude)
     op_types = selection.select_int8_op_types(model, spec.placement)
-    reasons = {**selection.find_float_nodes(model), **spec.exclude}
+    reasons = {
+        **selection.find_misread_nodes(model),
+        **selection.find_float_nodes(model),
+        **spec.exclude,
+    }
     inside, outside = [], {}
     for node in model.graph.node:
         if node.op_type in op_types and node.name not in reasons:
@@ -98,6 +102,8 @@ def insert_qdq_pairs(
     model: onnx.ModelProto, ranges: Ranges, spec: QuantizationSpec, inside: list[onnx.NodeProto]
 ) -> onnx.ModelProto:
     """Return the graph with the pairs that ONNX Runtime's quantizer places around these nodes.
+
+    The quantizer appends what it adds, and ONNX wants each node behind those that it reads.
 
     Raises StageError if a tensor that is rounded there has no range.
     """
@@ -132,4 +138,5 @@ def insert_qdq_pairs(
             "calibrated on another graph?"
         ) from error
     quantized: onnx.ModelProto = quantizer.model.model
+    sort_nodes(quantized)
     return quantized

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,9 +42,21 @@ def prepare_graph(source: Path) -> onnx.ModelProto:
 
 
 def name_nodes(model: onnx.ModelProto) -> None:
-    """Give a name to each node without one: a recipe excludes nodes by name."""
+    """Give a name of its own to each node without one: a recipe excludes nodes by name."""
+    taken = {node.name for node in model.graph.node}
     for number, node in enumerate(model.graph.node):
-        node.name = node.name or f"{node.op_type}_{number}"
+        if not node.name:
+            candidates = (f"{node.op_type}_{own}" for own in count(number))
+            node.name = next(name for name in candidates if name not in taken)
+            taken.add(node.name)
+
+
+def sort_nodes(model: onnx.ModelProto) -> None:
+    """Put each node behind those whose results it reads, in place, with onnx-ir's pass."""
+    import onnx_ir as ir
+    from onnx_ir.passes.common import TopologicalSortPass
+
+    model.CopyFrom(ir.to_proto(TopologicalSortPass()(ir.from_proto(model)).model))
 
 
 def restore_outputs(model: onnx.ModelProto, names: Sequence[str]) -> None:

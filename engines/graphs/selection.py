@@ -69,6 +69,43 @@ def find_float_nodes(model: onnx.ModelProto) -> dict[str, str]:
     return reasons
 
 
+def find_misread_nodes(model: onnx.ModelProto) -> dict[str, str]:
+    """Return the nodes that ONNX Runtime's quantizer would write wrongly, each with the reason.
+
+    - It drops a Clip, because values outside a range become its ends. A range always holds 0, so it
+      is no bound of a Clip that 0 is outside of.
+    - It reads a scale for each entry of a bias.
+    """
+    constants = index_constants(model)
+    reasons = {}
+    for node in model.graph.node:
+        if node.op_type == "Clip" and not may_give_zero(node, constants):
+            reasons[node.name] = "a Clip that 0 is outside of"
+        elif node.op_type == "Gemm" and not has_plain_bias(node, constants):
+            reasons[node.name] = "a Gemm whose bias is not one number a column"
+    return reasons
+
+
+def may_give_zero(node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto]) -> bool:
+    """Whether 0 is known to be between the bounds of a Clip."""
+    import onnx
+
+    for name, sign in zip(node.input[1:], (-1, 1), strict=False):
+        if name and name not in constants:
+            return False
+        if name and sign * onnx.numpy_helper.to_array(constants[name]).item() < 0:
+            return False
+    return True
+
+
+def has_plain_bias(node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto]) -> bool:
+    """Whether a Gemm by constants has no bias, or one number for each column."""
+    weight, bias = (constants.get(name) for name in (*node.input[1:3], "")[:2])
+    if weight is None or bias is None:
+        return True
+    return list(bias.dims) == [weight.dims[0 if get_attribute(node, "transB", 0) else 1]]
+
+
 def is_small_product(node: onnx.NodeProto, weights: Mapping[str, onnx.TensorProto]) -> bool:
     """Whether a node is a product with few results, or with results of no constant number."""
     if node.op_type not in PRODUCTS:

@@ -60,12 +60,14 @@ def append_softmax(model: onnx.ModelProto, outputs: Collection[str]) -> None:
 
 
 def remove_softmax(model: onnx.ModelProto, outputs: Collection[str]) -> None:
-    """Turn these outputs, which are probabilities, into logits again, in place."""
+    """Turn these outputs, which are probabilities, into logits again, in place.
+
+    The logits keep their name: they may be an input or an output of the graph themselves.
+    """
     for node in find_final_softmaxes(model):
-        logits, name = node.input[0], node.output[0]
-        if name in outputs:
-            model.graph.node.remove(node)
-            rename_tensor(model.graph, logits, name)
+        if node.output[0] in outputs:
+            node.op_type = "Identity"
+            node.ClearField("attribute")
 
 
 def rename_tensor(graph: onnx.GraphProto, old: str, new: str) -> None:

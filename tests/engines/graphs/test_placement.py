@@ -211,6 +211,7 @@ def faithful(folder: Path, text: str, form: int8.QuantizationSpec, **weights: An
         tensors = {"x": x, **predict({"x": x})}
     ranges = {name: (float(np.min(array)), float(np.max(array))) for name, array in tensors.items()}
     facts = int8.write_int8_graph(folder / "model.onnx", folder / "int8.onnx", ranges, form)
+    onnx.checker.check_model(folder / "int8.onnx", full_check=True)  # nodes in order, too
     with onnxruntime.open_session({"model": folder / "int8.onnx"}, 1) as predict:
         got = smoke.floats(predict({"x": x})["y"])
     return float(np.corrcoef(got.ravel(), smoke.floats(tensors["y"]).ravel())[0, 1]), facts
@@ -240,6 +241,43 @@ def test_the_factor_of_a_computed_bias_counts(tmp_path: Path) -> None:
             y = Relu(c)
         }"""
     assert faithful(tmp_path, text, form("onnxruntime"), w=random(16, 16), v=random(16, 16))[0] > 0.999
+
+
+CLIP = """
+    <ir_version: 9, opset_import: ["" : 20]>
+    g (float[batch,8,4,4] x) => (float[batch,8,4,4] y) {{
+        a = Conv(x, v)
+        b = Clip({bounds})
+        y = Conv(b, w)
+    }}"""
+
+
+@pytest.mark.parametrize("bounds", ["a, high", "a, low", "a, low, high", "a, , low_negative", "a, m", "a, , zero"])
+@pytest.mark.parametrize("runtime", ["onnxruntime", "tensorrt"])
+def test_a_clip_clips_in_int8(tmp_path: Path, runtime: str, bounds: str) -> None:
+    """ONNX Runtime's quantizer drops it, as values outside a range become its ends; a range always holds 0."""
+    given = {"low": 0.5, "high": 1.5, "low_negative": -0.5, "zero": 0.0}
+    constants = {name: np.float32(value) for name, value in given.items()}
+    text = CLIP.format(bounds=bounds)
+    if bounds == "a, m":
+        text = text.replace("b = Clip", "m = ReduceMean<keepdims = 0>(x)\n        b = Clip")
+    found, facts = faithful(tmp_path, text, form(runtime), v=random(8, 8, 1, 1), w=random(8, 8, 1, 1), **constants)
+    assert facts["quantized"]["Conv"] == 2
+    assert found > 0.999
+    is_dropped = all(node.op_type != "Clip" for node in onnx.load(tmp_path / "int8.onnx").graph.node)
+    assert is_dropped == (runtime == "onnxruntime" and bounds == "a, , zero")
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (1, 8), (64, 1)])
+@pytest.mark.parametrize("runtime", ["onnxruntime", "tensorrt"])
+def test_a_gemm_whose_bias_is_no_row_stays_float(tmp_path: Path, runtime: str, shape: tuple[int, ...]) -> None:
+    """ONNX Runtime's quantizer reads a scale for each entry of it, and raised an IndexError."""
+    text = GEMM.format(factors="").replace("y = Relu(a)", "r = Relu(a)  p = MatMul(r, u)  y = Relu(p)")
+    weights = {"w": random(8, 16), "b": random(*shape), "u": random(8, 8)}
+    found, facts = faithful(tmp_path, text, form(runtime), **weights)
+    assert facts["float"] == {"Gemm_0": "a Gemm whose bias is not one number a column"}
+    assert facts["quantized"]["MatMul"] == 1
+    assert found > 0.999
 
 
 @pytest.mark.parametrize("runtime", ["onnxruntime", "tensorrt"])

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
+import onnx.parser
 import pytest
 import torch
 from torch import nn
@@ -207,6 +208,23 @@ def test_the_softmax_is_put_behind_a_graph_and_taken_away(tmp_path: Path, digits
     onnx.save(graph, tmp_path / "again.onnx")
     with onnxruntime.open_session({"model": tmp_path / "again.onnx"}, 1) as predict:
         np.testing.assert_array_equal(predict(x)["logits"], logits)
+
+
+@pytest.mark.parametrize("logits", ["logits", "x"])
+def test_logits_that_are_an_end_of_the_graph_stay_when_the_softmax_is_taken_away(logits: str) -> None:
+    """Of a network that gives both, and of one that gives the probabilities of its input."""
+    graph = onnx.parser.parse_model(f"""
+        <ir_version: 9, opset_import: ["" : 20]>
+        g (float[2,3] x) => (float[2,3] logits, float[2,3] shares) {{
+            logits = Relu(x)
+            shares = Softmax({logits})
+        }}""")
+    remove_softmax(graph, ["shares"])
+    onnx.checker.check_model(graph, full_check=True)
+    x = np.random.default_rng(0).standard_normal((2, 3)).astype(np.float32)
+    with onnxruntime.open_session({"model": graph.SerializeToString()}, 1) as predict:
+        found = predict({"x": x})
+    np.testing.assert_array_equal(found["shares"], x if logits == "x" else found["logits"])
 
 
 def test_the_last_layer_and_the_softmax_stay_float(tmp_path: Path, digits_onnx: OnnxModel, digits_ranges: Ranges) -> None:
