@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 from attar.engines.graphs.inspection import get_attribute, index_constants, infer_element_types
 from attar.engines.graphs.placement import MULTIPLYING, Placement
 from attar.engines.graphs.softmax import find_final_softmaxes
+from attar.engines.graphs.weights import list_float_reads
 from attar.pipeline.core.errors import StageError, UnsupportedModelError, suggest_name
 
 if TYPE_CHECKING:
     import onnx
 
 PRODUCTS = frozenset({"Gemm", "MatMul"})
+BOUNDING = frozenset({"Clip", "Relu"})
 FEW_CHANNELS = 4
 """VNNI multiplies four bytes at a time: a convolution of fewer channels fills no instruction."""
 MANY_COLUMNS = 1024
@@ -74,12 +76,16 @@ def find_misread_nodes(model: onnx.ModelProto) -> dict[str, str]:
 
     - It drops a Clip, because values outside a range become its ends. A range always holds 0, so it
       is no bound of a Clip that 0 is outside of.
+    - It gives what only one node reads, a Clip or a Relu, the range of the result, also where it is
+      an output, or read in a graph inside a node.
     - It reads a scale for each entry of a bias.
     """
-    constants = index_constants(model)
+    constants, shown = index_constants(model), set(list_float_reads(model))
     reasons = {}
     for node in model.graph.node:
-        if node.op_type == "Clip" and not may_give_zero(node, constants):
+        if node.op_type in BOUNDING and node.input[0] in shown:
+            reasons[node.name] = f"a {node.op_type} of what is read elsewhere, too"
+        elif node.op_type == "Clip" and not may_give_zero(node, constants):
             reasons[node.name] = "a Clip that 0 is outside of"
         elif node.op_type == "Gemm" and not has_plain_bias(node, constants):
             reasons[node.name] = "a Gemm whose bias is not one number a column"

@@ -268,6 +268,23 @@ def test_a_clip_clips_in_int8(tmp_path: Path, runtime: str, bounds: str) -> None
     assert is_dropped == (runtime == "onnxruntime" and bounds == "a, , zero")
 
 
+@pytest.mark.parametrize("activation", ["Relu(y)", "Clip(y, zero)"])
+@pytest.mark.parametrize("runtime", ["onnxruntime", "tensorrt"])
+def test_an_output_before_an_activation_keeps_its_range(tmp_path: Path, runtime: str, activation: str) -> None:
+    """ONNX Runtime's quantizer gives it that of the activation's result, as if nothing else read it."""
+    text = f"""
+        <ir_version: 9, opset_import: ["" : 20]>
+        g (float[batch,8,4,4] x) => (float[batch,8,4,4] y, float[batch,8,4,4] z) {{
+            y = Conv(x, v)
+            b = {activation}
+            z = Conv(b, w)
+        }}"""
+    weights = {"v": random(8, 8, 1, 1), "w": random(8, 8, 1, 1), "zero": np.float32(0)}
+    found, facts = faithful(tmp_path, text, form(runtime), **weights)
+    assert facts["quantized"]["Conv"] == 2
+    assert found > 0.999
+
+
 @pytest.mark.parametrize("shape", [(), (1,), (1, 8), (64, 1)])
 @pytest.mark.parametrize("runtime", ["onnxruntime", "tensorrt"])
 def test_a_gemm_whose_bias_is_no_row_stays_float(tmp_path: Path, runtime: str, shape: tuple[int, ...]) -> None:
