@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from attar.bundle.manifest import Manifest
+from attar.bundle.manifest import EngineRequirements, Manifest
 from attar.bundle.opening import open_whole
 from attar.bundle.steps import ship_steps
+from attar.engines.runtimes.runtime import RUNTIMES, load_runtime
 from attar.models.preprocess import describe_steps
 from attar.models.preprocess.known import STEPS
 from attar.models.task import Task, load_task
@@ -21,8 +22,8 @@ from attar.stages.artifacts import Production
 
 
 class Unpack(Stage[Production]):
-    """Reads the bundle of ``--against``: its graphs, not its engine, which is for the machine that
-    built it.
+    """Reads the bundle of ``--against``: its graphs, and how its engine was built of them. The
+    engine itself is for the machine that built it.
 
     Facts: as ``Production`` says; ``{"off": true}`` where nothing is compared with.
     """
@@ -57,7 +58,21 @@ class Unpack(Stage[Production]):
             "placement": manifest.lineage["model"].facts.get("placement"),
             "preprocess": STEPS.dump_python(ship_steps(manifest.preprocess, out), mode="json"),
             "parameters": manifest.lineage["model"].facts.get("parameters"),
+            **describe_engine(manifest.engine),
         }
+
+
+def describe_engine(engine: EngineRequirements) -> Facts:
+    """Return the facts that an engine is built by. Raises StageError for an unknown runtime."""
+    load_runtime(engine.runtime)
+    profile = {axis: list(sizes) for axis, sizes in engine.profile.items()}
+    return {
+        "runtime": engine.runtime,
+        "opened_by": RUNTIMES[engine.runtime],
+        "provider": engine.provider,
+        "threads": engine.threads,
+        "asked": {"profile": profile, "options": dict(engine.options)},
+    }
 
 
 def find_difference(manifest: Manifest, task: Task) -> str | None:

@@ -269,24 +269,29 @@ def evaluate_speedups(ledger: Ledger, limits: GateLimits) -> Iterator[Gate]:
     for baseline, limit in baselines.items():
         if limit is not None:
             own_batch = f"at batch {ledger.speed_batch}" if ledger.speed_batch != 1 else None
-            note = explain_other_device(ledger, baseline) or own_batch
+            note = explain_untimed(ledger, baseline) or own_batch
             yield Gate(compare_speed(ledger, baseline), limit, required=True, note=note)
 
 
 def compare_speed(ledger: Ledger, baseline: Baseline) -> Comparison:
     """Return how many times as fast as a baseline the engine is.
 
-    There is no value if one was not run here, or if they were timed on different devices.
+    There is no value if one was not run or timed here, or if the reference was timed on another
+    device.
     """
-    if not ledger.was_run("engine", baseline) or explain_other_device(ledger, baseline):
+    if not ledger.was_run("engine", baseline) or explain_untimed(ledger, baseline):
         return Comparison("speedup", "engine", baseline, None)
     return ledger.speedups[baseline]
 
 
-def explain_other_device(ledger: Ledger, baseline: Baseline) -> str | None:
+def explain_untimed(ledger: Ledger, baseline: Baseline) -> str | None:
     """Return why the latencies cannot be compared, or None."""
     engine, other = ledger.hops["engine"], ledger.hops[baseline]
-    if not (engine.was_run and other.was_run) or engine.device == other.device:
+    if not (engine.was_run and other.was_run):
+        return None
+    if baseline == "production" and baseline not in ledger.speedups:
+        return "the engine in production does not run here, so it was not timed"
+    if baseline == "production" or engine.device == other.device:
         return None
     return (
         f"it was timed on {engine.device}, the {baseline} on {other.device}: for an engine on a "

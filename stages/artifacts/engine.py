@@ -7,12 +7,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from attar.pipeline.core.errors import StageError
-from attar.pipeline.core.stage import Device
+from attar.pipeline.core.stage import Device, Facts
 from attar.stages.artifacts.model import Opened
 from attar.stages.artifacts.onnx_model import OnnxModel
 
 if TYPE_CHECKING:
     from attar.engines.runtimes.runtime import BuildSpec
+
+
+def read_build_spec(facts: Facts) -> BuildSpec:
+    """Return the settings that the facts of an engine name."""
+    from attar.engines.runtimes.runtime import BuildSpec
+
+    names = ("precision", "threads", "provider")
+    precision, threads, provider = (facts[name] for name in names)
+    sizes, options = facts["asked"]["profile"], facts["asked"]["options"]
+    profile = {axis: tuple(numbers) for axis, numbers in sizes.items()}
+    return BuildSpec(precision, threads, provider, profile, options)
 
 
 class Engine(OnnxModel):
@@ -37,13 +48,7 @@ class Engine(OnnxModel):
     @property
     def spec(self) -> BuildSpec:
         """The settings that it was built with."""
-        from attar.engines.runtimes.runtime import BuildSpec
-
-        names = ("precision", "threads", "provider")
-        precision, threads, provider = (self.facts[name] for name in names)
-        sizes, options = self.facts["asked"]["profile"], self.facts["asked"]["options"]
-        profile = {axis: tuple(numbers) for axis, numbers in sizes.items()}
-        return BuildSpec(precision, threads, provider, profile, options)
+        return read_build_spec(self.facts)
 
     @property
     def size(self) -> int:

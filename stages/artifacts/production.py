@@ -2,21 +2,61 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from filecmp import cmp
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import ClassVar
 
 from attar.bundle.steps import locate_steps
 from attar.models.preprocess import describe_steps
 from attar.models.preprocess.known import STEPS, Steps
 from attar.models.task import Task
+from attar.pipeline.core.errors import MissingDependencyError, StageError
+from attar.stages.artifacts.engine import Engine, read_build_spec
 from attar.stages.artifacts.onnx_model import OnnxModel
 
 
 class Production(OnnxModel):
     """The graphs of the bundle that is in production.
 
-    Facts: ``name``, ``task``, ``graphs``, ``precision``, ``preprocess``, ``parameters``; only
-    ``{"off": true}`` if no bundle is compared with.
+    Facts: ``name``, ``task``, ``graphs``, ``precision``, ``placement``, ``preprocess``,
+    ``parameters``, and of its engine ``runtime``, ``opened_by``, ``provider``, ``threads`` and
+    ``asked`` as ``Engine`` has them; only ``{"off": true}`` if no bundle is compared with.
     """
+
+    code: ClassVar[tuple[str, ...]] = ("opened_by",)
+
+    @contextmanager
+    def build_engine(self) -> Iterator[OnnxModel]:
+        """Yield its engine, which is built here of its graphs as it was where it is from; itself
+        where that cannot be built and run here."""
+        from attar.engines.runtimes.runtime import load_runtime
+
+        if self.is_disabled or self.find_absence():
+            yield self
+            return
+        runtime, spec = load_runtime(self.facts["runtime"]), read_build_spec(self.facts)
+        with TemporaryDirectory(prefix="attar-production-") as folder:
+            files = {graph: f"{graph}{runtime.suffix}" for graph in self.facts["graphs"]}
+            for graph, name in files.items():
+                runtime.build(self.file(graph), Path(folder) / name, spec)
+            facts = {**self.facts, "files": files, "why": None}
+            yield ProductionEngine(self.key, self.digest, Path(folder), facts, self)
+
+    def find_absence(self) -> str | None:
+        """Return why its engine cannot be built and run here, or None."""
+        from attar.engines.runtimes.runtime import load_runtime
+
+        runtime, spec = load_runtime(self.facts["runtime"]), read_build_spec(self.facts)
+        try:
+            runtime.describe_environment()
+            runtime.check_available(spec)
+        except (MissingDependencyError, StageError) as error:
+            return str(error)
+        return runtime.explain_unbuildable(spec) or runtime.explain_unrunnable(spec)
 
     @property
     def preprocess(self) -> Steps:
@@ -37,3 +77,13 @@ class Production(OnnxModel):
         if [file.name for file in own] != [file.name for file in other]:
             return False
         return all(cmp(*pair, shallow=False) for pair in zip(own, other, strict=True))
+
+
+@dataclass(frozen=True)
+class ProductionEngine(Engine):
+    """The engine of the bundle that is in production, as long as a run measures it."""
+
+    production: Production
+
+    def load_task(self) -> Task:
+        return self.production.load_task()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,13 +15,18 @@ import pytest
 from attar.bundle import checksums
 from attar.bundle.sign import sign_bundle
 from attar.bundle.verified import locate_manifest, read_manifest
+from attar.engines.runtimes.onnxruntime import OnnxRuntime
+from attar.engines.runtimes.runtime import BuildSpec
 from attar.models.postprocess import Detokenize
 from attar.models.preprocess import Scale, Step
 from attar.models.task import Output
 from attar.models.tasks.numbers import TOKENIZER, Numbers
 from attar.pipeline.core.errors import InvalidBundleError, StageError
 from attar.pipeline.core.stage import Facts
-from attar.stages.artifacts import Production
+from attar.proof.ledger.ledger_json import ledger_from_json
+from attar.proof.verdicts.gate_evaluation import evaluate_gates
+from attar.proof.verdicts.limits import GateLimits
+from attar.stages.artifacts import Engine, Production
 from attar.stages.unpack import Unpack, find_difference
 from tests.support.bundles.signing_parts import pair
 from tests.support.bundles.spoken import make_spoken
@@ -112,6 +118,58 @@ def test_it_is_a_hop_beside_the_engine_with_its_own_preprocessing(bundle: Path, 
     assert found["largest_difference"] > 0.1
     assert facts["speedup"]["bounds"].keys() == {"reference", "teacher", "production"}
     assert facts["lineage"]["production"]["key"] == digest("production")
+    assert line(facts, "production")["format"] == "ONNX Runtime"  # and not its graph, which is slower than what serves
+
+
+def test_its_engine_is_built_as_it_was(bundle: Path, tmp_path: Path) -> None:
+    other = edited(bundle, tmp_path / "other", preprocess={"x": [{"step": "scale", "by": 0.25}]})
+    production = unpacked(tmp_path / "out", other)
+    built = []
+
+    class WatchedRuntime(OnnxRuntime):
+        def build(self, source: Path, target: Path, asked: BuildSpec) -> None:
+            built.append((source, asked))
+            super().build(source, target, asked)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("attar.engines.runtimes.onnxruntime.OnnxRuntime", WatchedRuntime)
+        with production.build_engine() as engine, engine.open(threads=1) as predict:
+            x = np.ones((2, 2), np.float32)
+            assert predict({"x": x})["logits"] == pytest.approx(x @ STUDENT)
+    assert isinstance(engine, Engine)
+    assert built == [(production.file(), read_manifest_spec(other))]
+    assert engine.load_task().preprocess == {"x": [Scale(by=0.25)]}
+    assert not engine.root.exists()
+
+
+def read_manifest_spec(bundle: Path) -> BuildSpec:
+    needs = read_manifest(bundle).engine
+    return BuildSpec(needs.precision, needs.threads, needs.provider, needs.profile, needs.options)
+
+
+def test_without_its_engine_its_graph_answers_and_promises_no_speed(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What ONNX Runtime takes for its graph says nothing of how fast it is."""
+    monkeypatch.setattr(Production, "find_absence", lambda self: "it needs a GPU")
+    chain = Chain(tmp_path / "chain")
+    facts = chain.evidence(chain.inputs() | {"production": unpacked(tmp_path / "out", bundle)}).facts
+    assert line(facts, "engine")["production"]["agreement"] == 1
+    assert (line(facts, "production")["format"], line(facts, "production")["latency"]) == ("ONNX", {})
+    gates = evaluate_gates(ledger_from_json(facts), GateLimits())
+    (speedup,) = [gate for gate in gates if gate.comparison.metric == "speedup"]
+    assert (speedup.verdict, speedup.required) == ("not run here", True)
+    assert speedup.note == "the engine in production does not run here, so it was not timed"
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "tensorrt-rtx"])
+def test_an_engine_that_needs_another_machine_is_absent(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runtime: str
+) -> None:
+    monkeypatch.setattr("attar.engines.runtimes.cuda.explain_missing_gpu", lambda: "there is no GPU")
+    production = unpacked(tmp_path / "out", bundle)
+    other = replace(production, facts={**production.facts, "runtime": runtime, "provider": None})
+    assert (other.find_absence() is None) == (runtime == "onnxruntime")
 
 
 class SpelledNumbers(Numbers):

@@ -150,7 +150,7 @@ def compare_with_production(root: Path, engine: Any) -> Ledger:
     inputs = chain.inputs()
     steps = STEPS.dump_python(ship_steps(Points.preprocess, root), mode="json")
     same = replace(
-        inputs["production"], root=inputs["model"].root, facts={**inputs["model"].facts, "name": "old", "preprocess": steps}
+        inputs["production"], root=inputs["model"].root, facts={**inputs["engine"].facts, "name": "old", "preprocess": steps}
     )
     return ledger_from_json(chain.evidence({**inputs, "production": same}).facts)
 
