@@ -173,6 +173,7 @@ def time_engines(
         batch=measure.batch,
         optimize_for=measure.optimize_for,
         repeats=measure.repeats,
+        device=measure.device,
     )
     inputs = {slot.replace(".", "_"): slot for slot in built}
     timed = {**slots, TIMED: SlotBinding(stage, {REFERENCE: REFERENCE, **inputs})}

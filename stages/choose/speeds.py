@@ -11,7 +11,7 @@ from pydantic import Field
 
 from attar.models.task import load_task
 from attar.pipeline.core.errors import StageError
-from attar.pipeline.core.stage import CodeName, Facts, Stage
+from attar.pipeline.core.stage import CodeName, Device, Facts, Stage
 from attar.proof.artifacts import Speeds
 from attar.proof.comparison.timing import MIN_ROUNDS
 from attar.proof.estimates import statistics
@@ -28,7 +28,8 @@ MOST_ENGINES, MOST_BYTES = 64, 10**9
 
 class TimeEngines(Stage[Speeds]):
     """Time engines of untrained students, all in the same rounds as the reference, as far as they
-    can be open together; else in groups, which are timed twice, in opposite orders.
+    can be open together and run on the same device; else in groups, which are timed twice, in
+    opposite orders.
 
     Facts: an ``EngineSpeeds``.
     """
@@ -44,6 +45,7 @@ class TimeEngines(Stage[Speeds]):
     """Timed calls of each engine at each batch size in a timing of its group."""
     seconds: float = Field(8, gt=0)
     """At most about so long for one batch size of a group."""
+    device: Device = "auto"
 
     def run(self, out: Path, *, reference: OnnxModel, **engines: Engine) -> Facts:
         if reference.is_disabled:
@@ -52,13 +54,13 @@ class TimeEngines(Stage[Speeds]):
                 "only translates has none; search with a network as the teacher"
             )
         task = load_task(self.task)
-        bench = Bench(task, task.split(SPLIT), self.batch, SPLIT)
+        bench = Bench(task, task.split(SPLIT), self.batch, SPLIT, device=self.device)
         absent = {name: find_absence(engine) for name, engine in engines.items()}
         speed_batch = choose_timed_batch(self.optimize_for, self.batch)
         timed = {name: engine for name, engine in engines.items() if absent[name] is None}
         runs = [
             bench.times({REFERENCE: reference, **group}, self.repeats, self.seconds)
-            for group in order_groups(group_engines(timed))
+            for group in order_groups(group_by_device(timed))
         ]
         speeds = {
             name: EngineSpeed(why)
@@ -71,6 +73,14 @@ class TimeEngines(Stage[Speeds]):
 
 def find_absence(engine: Engine) -> str | None:
     return engine.refused or engine.why_not_run
+
+
+def group_by_device(engines: Mapping[str, Engine]) -> list[dict[str, Model]]:
+    """Return groups of engines that run on one device, where the reference runs beside them."""
+    devices: dict[str, dict[str, Engine]] = {}
+    for name, engine in engines.items():
+        devices.setdefault(engine.find_device("auto"), {})[name] = engine
+    return [group for each in devices.values() for group in group_engines(each)]
 
 
 def group_engines(engines: Mapping[str, Engine]) -> list[dict[str, Model]]:
@@ -110,10 +120,17 @@ def summarize_reference(
     runs: Sequence[TimingRun],
 ) -> tuple[dict[int, float], dict[int, float]]:
     """Return what the reference takes in microseconds, the median of its medians in all runs, and
-    how many times as large the largest of them is as the smallest; by batch size."""
-    found: dict[int, list[float]] = {}
+    how many times as large the largest of them is as the smallest; by batch size.
+
+    Of two devices the first counts, and each has a spread of its own.
+    """
+    found: dict[int, dict[str, list[float]]] = {}
     for run in runs:
+        device = run.devices[REFERENCE]
         for batch, latency in run.summarize_latency(REFERENCE).items():
-            found.setdefault(batch, []).append(latency.p50)
-    medians = {batch: float(np.median(each)) for batch, each in found.items()}
-    return medians, {batch: max(each) / min(each) for batch, each in found.items()}
+            found.setdefault(batch, {}).setdefault(device, []).append(latency.p50)
+    medians = {batch: float(np.median(next(iter(own.values())))) for batch, own in found.items()}
+    spreads = {
+        batch: max(max(p50) / min(p50) for p50 in own.values()) for batch, own in found.items()
+    }
+    return medians, spreads

@@ -26,13 +26,13 @@ from attar.proof.comparison.hop_outputs import HopAnswers, HopOutputs, join_arra
 from attar.proof.gate import Baseline
 from attar.proof.hop import HopName
 from attar.proof.ledger.ledger import LatencySummary, SizesCheck, TimingConditions
-from attar.stages.artifacts import Answers, Model, Weights
+from attar.stages.artifacts import Answers, Engine, Model, Weights
 from attar.stages.measure.teacher_path import TeacherPath
 
 FEWEST = 50
 """Samples. With fewer, bounds of a correlation are wrong more than twice as often as they say."""
 SPEED_BASELINES: tuple[Baseline, ...] = ("reference", "teacher", "production")
-"""What the engine is timed against."""
+"""What engines are timed against."""
 SPREAD = 64
 """Places of the split that samples are taken from."""
 
@@ -136,10 +136,14 @@ class Bench:
         return "auto" if hop in ("teacher", "reference") and self.device != "cpu" else "cpu"
 
     def choose_timing_device(self, hop: str, models: Mapping[str, Model]) -> Device:
-        """Return where to time a model: what an engine on a GPU is compared with, there, too."""
-        engine = models.get("engine")
+        """Return where to time a model: what engines on a GPU are compared with, there, too."""
+        engines = {
+            model.find_device("auto")
+            for name, model in models.items()
+            if isinstance(model, Engine) and name not in SPEED_BASELINES
+        }
         is_baseline = hop in SPEED_BASELINES and self.device != "cpu"
-        return "auto" if engine and is_baseline and engine.find_device("auto") == "cuda" else "cpu"
+        return "auto" if is_baseline and engines == {"cuda"} else "cpu"
 
     def ask_along_path(
         self, hop: str, predictor: Predictor, inputs: Arrays, rows: Integers

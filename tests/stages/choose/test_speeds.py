@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
+import pytest
 
 from attar.pipeline.core.stage import Device
 from attar.proof.ledger.ledger import TimingConditions
-from attar.stages.artifacts import Engine
+from attar.stages.artifacts import Engine, OnnxModel
 from attar.stages.artifacts.model import Opened
 from attar.stages.choose.speeds import (
     MOST_BYTES,
@@ -40,7 +42,7 @@ def make_engines(*sizes: int) -> dict[str, Engine]:
 def make_run(**milliseconds: float) -> TimingRun:
     """Return ten rounds of calls that take the same at batch 1."""
     seconds = {name: {1: np.full(10, 1e-3 * each)} for name, each in milliseconds.items()}
-    return TimingRun(seconds, TimingConditions(None, 1, {1: 10}, ()), {})
+    return TimingRun(seconds, TimingConditions(None, 1, {1: 10}, ()), dict.fromkeys(milliseconds, "cpu"))
 
 
 def test_engines_are_timed_together_as_many_as_can_be_open() -> None:
@@ -72,6 +74,14 @@ def test_the_reference_has_the_median_of_its_runs_and_their_spread() -> None:
     assert summarize_reference([]) == ({}, {})
 
 
+def test_the_reference_on_two_devices_is_not_spread() -> None:
+    on_gpu = replace(make_run(**{REFERENCE: 0.1}), devices={REFERENCE: "cuda"})
+    assert summarize_reference([make_run(**{REFERENCE: 1.0}), on_gpu, on_gpu, make_run(**{REFERENCE: 1.0})]) == (
+        {1: 1000.0},
+        {1: 1.0},
+    )
+
+
 class WatchedEngine(Engine):
     """An engine that notes on how many threads it was opened."""
 
@@ -89,3 +99,32 @@ def test_speedups_are_on_one_thread_whatever_an_engine_was_built_for(tmp_path: P
     stage = TimeEngines(task=NAME, batch=2, repeats=20, seconds=0.01)
     stage.run(tmp_path / "out", reference=onnx_model(tmp_path / "reference", TEACHER), a=watched)
     assert watched.opened == [1]
+
+
+class WatchedReference(OnnxModel):
+    """A graph that notes where it was opened, and between which engines."""
+
+    opened: ClassVar[list[Device]] = []
+
+    def open(self, threads: int | None = None, device: Device = "cpu") -> Opened:
+        self.opened.append(device)
+        return super().open(threads, "cpu")
+
+
+class EngineOnGpu(Engine):
+    def find_device(self, device: Device) -> str:
+        return "cuda"
+
+
+@pytest.mark.parametrize(("device", "places"), [("auto", ["cpu", "auto", "auto", "cpu"]), ("cpu", ["cpu"] * 4)])
+def test_the_reference_is_timed_where_the_engines_beside_it_run(tmp_path: Path, device: Device, places: list[Device]) -> None:
+    """As it is for the verdict: a ratio of two devices says nothing of an engine."""
+    one, other = engine(tmp_path / "a", STUDENT), engine(tmp_path / "b", STUDENT)
+    on_gpu = EngineOnGpu(other.key, other.digest, other.root, other.facts)
+    graph = onnx_model(tmp_path / "reference", TEACHER)
+    watched = WatchedReference(graph.key, graph.digest, graph.root, graph.facts)
+    watched.opened.clear()
+    stage = TimeEngines(task=NAME, batch=2, repeats=20, seconds=0.01, device=device)
+    facts = stage.run(tmp_path / "out", reference=watched, a=one, b=on_gpu)
+    assert watched.opened == places
+    assert facts["engines"].keys() == {"a", "b"}
