@@ -92,7 +92,8 @@ def run_child() -> None:
 
     Python reports an error that is not attar's: its trace is the last that the child writes.
     """
-    ctypes.CDLL(None).prctl(DEATH, signal.SIGKILL)  # nobody would read what it says
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(DEATH, signal.SIGKILL)  # nobody would read what it says
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     asked = json.load(sys.stdin)

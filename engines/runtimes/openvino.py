@@ -10,7 +10,7 @@ from threading import Lock
 from typing import Any
 
 from attar.engines.cpu import cpu_flags
-from attar.engines.runtimes import runtime
+from attar.engines.runtimes import child, runtime
 from attar.engines.runtimes.runtime import BuildSpec, CpuRuntime, RefusedNode
 from attar.models.task import Predict, Predictor
 from attar.models.tensors import Array, Arrays, TensorSpec, has_foreign_byte_order
@@ -30,6 +30,8 @@ COMPUTED = {"fp16": {"f16"}, "bf16": {"bf16"}, "int8": {"u8", "i8"}}
 """OpenVINO's names of the precisions that some products must be computed in."""
 UNKNOWN = re.compile(r"No conversion rule found for operations: (\S+(?:, \S+)*)")
 PRODUCTS = {"Convolution", "Deconvolution", "FullyConnected", "MatMul"}
+SECONDS = 3600
+"""To build an engine."""
 
 
 class OpenVino(CpuRuntime):
@@ -67,12 +69,12 @@ class OpenVino(CpuRuntime):
         return []
 
     def build(self, source: Path, target: Path, asked: BuildSpec) -> None:
-        with translate_errors(f"OpenVINO cannot compile {source}"):
-            compiled = (
-                import_openvino().Core().compile_model(str(source), "CPU", make_config(asked))
-            )
-        check_computed(compiled, asked.precision)
-        target.write_bytes(compiled.export_model().getvalue())
+        """Raises StageError when OpenVINO crashes, as it does on some graphs in int8."""
+        import_openvino()
+        request = {"source": str(source), "target": str(target)}
+        settings = {"precision": asked.precision, "threads": asked.threads}
+        doing = f"building {target.name} with OpenVINO"
+        child.call_in_child(compile_engine, {**request, **settings}, doing, SECONDS)
 
     @contextmanager
     def open(self, files: Mapping[str, Path], asked: BuildSpec) -> Iterator[Predictor]:
@@ -95,6 +97,16 @@ def import_openvino() -> Any:
     except ImportError as error:
         raise runtime.make_missing_error("OpenVINO", "openvino") from error
     return openvino
+
+
+def compile_engine(request: Mapping[str, Any]) -> None:
+    """Write an engine, in a process of its own; see ``child``."""
+    asked = BuildSpec(request["precision"], request["threads"])
+    core = import_openvino().Core()
+    with translate_errors(f"OpenVINO cannot compile {request['source']}"):
+        compiled = core.compile_model(request["source"], "CPU", make_config(asked))
+    check_computed(compiled, asked.precision)
+    Path(request["target"]).write_bytes(compiled.export_model().getvalue())
 
 
 def make_config(asked: BuildSpec) -> dict[str, Any]:

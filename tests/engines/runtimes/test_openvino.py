@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
+import onnx.parser
 import pytest
 
 from attar.engines import cpu
@@ -64,6 +66,32 @@ def test_int8_that_nothing_computes_is_refused(tmp_path: Path, digits_onnx: Onnx
     with pytest.raises(UnsupportedModelError, match=r"int8, .*Convolution in f32"):
         OpenVino().build(digits_onnx.file(), tmp_path / "model.blob", BuildSpec("int8"))
     assert list(tmp_path.iterdir()) == []
+
+
+JOINED = """
+    <ir_version: 9, opset_import: ["" : 20]>
+    g (float[batch,3,8,8] x) => (float[batch,6,8,8] y) <float s = {0.03}, uint8 z = {128}, float t = {0.015}, uint8 n = {0}> {
+        a = QuantizeLinear(x, s, z)
+        b = DequantizeLinear(a, s, z)
+        c = Concat<axis = 1>(b, b)
+        d = QuantizeLinear(c, s, z)
+        e = DequantizeLinear(d, s, z)
+        f = Relu(e)
+        h = QuantizeLinear(f, t, n)
+        y = DequantizeLinear(h, t, n)
+    }"""
+
+
+def test_a_crash_of_openvino_is_an_error(tmp_path: Path) -> None:
+    """OpenVINO 2026.4 crashes on this graph (SIGSEGV); if another version does not, it builds it."""
+    source, target = tmp_path / "model.onnx", tmp_path / "model.blob"
+    onnx.save(onnx.parser.parse_model(JOINED), source)
+    told = ""
+    try:
+        OpenVino().build(source, target, BuildSpec())
+    except StageError as error:
+        told = str(error)
+    assert target.exists() or told.startswith("building model.blob with OpenVINO crashed the process that did it (SIG")
 
 
 def test_the_same_graph_gives_the_same_answers_on_two_threads(engine: Path) -> None:
