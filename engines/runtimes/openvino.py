@@ -30,6 +30,8 @@ COMPUTED = {"fp16": {"f16"}, "bf16": {"bf16"}, "int8": {"u8", "i8"}}
 """OpenVINO's names of the precisions that some products must be computed in."""
 UNKNOWN = re.compile(r"No conversion rule found for operations: (\S+(?:, \S+)*)")
 PRODUCTS = {"Convolution", "Deconvolution", "FullyConnected", "MatMul"}
+RESULT = "/sink_port_0"
+"""What OpenVINO adds to the name of an output."""
 SECONDS = 3600
 """To build an engine."""
 
@@ -164,8 +166,8 @@ def make_predictor(compiled: Any) -> Predict:
     """
     tensor = import_openvino().Tensor
     request, turn = compiled.create_infer_request(), Lock()
-    inputs = [port.any_name for port in compiled.inputs]
-    outputs = [port.any_name for port in compiled.outputs]
+    inputs = [name_port(port) for port in compiled.inputs]
+    outputs = [name_port(port) for port in compiled.outputs]
     known = set(inputs)
 
     def predict(given: Arrays) -> dict[str, Array]:
@@ -193,7 +195,17 @@ def make_predictor(compiled: Any) -> Predict:
 def describe_port(port: Any) -> TensorSpec:
     """Return an input of a compiled model, which has forgotten the names of its axes."""
     axes = tuple("?" if axis.is_dynamic else axis.get_length() for axis in port.get_partial_shape())
-    return TensorSpec(port.get_element_type().to_dtype().name, axes, high=None, name=port.any_name)
+    return TensorSpec(
+        port.get_element_type().to_dtype().name, axes, high=None, name=name_port(port)
+    )
+
+
+def name_port(port: Any) -> str:
+    """Return the graph's name of an input or output.
+
+    Where OpenVINO has removed nodes, a port has the names of the tensors behind them, too.
+    """
+    return str(port.get_node().get_friendly_name()).removesuffix(RESULT)
 
 
 @contextmanager

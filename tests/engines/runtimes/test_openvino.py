@@ -68,6 +68,36 @@ def test_int8_that_nothing_computes_is_refused(tmp_path: Path, digits_onnx: Onnx
     assert list(tmp_path.iterdir()) == []
 
 
+MERGED = {
+    "an input": """
+        <ir_version: 9, opset_import: ["" : 20]>
+        g (float[batch,4] x) => (float[batch,4] y) <float l = {-9}, float h = {9}, float s = {0.0625}, uint8 z = {128}> {
+            clipped = Clip(x, l, h)
+            a = QuantizeLinear(clipped, s, z)
+            b = DequantizeLinear(a, s, z)
+            y = Relu(b)
+        }""",
+    "an output": """
+        <ir_version: 9, opset_import: ["" : 20]>
+        g (float[batch,4] x) => (float[batch,4] dropped, float[batch,4] y) {
+            y = Relu(x)
+            dropped = Dropout(y)
+        }""",
+}
+
+
+@pytest.mark.parametrize("end", MERGED)
+def test_ends_keep_their_names_where_nodes_beside_them_are_removed(tmp_path: Path, end: str) -> None:
+    source, target = tmp_path / "model.onnx", tmp_path / "model.blob"
+    onnx.save(onnx.parser.parse_model(MERGED[end]), source)
+    OpenVino().build(source, target, BuildSpec())
+    with OpenVino().open({"model": target}, BuildSpec()) as predict:
+        found = predict({"x": np.float32([[-1, 0.5, 2, 3]])})
+    assert found.keys() == {"y"} | ({"dropped"} if end == "an output" else set())
+    for array in found.values():
+        np.testing.assert_array_equal(array, [[0, 0.5, 2, 3]])
+
+
 JOINED = """
     <ir_version: 9, opset_import: ["" : 20]>
     g (float[batch,3,8,8] x) => (float[batch,6,8,8] y) <float s = {0.03}, uint8 z = {128}, float t = {0.015}, uint8 n = {0}> {
