@@ -92,7 +92,7 @@ def test_ends_keep_their_names_where_nodes_beside_them_are_removed(tmp_path: Pat
     onnx.save(onnx.parser.parse_model(MERGED[end]), source)
     OpenVino().build(source, target, BuildSpec())
     with OpenVino().open({"model": target}, BuildSpec()) as predict:
-        found = predict({"x": np.float32([[-1, 0.5, 2, 3]])})
+        found = predict({"x": np.array([[-1, 0.5, 2, 3]], np.float32)})
     assert found.keys() == {"y"} | ({"dropped"} if end == "an output" else set())
     for array in found.values():
         np.testing.assert_array_equal(array, [[0, 0.5, 2, 3]])
