@@ -101,8 +101,9 @@ class RequestReader:
         self._received += len(data)
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self.is_done = True  # the request is answered as one without the upgrade
+        except httptools.HttpParserUpgrade as upgrade:
+            self._ignore_upgrade(bytes(data[upgrade.args[0] :]))
+            return
         except httptools.HttpParserError as error:
             if self.is_done:
                 return  # bytes behind "Connection: close" are ignored
@@ -114,6 +115,24 @@ class RequestReader:
             longer = self.deadline + len(data) / MINIMUM_BYTES_A_SECOND
             self.deadline = min(longer, self._loop.time() + self._settings.slow)
             self._check_overhead()
+
+    def _ignore_upgrade(self, behind: bytes) -> None:
+        """Read a request as if it did not ask for another protocol, as none is spoken here.
+
+        The parser takes all that is behind such a head for that protocol: the request's body, too.
+        """
+        method, version = self._parser.get_method(), self._parser.get_http_version()
+        if method == b"CONNECT":
+            self.is_done = True  # whose head alone says so
+            return
+        target, headers = self._target, dict(self._headers)
+        del headers[b"upgrade"]
+        options = [each.strip() for each in headers.pop(b"connection").split(b",")]
+        headers[b"connection"] = b", ".join(each for each in options if each.lower() != b"upgrade")
+        fields = b"".join(b"%s: %s\r\n" % field for field in headers.items())
+        head = b"%s %s HTTP/%s\r\n%s\r\n" % (method, target, version.encode(), fields)
+        self._parser = httptools.HttpRequestParser(self)
+        self._parse(head + behind)
 
     def restart_deadline(self) -> None:
         """Give the client the full time again, as the connection was not read for a while."""
@@ -181,9 +200,11 @@ class RequestReader:
             self._body += part  # in place: joining pieces at the end would hold the body twice
 
     def on_message_complete(self) -> None:
+        keep, method = self._parser.should_keep_alive(), self._parser.get_method().decode()
+        if self._parser.should_upgrade() and method != "CONNECT":
+            return  # it is read once more
         if self.requests:  # of the first one the number of connections is limit enough
             self._reservation.add(HEAD_BYTES + len(self._target) + self._header_bytes)
-        keep, method = self._parser.should_keep_alive(), self._parser.get_method().decode()
         self.requests.append(
             Request(method, self._target, self._headers, self._body, keep, self._reservation)
         )

@@ -68,7 +68,19 @@ def test_http_1_0(server: Running) -> None:
 
 def test_an_upgrade_is_not_followed(server: Running) -> None:
     upgrade = b"GET /v2 HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
-    assert statuses(server.send(upgrade + b"PRI * HTTP/2.0\r\n")) == [200]
+    assert statuses(server.send(upgrade + b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")) == [200, 400]
+    connect = b"CONNECT localhost:80 HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    assert statuses(server.send(connect + LIVE)) == [400]
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.05])
+@pytest.mark.parametrize("connection", [b"Upgrade, HTTP2-Settings", b"keep-alive, upgrade"])
+def test_a_request_that_offers_an_upgrade_keeps_its_body(server: Running, connection: bytes, pause: float) -> None:
+    """Java's client and `curl --http2` offer one with their first request, whatever it is."""
+    offer = infer([1, 2], extra=b"Upgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAAA\r\nConnection: " + connection + b"\r\n")
+    head, _, body = offer.partition(b"\r\n\r\n")
+    sent = [head + b"\r\n\r\n", body + offer, LAST] if pause else [offer + offer + LAST]
+    assert statuses(server.send(*sent, pause=pause)) == [200, 200, 200]
 
 
 @pytest.mark.parametrize(
