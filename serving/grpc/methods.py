@@ -26,6 +26,7 @@ from attar.serving.models.service import InferenceService
 from attar.serving.protocol.reader import InferenceReader
 from attar.serving.protocol.request import InferenceRequest
 from attar.serving.protocol.response import build_response
+from attar.serving.protocol.response import is_quick as is_quick_response
 
 Fields: TypeAlias = Mapping[str, Any]
 """Fields of a response."""
@@ -101,7 +102,7 @@ class GrpcMethods:
         request = message.request
         model = self._repository.find_model(request.model_name, request.model_version)
         reading = self._read_message(model.reader, message)
-        reply = partial(build_reply, request.parameters)
+        reply = partial(self._write_reply, message)
         return await model.answer(reading, reply, message.arrived, seconds)
 
     async def _read_message(
@@ -110,6 +111,20 @@ class GrpcMethods:
         if is_quick(message, reader):
             return read_request(reader, message)
         return await self._service.reader_thread.run(message.arrived, read_request, reader, message)
+
+    async def _write_reply(
+        self,
+        message: InferMessage,
+        model: ServedModel,
+        asked: InferenceRequest,
+        outputs: Mapping[str, Array],
+    ) -> Any:
+        """Return a ModelInferResponse, written beside the event loop if that may take long."""
+        given = message.request.parameters
+        if is_quick_response(asked, outputs, has_json=False):
+            return build_reply(given, model, asked, outputs)
+        run = self._service.reader_thread.run
+        return await run(message.arrived, build_reply, given, model, asked, outputs)
 
     async def list_models(self, request: Any, context: Any) -> Fields:
         return {"models": self._service.list_models(only_ready=request.ready)}

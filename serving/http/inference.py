@@ -1,10 +1,11 @@
-"""Inference over HTTP: reads the body of a request, beside the event loop if that may take long,
-and writes the outputs."""
+"""Inference over HTTP: reads the body of a request and writes the outputs, beside the event loop if
+that may take long."""
 
 from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping
+from functools import partial
 
 from attar.models.task import Array
 from attar.serving.core.errors import BadRequestError, TooLargeError
@@ -36,13 +37,29 @@ class InferenceHandler:
     async def infer(self, request: Request, name: str, version: str = "") -> Reply:
         model = self._repository.find_model(name, version)
         reading = self.read_inference(request, model.reader)
-        return await model.answer(reading, inference_reply, request.arrived)
+        reply = partial(self.write_reply, request.arrived)
+        return await model.answer(reading, reply, request.arrived)
 
     async def read_inference(self, request: Request, reader: InferenceReader) -> InferenceRequest:
         """Return the request for a model whose bundle is in use. Raises RequestError."""
         asked = await read_body(request, reader, self._thread)
         request.id = request.id or filter_id(asked.id)
         return asked
+
+    async def write_reply(
+        self,
+        arrived: int,
+        model: ServedModel,
+        asked: InferenceRequest,
+        outputs: Mapping[str, Array],
+    ) -> Reply:
+        """Return the reply to a request, written beside the event loop if that may take long.
+
+        Raises RequestError.
+        """
+        if response.is_quick(asked, outputs, has_json=True):
+            return inference_reply(model, asked, outputs)
+        return await self._thread.run(arrived, inference_reply, model, asked, outputs)
 
 
 def inference_reply(

@@ -148,7 +148,7 @@ class ServedModel:
     async def answer(
         self,
         reading: Awaitable[InferenceRequest],
-        reply: Callable[[ServedModel, InferenceRequest, dict[str, Array]], T],
+        reply: Callable[[ServedModel, InferenceRequest, dict[str, Array]], Awaitable[T]],
         arrived: int,
         seconds: float = inf,
     ) -> T:
@@ -161,7 +161,7 @@ class ServedModel:
         try:
             request = await reading
             outputs, times, answers = await self._infer(request, arrived, seconds)
-            made = reply(self, request, answers)
+            made = await reply(self, request, answers)
         except (Exception, asyncio.CancelledError) as error:
             for observer in self.observers:
                 observer.on_error(self, error, perf_counter_ns() - arrived)

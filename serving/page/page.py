@@ -7,7 +7,7 @@ files are in ``static``.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, partial
 from importlib.resources import files
 from pathlib import PurePath
 from time import perf_counter_ns
@@ -20,7 +20,7 @@ from attar.pipeline.core.version import VERSION
 from attar.proof.gate import combine_verdicts
 from attar.serving.core.errors import EngineFailedError, NotFoundError, RequestError
 from attar.serving.http.api import HttpApi
-from attar.serving.http.inference import InferenceHandler, inference_reply
+from attar.serving.http.inference import InferenceHandler
 from attar.serving.http.message import Reply, Request, json_reply
 from attar.serving.models.descriptions import describe_metadata
 from attar.serving.models.model import LoadedBundle, ServedModel, run_within
@@ -90,7 +90,8 @@ class Page:
         """Answer as ``infer`` does, with the times (https://www.w3.org/TR/server-timing/)."""
         model = self.api.repository.find_model(name)
         reading = self._inference.read_inference(request, model.reader)
-        return await model.answer(reading, timed_reply, request.arrived)
+        reply = partial(self._write_timed, request.arrived)
+        return await model.answer(reading, reply, request.arrived)
 
     async def infer_shadow(self, request: Request, name: str) -> Reply:
         """Answer from the shadow. Raises RequestError."""
@@ -106,12 +107,20 @@ class Page:
                 request.arrived,
                 model.limit_seconds(asked),
             )
-            reply = inference_reply(model, asked, found)
+            reply = await self._inference.write_reply(request.arrived, model, asked, found)
         return add_timing(reply, prepare=prepare, compute=compute)
 
     def close(self) -> None:
         """End the thread of the questions. No question may come any more."""
         self._questions.close()
+
+    async def _write_timed(
+        self, arrived: int, model: ServedModel, asked: InferenceRequest, outputs: Arrays
+    ) -> Reply:
+        times = asked.times
+        assert times  # noqa: S101  # it has answered
+        reply = await self._inference.write_reply(arrived, model, asked, outputs)
+        return add_timing(reply, prepare=times.prepare, queue=times.queue, compute=times.compute)
 
     async def _from_shadow(
         self, shadow: ShadowObserver, model: ServedModel, asked: InferenceRequest
@@ -135,13 +144,6 @@ def read_static_file(file: str) -> bytes | None:
     """Return a file of the page, or None. The route lets few names come here."""
     found = files(__package__) / "static" / file
     return found.read_bytes() if found.is_file() else None
-
-
-def timed_reply(model: ServedModel, asked: InferenceRequest, outputs: Arrays) -> Reply:
-    times = asked.times
-    assert times  # noqa: S101  # it has answered
-    reply = inference_reply(model, asked, outputs)
-    return add_timing(reply, prepare=times.prepare, queue=times.queue, compute=times.compute)
 
 
 def add_timing(reply: Reply, **nanoseconds: int) -> Reply:

@@ -1,4 +1,4 @@
-"""A thread that reads long requests, so that the event loop goes on."""
+"""A thread that reads long requests and writes long responses, so that the event loop goes on."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ class ReaderThread:
                 return await asyncio.wrap_future(job)
         except TimeoutError as error:
             raise DeadlineError(
-                f"there was no time to read the request within {self._deadline:g} s"
+                "there was no time to read the request, or to write the response, within "
+                f"{self._deadline:g} s"
             ) from error
         finally:
             while not job.done():  # until then the memory that it uses stays reserved

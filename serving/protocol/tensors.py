@@ -10,6 +10,7 @@ from math import prod
 from typing import Any
 
 import numpy as np
+import orjson
 
 from attar.models.task import Array
 from attar.models.tensors import TensorSpec
@@ -35,6 +36,8 @@ CODES = {
 }
 """Codes by which ``array`` reads a list of numbers: it is as quick as numpy, and takes neither text
 nor an integer that does not fit."""
+PIECE_VALUES = 2**14
+"""Values that are written as JSON at a time: as long, the interpreter is not free for others."""
 LENGTH = struct.Struct("<I")  # before each element of BYTES
 
 
@@ -169,10 +172,22 @@ def split_strings(view: memoryview) -> Iterator[memoryview]:
 
 
 def write_json_tensor(tensor: Array) -> Any:
-    """Return a flat list or array, for orjson."""
-    if tensor.dtype == object:
-        return [each.decode("utf-8", "replace") for each in tensor.ravel().tolist()]
-    return np.ascontiguousarray(tensor).ravel()
+    """Return a flat list or array, for orjson; a long one is JSON already, written in pieces."""
+    flat = np.ascontiguousarray(tensor).ravel()
+    if flat.size <= PIECE_VALUES:
+        return write_json_piece(flat)
+    pieces = (flat[start : start + PIECE_VALUES] for start in range(0, flat.size, PIECE_VALUES))
+    written = [
+        orjson.dumps(write_json_piece(piece), option=orjson.OPT_SERIALIZE_NUMPY)[1:-1]
+        for piece in pieces
+    ]
+    return orjson.Fragment(b"[" + b",".join(written) + b"]")
+
+
+def write_json_piece(flat: Array) -> Any:
+    if flat.dtype == object:
+        return [each.decode("utf-8", "replace") for each in flat.tolist()]
+    return flat
 
 
 def write_binary_tensor(tensor: Array) -> memoryview:

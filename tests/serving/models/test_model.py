@@ -7,6 +7,7 @@ import json
 import socket
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import pytest
 from tritonclient.grpc import service_pb2
 
 from attar.serving.grpc import infer as grpc_infer
+from attar.serving.protocol import response
 from tests.support.serving.serving_parts import INFER, Running, ask, asked, running, slow, until
 
 LARGE = float(np.finfo(np.float32).max)
@@ -98,3 +100,24 @@ def test_the_timeout_of_a_request_counts_from_its_arrival(points_bundle: Path) -
         content = packed(parameters={"timeout": 100_000})
         status, told, _ = server.ask("POST", INFER, content, Content_Encoding="gzip")
         assert (status, told["error"]) == (504, "there was no answer within 0.1 s")
+
+
+def test_a_long_response_is_written_beside_the_event_loop(points_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(response, "PIECE_VALUES", 100)
+    rows, top = [[1.0, 2.0]] * 8, {"name": "logits", "parameters": {"classification": 2}}
+    tensor = {"name": "x", "datatype": "FP32", "shape": [8, 2], "contents": {"fp32_contents": [1, 2] * 8}}
+    message = service_pb2.ModelInferRequest(model_name="points", inputs=[tensor], outputs=[{"name": "logits"}])
+    message.outputs[0].parameters["classification"].int64_param = 2
+    with running(points_bundle, grpc_port=0) as server, ThreadPoolExecutor() as pool:
+        short = server.ask("POST", INFER, asked(rows[0], outputs=[top]))[1]["outputs"][0]["data"]
+        with busy_reader(server) as go_on:
+            over_http = pool.submit(server.ask, "POST", INFER, asked(*rows, outputs=[top]))
+            over_grpc = pool.submit(ask, server, message)
+            until(lambda: server.server.repository.find_model("points").served.active == 2)
+            assert server.ask("POST", INFER, asked(rows[0]))[0] == 200
+            assert not over_http.done()
+            assert not over_grpc.done()
+            go_on.set()
+            status, told, _ = over_http.result(10)
+            assert (status, told["outputs"][0]["data"]) == (200, short * 8)
+            assert len(over_grpc.result(10).raw_output_contents[0]) == sum(4 + len(name) for name in short * 8)

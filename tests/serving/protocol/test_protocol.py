@@ -10,8 +10,9 @@ import pytest
 
 from attar.models.task import Array
 from attar.serving.core.errors import BadRequestError
+from attar.serving.protocol import response, tensors
 from attar.serving.protocol.request import InferenceRequest, OutputRequest
-from attar.serving.protocol.response import build_response, find_top_classes, write_response
+from attar.serving.protocol.response import build_response, find_top_classes, is_quick, write_response
 
 FOUND: dict[str, Array] = {"y": np.array([[1, 3, 2]], np.float32), "z": np.array([7], np.int64)}
 
@@ -67,3 +68,29 @@ def test_classification() -> None:
     ]
     with pytest.raises(BadRequestError, match="an axis of classes"):
         find_top_classes(np.array(1.0), 1, [])
+
+
+def test_long_outputs_are_written_as_short_ones_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    wide = np.random.default_rng(0).integers(0, 3, (4, 5, 3)).astype(np.float32)
+    wanted = infer(OutputRequest("y"), OutputRequest("z", classes=2))
+    found: dict[str, Array] = {"y": wide, "z": wide}
+    whole = [write_response(build_response(wanted, found, "m", "1"))]
+    for size in (1, 4, 7, 60):
+        monkeypatch.setattr(tensors, "PIECE_VALUES", size)
+        monkeypatch.setattr(response, "PIECE_VALUES", size)
+        whole.append(write_response(build_response(wanted, found, "m", "1")))
+    assert all(each == whole[0] for each in whole)
+
+
+def test_what_is_written_on_the_event_loop() -> None:
+    found: dict[str, Array] = {"y": np.zeros((20, 1000), np.float32)}
+    for wanted, quick in (
+        (OutputRequest("y"), False),
+        (OutputRequest("y", binary=True), True),
+        (OutputRequest("y", binary=True, classes=1), False),
+    ):
+        assert is_quick(infer(wanted), found, has_json=True) is quick
+    assert is_quick(infer(OutputRequest("y")), found, has_json=False)
+    few: dict[str, Array] = {"y": found["y"][:3]}
+    assert is_quick(infer(OutputRequest("y", classes=5)), few, has_json=False)
+    assert not is_quick(infer(OutputRequest("y", classes=1000)), few, has_json=False)
