@@ -19,6 +19,7 @@ from attar.serving.core.errors import BadRequestError, TooLargeError, format_val
 from attar.serving.core.ledger import Reservation
 from attar.serving.core.settings import Settings
 from attar.serving.protocol.json_checks import (
+    check_data_once,
     check_entries,
     check_flag,
     check_id,
@@ -125,7 +126,7 @@ class InferenceReader:
         behind = memoryview(body)[length:]
         if length > SHORT:
             return self._read_json(body[:length], behind, reservation)
-        plan = self.plan_cached(bytes(body[:length]), parse_object)
+        plan = self.plan_cached(bytes(body[:length]), parse_head)
         tensors = self._read_tensors(plan, [part.data for part in plan.parts], behind)
         return self.build_request(plan, tensors, plan.id, reservation)
 
@@ -140,6 +141,7 @@ class InferenceReader:
             **pick_keys(told, BESIDE),
         }
         plan, data = self._plan_long(head), restore_data(inputs, cuts)
+        check_data_once(beside, sum("data" in entry for entry in inputs))
         if reservation and len(text) > SHORT_BYTES:  # the tensors of a short body are short, too
             parts = [part for part in plan.parts if part.size is None]
             reservation.add(sum(prod(part.shape) * part.item_bytes for part in parts))
@@ -276,6 +278,12 @@ class InferenceReader:
         return OutputRequest(
             name, check_flag(asked.get("binary_data", binary), "binary_data"), classes
         )
+
+
+def parse_head(head: bytes) -> dict[str, Any]:
+    told = parse_object(head)
+    check_data_once(head, 0)
+    return told
 
 
 def restore_data(inputs: Sequence[Mapping[str, Any]], cuts: Sequence[DataArray]) -> list[Any]:

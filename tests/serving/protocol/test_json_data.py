@@ -19,6 +19,7 @@ from attar.models.tensors import TensorSpec
 from attar.serving.core.errors import BadRequestError, RequestError, TooLargeError
 from attar.serving.core.settings import Settings
 from attar.serving.protocol import json_data
+from attar.serving.protocol.json_checks import check_data_once
 from attar.serving.protocol.json_data import SHORT_BYTES, JsonArray, split_data
 from attar.serving.protocol.reader import InferenceReader
 from attar.serving.protocol.signature import BYTES, Signature
@@ -181,6 +182,46 @@ def test_data_twice_is_refused_in_a_short_body_too() -> None:
         BadRequestError, match="has no list as data"
     ):  # what stands for an array stands for none in another request
         InferenceReader(PICTURES, SETTINGS).read(request(json.loads(beside)["inputs"][0]["data"], [1, 3, 224, 224]), None)
+
+
+SMALL = Signature(
+    {"data": make_spec("data", "FP32", ("batch", 1)), "t": make_spec("t", BYTES, ("batch",), text=True)},
+    OUTPUTS,
+    {"batch": (1, 8)},
+)
+
+
+@pytest.mark.parametrize("behind", [None, b""])
+@pytest.mark.parametrize(
+    "twice",
+    [
+        b'"data": [[1]], "data": [[2]]',
+        b'"data": [[1]], "data" : [2]',
+        b'"d\\u0061ta": [1], "data": [2]',
+        b'"data": [[1]], "\\u0064ata": [[2]]',
+    ],
+)
+def test_data_twice_is_refused_however_it_is_written(twice: bytes, behind: bytes | None) -> None:
+    """Also where bytes may follow the JSON, which is remembered then."""
+    text = {"name": "t", "datatype": "BYTES", "shape": [1], "data": ['\\u0061 "data": data'], "parameters": {}}
+    body = json.dumps({"inputs": [{"name": "data", "datatype": "FP32", "shape": [1, 1], "data": [[2]]}, text]}).encode()
+    reader = InferenceReader(SMALL, SETTINGS)
+    length = None if behind is None else len(body)
+    assert reader.read(body, length).inputs["data"] == 2
+    hostile = body.replace(b'"data": [[2]]', twice)
+    with pytest.raises(BadRequestError, match="data is there twice"):
+        reader.read(hostile, length and len(hostile))
+
+
+def test_nesting_beyond_what_is_read_again_is_refused() -> None:
+    with pytest.raises(BadRequestError, match="nested too deeply"):
+        check_data_once(b'{"data": 1, "x": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", 0)
+
+
+def test_a_text_that_is_there_twice_is_refused() -> None:
+    body = json.dumps({"inputs": [{"name": "x", "datatype": "BYTES", "shape": [1], "data": ["b"]}]}).encode()
+    with pytest.raises(BadRequestError, match="data is there twice"):
+        InferenceReader(TEXTS, SETTINGS).read(body.replace(b'"data"', b'"data": ["a"], "data"'), None)
 
 
 def test_numbers_take_the_memory_of_their_tensor() -> None:
