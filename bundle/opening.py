@@ -48,7 +48,7 @@ from attar.bundle.fitness import blame_bundle
 from attar.bundle.manifest import MAX_TOLERANCE, BatchEngine, Manifest
 from attar.bundle.stored_ledger import check_ledger
 from attar.bundle.stored_verdict import check_verdict
-from attar.bundle.verified import VerifiedBundle, open_sealed
+from attar.bundle.verified import VerifiedBundle, hold_step_files, open_sealed
 from attar.engines.graphs.placement import PLACEMENTS
 from attar.models import preprocess
 from attar.models.task import Array, Arrays, Predict
@@ -122,8 +122,9 @@ def open_bundle(
         )
     keys = Path(trusted) if trusted is not None else None
     with ExitStack() as stack:
-        bundle = open_verified(Path(path), trusted=keys, allow_native=allow_native)
-        root, manifest = stack.enter_context(bundle).root, bundle.manifest
+        verified = open_verified(Path(path), trusted=keys, allow_native=allow_native)
+        bundle = hold_step_files(stack.enter_context(verified))
+        root, manifest = bundle.root, bundle.manifest
         engines = open_bundle_engines(root, manifest, threads, allow_native=bundle.trusts_native)
         predictor = stack.enter_context(engines)
         replay_engines(root, manifest, predictor)  # (8)

@@ -7,7 +7,7 @@ import re
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 from attar.models.postprocess.known import OutputSteps, validate_output_steps
 from attar.models.preprocess import FileStep, Step
@@ -15,6 +15,7 @@ from attar.models.preprocess.known import Steps, validate_steps
 
 FOLDER, OUTPUT_FOLDER = "preprocess", "postprocess"
 """Where the files of the steps on inputs and on outputs lie."""
+AnyStep = TypeVar("AnyStep", bound=Step)
 AnySteps: TypeAlias = Mapping[str, Sequence[Step]]
 
 
@@ -70,6 +71,14 @@ def locate_step(step: Step, root: Path) -> Step:
     return (
         step.model_copy(update={"file": root / step.file}) if isinstance(step, FileStep) else step
     )
+
+
+def hold_files(steps: Mapping[str, Sequence[AnyStep]]) -> dict[str, list[AnyStep]]:
+    """Return these steps, which keep what their files hold now."""
+    return {
+        name: [step.hold_file() if isinstance(step, FileStep) else step for step in todo]
+        for name, todo in steps.items()
+    }
 
 
 def find_outside(steps: Iterable[Step], folder: str = FOLDER) -> str | None:

@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 
@@ -20,7 +20,7 @@ from attar.bundle.checksums import Checksums
 from attar.bundle.fitness import AGAIN, blame_bundle
 from attar.bundle.manifest import FORMAT_VERSION, BatchEngine, Manifest
 from attar.bundle.private_copy import PrivateFolder, copy_verified
-from attar.bundle.steps import locate_output_steps, locate_steps
+from attar.bundle.steps import hold_files, locate_output_steps, locate_steps
 from attar.engines.runtimes.runtime import load_runtime
 from attar.pipeline.core.errors import AttarError, InvalidBundleError
 from attar.pipeline.core.version import VERSION
@@ -130,6 +130,18 @@ def locate_manifest(manifest: Manifest, path: Path) -> Manifest:
         "postprocess": locate_output_steps(manifest.postprocess, path),
     }
     return manifest.model_copy(update=steps)
+
+
+def hold_step_files(bundle: VerifiedBundle) -> VerifiedBundle:
+    """Return the same bundle, whose steps keep what their files hold now: while it is open, another
+    one may come in its place. Raises InvalidBundleError."""
+    manifest = bundle.manifest
+    with blame_bundle(f"the steps of {bundle.path} do not open"):
+        held = {
+            "preprocess": hold_files(manifest.preprocess),
+            "postprocess": hold_files(manifest.postprocess),
+        }
+    return replace(bundle, manifest=manifest.model_copy(update=held))
 
 
 def read_manifest(path: Path) -> Manifest:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, PrivateAttr
 
 from attar.models.preprocess.step import Array, FileStep
 from attar.models.preprocess.text import read_tokenizer
@@ -30,6 +30,7 @@ class Detokenize(FileStep):
     step: Literal["detokenize"] = "detokenize"
     end: int = Field(2, ge=0)
     """The id of the token that ends a text, as the output declares it."""
+    _held: Tokenizer | None = PrivateAttr(None)
 
     def __call__(self, x: Array) -> Array:
         if x.ndim != 2 or x.dtype.kind not in "iu":
@@ -67,10 +68,17 @@ class Detokenize(FileStep):
             )
         return None
 
+    def hold_file(self) -> Self:
+        held = self.model_copy()
+        held._held = self.tokenizer
+        return held
+
     @property
     def tokenizer(self) -> Tokenizer:
         """Opened once for each content of the file. Raises AttarError if there is none, or it is no
         tokenizer."""
+        if self._held is not None:
+            return self._held
         if not self.file.is_file():
             raise AttarError(
                 f"the step 'detokenize' finds no file {self.file}; give it the tokenizer.json that "

@@ -6,7 +6,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -60,6 +60,13 @@ class FileStep(Step):
     kind: ClassVar[str]
     """The suffix of the file's name in a bundle."""
     file: Path
+
+    @abstractmethod
+    def hold_file(self) -> Self:
+        """Return the same step, which keeps what its file holds now and never reads it again.
+
+        Raises AttarError if the file cannot be used.
+        """
 
     def content(self) -> dict[str, Any]:
         return {**super().content(), "file": hashlib.sha256(self.file.read_bytes()).hexdigest()}

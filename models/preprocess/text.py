@@ -7,10 +7,10 @@ import os
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, PrivateAttr
 
 from attar.models.preprocess.step import Array, FileStep
 from attar.models.tensors import describe_array
@@ -38,6 +38,7 @@ class Tokenize(FileStep):
     whole: bool = Field(False, exclude_if=operator.not_)
     """Whether a text that is empty or longer is refused, as the source of a translation should
     be."""
+    _held: tuple[Tokenizer, int] | None = PrivateAttr(None)
 
     def __call__(self, x: Array) -> Array:
         texts = x.tolist()
@@ -68,6 +69,11 @@ class Tokenize(FileStep):
                 got = f"a text of more than {self.length} tokens, number {number}"
                 raise self.refuse(got, "shorten it, or give it in parts")
 
+    def hold_file(self) -> Self:
+        held = self.model_copy()
+        held._held = self._open
+        return held
+
     @property
     def tokenizer(self) -> Tokenizer:
         """The tokenizer, opened once for each content of the file. Raises AttarError if the file is
@@ -81,6 +87,8 @@ class Tokenize(FileStep):
 
     @property
     def _open(self) -> tuple[Tokenizer, int]:
+        if self._held is not None:
+            return self._held
         if not self.file.is_file():
             raise AttarError(
                 f"the step 'tokenize' finds no file {self.file}; give it the tokenizer.json of a "

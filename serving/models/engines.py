@@ -16,7 +16,7 @@ from attar.bundle import opening as bundle
 from attar.bundle.engines import list_engines, open_bundle_engines, replay_engines
 from attar.bundle.fitness import blame_bundle
 from attar.bundle.manifest import EngineRequirements, Manifest
-from attar.bundle.verified import VerifiedBundle
+from attar.bundle.verified import VerifiedBundle, hold_step_files
 from attar.engines.runtimes.providers import NVIDIA
 from attar.models.task import Array, Arrays, Predict
 from attar.pipeline.keys import machine
@@ -66,7 +66,7 @@ class Engines:
 def open_engines(path: Path, settings: Settings) -> Engines:
     """Open and warm up the engines of a bundle. Raises InvalidBundleError."""
     with ExitStack() as stack:
-        found = stack.enter_context(open_verified_bundle(path, settings))
+        found = hold_step_files(stack.enter_context(open_verified_bundle(path, settings)))
         root, manifest = found.root, found.manifest
         low, high = manifest.ranges.get("batch", (1, 1))
         most = max(low, min(settings.max_batch, high))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,9 @@ from tritonclient import grpc, http
 from tritonclient.utils import InferenceServerException
 
 from attar.bundle.card import render_card
-from attar.bundle.opening import check_bundle
+from attar.bundle.opening import check_bundle, open_bundle
 from attar.bundle.verified import read_manifest
+from attar.models.postprocess.text import Detokenize
 from attar.models.task import Array, Arrays
 from attar.models.tasks.numbers import END, LONGEST
 from attar.pipeline.core.errors import AttarError
@@ -228,20 +229,12 @@ def test_a_server_with_one_other_token_is_not_benched(bundle: Path, monkeypatch:
         bench_server(bundle, f"http://{server.url}", LoadSpec(batches=(1,), connections=(1,), seconds=0.05))
 
 
-@contextmanager
-def failing_steps(server: Running) -> Iterator[None]:
-    (loaded,) = server.server.repository.list_loaded()
-    file = loaded.engines.manifest.postprocess["words"][0].file
-    content = file.read_bytes()
-    file.unlink()
-    try:
-        yield
-    finally:
-        file.write_bytes(content)
+def test_steps_that_fail_are_no_fault_of_the_client(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(step: Detokenize, x: Array) -> Array:
+        raise step.refuse("tokens", "give others")
 
-
-def test_steps_that_fail_are_no_fault_of_the_client(points_bundle: Path, tmp_path: Path) -> None:
-    with running(make_spoken(points_bundle, tmp_path / "bundle")) as server, failing_steps(server):
+    with running(bundle) as server:
+        monkeypatch.setattr(Detokenize, "__call__", fail)
         status, answer, _ = server.ask("POST", RAW, body("71"))
         assert (status, "the outputs became no answer" in answer["error"]) == (500, True)
 
@@ -252,3 +245,31 @@ def test_the_card_says_who_answers_with_text(bundle: Path) -> None:
     assert "model.postprocess(outputs)" in card
     assert "`points-raw` reads `digits`" in card
     assert "tokens in, tokens out" in card
+
+
+def swap_words(file: Path) -> None:
+    """Give the first two tokens of one character each other's number."""
+    told = json.loads(file.read_text(encoding="utf-8"))
+    words = told["model"]["vocab"]
+    first, second = [word for word in words if word.isalnum()][:2]
+    words[first], words[second] = words[second], words[first]
+    file.write_text(json.dumps(told), encoding="utf-8")
+
+
+def test_what_becomes_of_the_folder_changes_no_answer(bundle: Path, tmp_path: Path) -> None:
+    """The tokenizers are those that were verified and replayed, as the engine is."""
+    copy = Path(shutil.copytree(bundle, tmp_path / "copy"))
+    texts = ["4711", "7", "012345"]
+    with running(copy) as server, open_bundle(copy) as opened:
+
+        def answer() -> tuple[list[str], list[str]]:
+            tokens = opened(opened.preprocess({"digits": np.array(texts, object)}))
+            return ask_json(server, *texts), opened.postprocess(tokens)["words"].tolist()
+
+        before = answer()
+        for folder in ("preprocess", "postprocess"):
+            for file in (copy / folder).iterdir():
+                swap_words(file)
+        assert answer() == before
+        shutil.rmtree(copy)
+        assert answer() == before
