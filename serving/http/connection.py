@@ -153,7 +153,10 @@ class Connection(asyncio.Protocol):
         if not (self._task or self._is_blocked):
             requests = self._reader.requests
             if requests:
-                self._task = self._loop.create_task(self._serve(requests.popleft()))
+                request = requests.popleft()
+                self._task = self._loop.create_task(self._serve(request))
+                # `_serve` does so sooner, but not if it is cancelled before its first step.
+                self._task.add_done_callback(lambda _: request.reservation.close())
             elif self._refusal:
                 self._write_reply(self._api.refuse(self._refusal), keep=False)
                 self._refusal = None

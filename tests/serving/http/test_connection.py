@@ -11,12 +11,16 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
+from unittest.mock import Mock
 
 import pytest
 
 from attar.serving import server as serving
+from attar.serving.core.settings import Settings
 from attar.serving.http import connection
 from attar.serving.http.message import Reply, Request
+from attar.serving.models.sources import BundleSources
+from attar.serving.server import Server
 from tests.support.serving.certificates import make_certificate
 from tests.support.serving.serving_parts import Running, running, until
 
@@ -118,3 +122,20 @@ def test_the_end_of_a_last_reply_is_not_cut_off(pair: KeyPair, monkeypatch: pyte
         raw.sendall(ASK.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
         got = read_slowly(raw, BIG - 200_000, 0.5)
         assert got + read_slowly(raw, 300_000, 2.4) >= BIG
+
+
+def test_a_client_that_goes_before_its_request_is_begun_leaves_nothing_behind() -> None:
+    """Its last bytes and its end come in one turn of the event loop, so the task is cancelled before its first step."""
+    body = b"POST /v2 HTTP/1.1\r\nHost: localhost\r\nContent-Length: 50000\r\n\r\n" + bytes(50_000)
+
+    async def come_and_go() -> int:
+        server = Server(BundleSources({}, ()), Settings())
+        made = server._make_connection()
+        made.connection_made(Mock(spec=asyncio.Transport))
+        made.data_received(body)
+        assert server.ledger.held == 50_000
+        made.connection_lost(None)
+        await asyncio.sleep(0.01)
+        return server.ledger.held
+
+    assert asyncio.run(come_and_go()) == 0
