@@ -45,7 +45,8 @@ class BatchLimits:
     joining: Joining = JOIN_ALL
     """Which requests may share a call."""
     inline: bool = False
-    """Run the first engine on the event loop, instead of all in threads."""
+    """Run the first engine on the event loop, instead of all in threads; requests of more rows than
+    ``most`` in a thread all the same."""
 
 
 @dataclass(slots=True, eq=False)
@@ -74,7 +75,7 @@ class Batcher:
         self._instances = list(dict.fromkeys(self._idle))
         self._resting: list[EngineInstance] = []
         """Instances that are free and get no requests, as they failed and others did not."""
-        self._threads = None if limits.inline else ThreadPoolExecutor(len(engines), "engine")
+        self._threads = ThreadPoolExecutor(len(self._idle), "engine")
         self._queues: dict[Shapes, deque[QueuedRequest]] = {}
         self._loop = asyncio.get_running_loop()
         self._is_due = False
@@ -128,8 +129,7 @@ class Batcher:
 
     def close(self) -> None:
         """End the threads. Nothing may wait or run any more."""
-        if self._threads:
-            self._threads.shutdown(wait=True)
+        self._threads.shutdown(wait=True)
 
     def _drop_empty_queue(self, shapes: Shapes) -> None:
         if not self._queues[shapes]:
@@ -146,7 +146,7 @@ class Batcher:
             instance = self._idle.pop()
             engine = choose_engine(instance.predict, batch, self.limits.joining)
             self._start_call(instance, compute_batch, batch, engine, batch, self._probe)
-            if self._threads is None:
+            if self.limits.inline:
                 break  # requests that came meanwhile may join those that still wait
         self._schedule_turn()
 
@@ -157,7 +157,7 @@ class Batcher:
         batch: list[QueuedRequest],
         *arguments: Any,
     ) -> None:
-        if self._threads is None:
+        if self.limits.inline and sum(work.rows for work in batch) <= self.limits.most:
             self._deliver_results(instance, batch, work(*arguments))
             return
         done = self._loop.run_in_executor(self._threads, work, *arguments)

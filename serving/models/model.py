@@ -205,7 +205,7 @@ class ServedModel:
         limit = self.limit_seconds(request, seconds)
         if self._is_inline:
             # No timer, which costs a tenth of a request: the batcher itself checks the deadline,
-            # and the queue lasts no longer than a turn of the event loop.
+            # and the queue lasts no longer than a turn of the event loop or the longest request.
             outputs, times = await self._submit(request, arrived, limit)
             return outputs, times, outputs
         return await run_within(self._infer_beside(request, arrived, limit), arrived, limit)

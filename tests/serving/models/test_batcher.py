@@ -83,6 +83,23 @@ def test_a_batch_holds_no_more_than_its_most_but_for_one_larger_request() -> Non
     run_coroutine(work)
 
 
+def test_a_request_longer_than_a_batch_leaves_the_event_loop() -> None:
+    async def work() -> None:
+        seen: list[tuple[int, str]] = []
+
+        def engine(inputs: Arrays) -> dict[str, Array]:
+            seen.append((len(inputs["x"]), threading.current_thread().name.partition("_")[0]))
+            return {"y": np.asarray(inputs["x"] * 2)}
+
+        made = make_batcher(engine, most=4, inline=True)
+        found = await gather_answers([submit(made, *range(size)) for size in (3, 9, 1)])
+        assert [len(each) for each in found] == [3, 9, 1]
+        assert seen == [(3, "MainThread"), (9, "engine"), (1, "MainThread")]
+        made.close()
+
+    run_coroutine(work)
+
+
 def test_only_equal_shapes_go_together_and_the_oldest_goes_first() -> None:
     async def work() -> None:
         engine = RecordingEngine()
