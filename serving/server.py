@@ -23,7 +23,7 @@ from attar.serving.http.connection import Connection
 from attar.serving.http.inference import InferenceHandler
 from attar.serving.http.message import Reply, Request
 from attar.serving.http.metadata import MetadataHandlers
-from attar.serving.http.tls_listener import TlsListener
+from attar.serving.http.tls_listener import TlsListener, accept_waiting
 from attar.serving.models.observer import Observer
 from attar.serving.models.recovery import Recovery
 from attar.serving.models.repository import Repository
@@ -150,8 +150,24 @@ class Server:
         if self._page:
             await asyncio.to_thread(self._page.close)
 
+    async def _stop_listening(self) -> None:
+        """Take no further connections, but those that the system took already, which closing would
+        reset with the requests in them."""
+        listener = self._listener
+        waiting = [
+            accepted for each in listener.sockets for accepted in accept_waiting(each, BACKLOG)
+        ]
+        listener.close()
+        if isinstance(listener, TlsListener):
+            for accepted in waiting:
+                listener.begin_handshake(accepted)
+            return
+        connect = asyncio.get_running_loop().connect_accepted_socket
+        begun = (connect(self._make_connection, accepted) for accepted in waiting)
+        await asyncio.gather(*begun, return_exceptions=True)  # some may be gone already
+
     async def _drain_connections(self) -> None:
-        self._listener.close()
+        await self._stop_listening()
         for connection in list(self.connections):
             connection.drain()
         with suppress(TimeoutError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import socket
 import ssl
 from collections.abc import Callable
@@ -16,6 +17,17 @@ from attar.serving.http.connection import Connection
 PAUSE_SECONDS = 0.1
 """Pause after a connection that could not be accepted, as where no descriptor is left."""
 log = logging.getLogger(__name__)
+
+
+def accept_waiting(listening: socket.socket, most: int) -> list[socket.socket]:
+    """Accept the connections that wait at a listening socket; ``most``: its backlog."""
+    accepted: list[socket.socket] = []
+    with socket.socket(fileno=os.dup(listening.fileno())) as same, suppress(OSError):
+        same.setblocking(False)
+        while len(accepted) < most:
+            accepted.append(same.accept()[0])  # raises BlockingIOError if none waits
+            accepted[-1].setblocking(False)
+    return accepted
 
 
 class Handshake(asyncio.Transport):
@@ -77,8 +89,8 @@ class TlsListener:
         """Accept no more. What is accepted stays."""
         for task in self._accepting:
             task.cancel()
-        for each in self.sockets:
-            each.close()
+        while self.sockets:
+            self.sockets.pop().close()
 
     async def _accept_connections(self, listening: socket.socket) -> None:
         while True:
@@ -88,9 +100,9 @@ class TlsListener:
                 log.warning("a connection could not be accepted: %s", error)
                 await asyncio.sleep(PAUSE_SECONDS)
                 continue
-            self._begin_handshake(accepted)
+            self.begin_handshake(accepted)
 
-    def _begin_handshake(self, accepted: socket.socket) -> None:
+    def begin_handshake(self, accepted: socket.socket) -> None:
         connection = self._make_connection()
         task = self._supervisor.run_once("handshake", self._secure(connection, accepted))
         handshake = Handshake(task)

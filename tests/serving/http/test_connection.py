@@ -8,7 +8,7 @@ import socket
 import ssl
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 from unittest.mock import Mock
@@ -19,6 +19,7 @@ from attar.serving import server as serving
 from attar.serving.core.settings import Settings
 from attar.serving.http import connection
 from attar.serving.http.message import Reply, Request
+from attar.serving.http.tls_listener import accept_waiting
 from attar.serving.models.sources import BundleSources
 from attar.serving.server import Server
 from tests.support.serving.certificates import make_certificate
@@ -58,6 +59,11 @@ def connect(server: Running) -> socket.socket:
     raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
     raw.connect((server.host, server.port))
     raw.settimeout(10)
+    return secure(server, raw)
+
+
+def secure(server: Running, raw: socket.socket) -> socket.socket:
+    """With TLS where the server has it."""
     cert = server.server.settings.tls_cert
     if cert is None:
         return raw
@@ -122,6 +128,36 @@ def test_the_end_of_a_last_reply_is_not_cut_off(pair: KeyPair, monkeypatch: pyte
         raw.sendall(ASK.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
         got = read_slowly(raw, BIG - 200_000, 0.5)
         assert got + read_slowly(raw, 300_000, 2.4) >= BIG
+
+
+def test_connections_that_wait_when_the_server_ends_are_answered(pair: KeyPair) -> None:
+    """The system takes them before the server does; closing its sockets would reset them."""
+    with running(**pair) as server:
+        waiting: list[socket.socket] = []
+
+        async def end() -> None:
+            server.server.service.draining = True
+            waiting.extend(socket.create_connection((server.host, server.port), 10) for _ in range(3))
+            await server.server._drain_connections()
+
+        ended = asyncio.run_coroutine_threadsafe(end(), server.loop)
+        until(lambda: len(waiting) == 3)
+        for raw in waiting:
+            with closing(secure(server, raw)) as client:
+                client.sendall(b"GET /v2/health/live HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                assert client.recv(100).startswith(b"HTTP/1.1 200 OK")
+        ended.result(10)
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection((server.host, server.port), 10)
+
+
+def test_of_many_waiting_connections_no_more_than_the_backlog_are_taken() -> None:
+    with ExitStack() as stack:
+        listening = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        for _ in range(3):
+            stack.enter_context(socket.create_connection(listening.getsockname()))
+        taken = [len([stack.enter_context(each) for each in accept_waiting(listening, 2)]) for _ in range(3)]
+        assert taken == [2, 1, 0]
 
 
 def test_a_client_that_goes_before_its_request_is_begun_leaves_nothing_behind() -> None:
