@@ -231,6 +231,7 @@ class Repository:
             for path in paths:
                 served = await LoadedBundle.open(name, path, self.settings, self._observers)
                 made.append(served)
+                check_versions(name, made)
         except BaseException:
             for served in made:
                 await served.retire()
@@ -254,3 +255,14 @@ class Repository:
                 raise InvalidBundleError(
                     f"{one} is also what {other} is called with raw inputs; serve it as NAME=BUNDLE"
                 )
+
+
+def check_versions(name: str, bundles: Sequence[LoadedBundle]) -> None:
+    """Raises InvalidBundleError if the last bundle of a name is one of the others."""
+    *others, last = bundles
+    for other in others:
+        if other.version == last.version:
+            raise InvalidBundleError(
+                f"{other.path} and {last.path} are both version {last.version} of {name}: serve "
+                "one of them, or give the other a name of its own as NAME=BUNDLE"
+            )

@@ -147,6 +147,15 @@ def test_a_bad_bundle_is_refused_and_the_old_one_stays(bundle: Path) -> None:
         assert server.ask("GET", "/v2/health/ready")[0] == 200
 
 
+def test_one_bundle_twice_is_no_two_versions(bundle: Path, tmp_path: Path) -> None:
+    """Prometheus takes no two samples of one metric with the same labels."""
+    again = Path(shutil.copytree(bundle, tmp_path / "again"))
+    with pytest.raises(InvalidBundleError, match=f"{bundle} and {again} are both version [0-9a-f]+ of points: serve one"):
+        running(bundle, again).__enter__()
+    with running(bundle, f"other={again}") as server:
+        assert versions(server) == versions(server, "other")
+
+
 def test_of_two_versions_one_of_which_is_bad_neither_is_taken(bundle: Path, tmp_path: Path) -> None:
     newer = another(bundle, tmp_path / "newer")
     with running(bundle, newer, **CONTROL) as server:
