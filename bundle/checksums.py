@@ -12,8 +12,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 from attar.pipeline.core.errors import InvalidBundleError
 
@@ -28,6 +30,7 @@ AGAIN = "Copy it again, or package it again"
 DELIVERED = f"A store's own is never signed: use the copy that {DELIVER} makes"
 NO_FILE = "not a plain file"
 NO_SIGNATURE = f"is no signature, a plain file of {LENGTH} bytes"
+Stamp: TypeAlias = frozenset[tuple[str, int, int, int]]
 STORED = FACTS, RECORD = "facts.json", "record.json"
 """What the store writes into an artifact's folder; see ``attar.pipeline.store.store``."""
 
@@ -141,6 +144,17 @@ def list_files(bundle: Path) -> list[str]:
 def list_below(folder: Path) -> list[Path]:
     """Everything below but folders."""
     return [path for path in folder.rglob("*") if not is_folder(path)]
+
+
+def read_stamp(folder: Path) -> Stamp:
+    """Return name, inode, size and time of change of everything below, which show a change without
+    reading."""
+    found = []
+    for file in folder.rglob("*"):
+        with suppress(FileNotFoundError):  # it went away while the folder was read
+            stat = file.stat()
+            found.append((str(file), stat.st_ino, stat.st_size, stat.st_mtime_ns))
+    return frozenset(found)
 
 
 def is_folder(path: Path) -> bool:

@@ -128,6 +128,7 @@ def open_bundle(
         engines = open_bundle_engines(root, manifest, threads, allow_native=bundle.trusts_native)
         predictor = stack.enter_context(engines)
         replay_engines(root, manifest, predictor)  # (8)
+        bundle.check_unchanged()
         return BundlePredictor(manifest, predictor, stack.pop_all())
 
 
@@ -147,6 +148,7 @@ def check_bundle(
             check_runnable(each)
         largest_difference = None if refusal else replay_engine(bundle)  # (8)
         check_portable(bundle.root, bundle.manifest)  # (9)
+        bundle.check_unchanged()
         return describe_bundle(bundle, refusal, largest_difference)
 
 

@@ -16,7 +16,7 @@ from types import TracebackType
 from pydantic import ValidationError
 
 from attar.bundle import checksums, signatures
-from attar.bundle.checksums import Checksums
+from attar.bundle.checksums import Checksums, Stamp
 from attar.bundle.fitness import AGAIN, blame_bundle
 from attar.bundle.manifest import FORMAT_VERSION, BatchEngine, Manifest
 from attar.bundle.private_copy import PrivateFolder, copy_verified
@@ -37,6 +37,8 @@ class VerifiedBundle(AbstractContextManager["VerifiedBundle", None]):
     signed."""
     manifest: Manifest
     seal: Checksums
+    stamp: Stamp
+    """Of the files in ``path`` before they were verified."""
     allow_native: bool = False
     """Whether who opens it trusts its engine to be run, whoever made it."""
     copy: PrivateFolder | None = None
@@ -45,6 +47,16 @@ class VerifiedBundle(AbstractContextManager["VerifiedBundle", None]):
     def trusts_native(self) -> bool:
         """Whether an engine may be loaded that is native code."""
         return self.allow_native or self.seal.key is not None
+
+    def check_unchanged(self) -> None:
+        """Raises InvalidBundleError if another bundle came in its place since it was verified.
+
+        To be called once all is read. A private copy stays as it is.
+        """
+        if self.copy is None and checksums.read_stamp(self.path) != self.stamp:
+            raise InvalidBundleError(
+                f"{self.path} was changed while it was opened; open it again when it is whole"
+            )
 
     def close(self) -> None:
         if self.copy is not None:
@@ -78,6 +90,7 @@ def open_sealed(
     root, copy = path, None
     with ExitStack() as stack:
         with blame_bundle(f"{path} cannot be verified"):
+            stamp = checksums.read_stamp(path)
             seal = checksums.read_checksums(path)
             if trusted is None:
                 checksums.verify_checksums(path, seal)  # (1)
@@ -86,7 +99,7 @@ def open_sealed(
                 copy, root = copy_verified(path, seal)  # (1)
                 stack.callback(copy.close)
         manifest = locate_manifest(read_manifest(root), root)  # (3)
-        bundle = VerifiedBundle(path, root, manifest, seal, allow_native, copy)
+        bundle = VerifiedBundle(path, root, manifest, seal, stamp, allow_native, copy)
         stack.push(bundle)
         check_engine_files(bundle)  # (3)
         for check in checks:

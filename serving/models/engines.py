@@ -91,6 +91,7 @@ def open_engines(path: Path, settings: Settings) -> Engines:
         count = 1 if inline else settings.instances or count_instances(needs, settings.threads)
         opened = 1 if is_shareable(needs, settings.threads) else count
         more = [open_replayed_engine(found, settings, stack) for _ in range(opened - 1)]
+        found.check_unchanged()
         return Engines(
             manifest=manifest,
             root=root,

@@ -10,14 +10,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
-from typing import TypeAlias
+from typing import Any
 
+from attar.bundle.checksums import Stamp, read_stamp
 from attar.pipeline.core.errors import InvalidBundleError
 from attar.serving.core.errors import NotFoundError
 from attar.serving.models.repository import Repository
 from attar.serving.models.sources import BundleSources, list_bundles
 
-Stamp: TypeAlias = frozenset[tuple[str, int, int, int]]
 GONE_LOOKS = 2
 """Looks in a row without the folder of a bundle before it counts as removed, as replacing one takes
 a moment."""
@@ -103,24 +103,12 @@ class Watcher:
         self._away = away
 
 
-def read_stamp(paths: Sequence[Path]) -> Stamp:
-    """Return name, inode, size and time of change of every file, which show a change without
-    reading."""
-    found = []
-    for path in paths:
-        for file in path.rglob("*"):
-            with suppress(FileNotFoundError):  # it went away while the folder was read
-                stat = file.stat()
-                found.append((str(file), stat.st_ino, stat.st_size, stat.st_mtime_ns))
-    return frozenset(found)
-
-
 def read_stamps(sources: BundleSources) -> dict[str, Stamp]:
     """Return the stamp of every bundle whose folder can be read at the moment."""
     made = {}
     for name in sources.list_names():
         try:
-            made[name] = read_stamp(sources.find_paths(name))
+            made[name] = frozenset[Any]().union(*map(read_stamp, sources.find_paths(name)))
         except (NotFoundError, FileNotFoundError):
             continue  # it went away meanwhile; the next look finds out whether for good
         except OSError as error:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from errno import EACCES, EXDEV
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from attar.bundle import golden
 from attar.bundle.checksums import SIGNATURE, SUMS
-from attar.bundle.opening import check_bundle
+from attar.bundle.opening import check_bundle, open_bundle
 from attar.bundle.sign import sign_bundle
 from attar.pipeline.core.errors import InvalidBundleError, StoreError
 from attar.pipeline.core.signing_keys import open_to_others
+from attar.serving.core.settings import Settings
+from attar.serving.models.engines import open_engines
 from tests.support.bundles.packaging import write_store_files
 from tests.support.bundles.signing_parts import KeyPair, pair
 
@@ -88,3 +93,34 @@ def test_what_others_may_do_with_a_key(tmp_path: Path, mode: int, allowed: str |
     private = pair(tmp_path).private
     private.chmod(mode)
     assert open_to_others(private) == allowed
+
+
+def serve(bundle: Path, trusted: Path | None) -> None:
+    open_engines(bundle, Settings(trusted=trusted)).close()
+
+
+def open_and_close(bundle: Path, trusted: Path | None) -> None:
+    open_bundle(bundle, trusted=trusted).close()
+
+
+@pytest.mark.parametrize("opener", [check_bundle, open_and_close, serve])
+def test_a_bundle_that_comes_in_the_place_of_another_while_that_is_opened(
+    bundle: Path, key: KeyPair, monkeypatch: pytest.MonkeyPatch, opener: Callable[[Path, Path | None], object]
+) -> None:
+    """What was verified of the one would stand for the other. A private copy is read to its end."""
+    sign_bundle(bundle, key.private)
+    fresh, replay = shutil.copytree(bundle, bundle.with_name("fresh")), golden.replay_requests
+
+    def replace(*given: Any, **more: Any) -> float:
+        if fresh.exists():
+            shutil.rmtree(bundle.with_name("old"), ignore_errors=True)
+            bundle.rename(bundle.with_name("old"))
+            fresh.rename(bundle)
+        return replay(*given, **more)
+
+    monkeypatch.setattr(golden, "replay_requests", replace)
+    with pytest.raises(InvalidBundleError, match=f"{bundle} was changed while it was opened; open it again"):
+        opener(bundle, None)
+    opener(bundle, None)
+    fresh = shutil.copytree(bundle, fresh)
+    opener(bundle, key.public)
