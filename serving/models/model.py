@@ -182,8 +182,9 @@ class ServedModel:
         if self._preprocessor is None:
             return
         served, reservation = self.served, request.reservation
-        if served.active > served.settings.queue:
-            raise BusyError(f"{served.active} requests are on their way already; try again later")
+        waiting = self._preprocessor.waiting + served.batcher.waiting
+        if waiting >= served.settings.queue:
+            raise BusyError(f"{waiting} requests wait already; try again later")
         request.inputs = await self._preprocessor.run(request.inputs, reservation)
         if reservation:
             reservation.add(sum(array.nbytes for array in request.inputs.values()))

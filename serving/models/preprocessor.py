@@ -4,7 +4,7 @@ request's pixels and memory."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain, repeat
 from typing import Any
@@ -51,8 +51,14 @@ class Preprocessor:
         self._output_steps = {
             name: steps for name, steps in engines.manifest.postprocess.items() if steps
         }
-        threads = max(machine.count_cores(), len(engines.predicts))
-        self._threads = ThreadPoolExecutor(threads, "prepare")
+        self._most_running = max(machine.count_cores(), len(engines.predicts))
+        self._threads = ThreadPoolExecutor(self._most_running, "prepare")
+        self._jobs = 0
+
+    @property
+    def waiting(self) -> int:
+        """Return the number of requests that wait for a thread."""
+        return max(0, self._jobs - self._most_running)
 
     def check_shapes(self, shapes: Mapping[str, Sequence[int]]) -> None:
         """Raise TooLargeError for pictures, sent as arrays, that have too many pixels."""
@@ -68,8 +74,7 @@ class Preprocessor:
             if self._are_short_texts(inputs):
                 return self._run_steps(inputs, None)
             held = reservation.ledger.open_reservation() if reservation else None
-            loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._threads, self._run_steps, inputs, held)
+            return await self._run_in_thread(self._run_steps, inputs, held)
         except RequestError:
             raise
         except AttarError as error:
@@ -82,14 +87,23 @@ class Preprocessor:
         try:
             if sum(outputs[name].size for name in self._output_steps) <= self._quick_tokens:
                 return self._run_output_steps(outputs)
-            loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._threads, self._run_output_steps, outputs)
+            return await self._run_in_thread(self._run_output_steps, outputs)
         except AttarError as error:
             raise EngineFailedError(f"the outputs became no answer: {error}") from error
 
     def close(self) -> None:
         """Wait for the threads."""
         self._threads.shutdown()
+
+    async def _run_in_thread(
+        self, work: Callable[..., dict[str, Array]], *arguments: Any
+    ) -> dict[str, Array]:
+        loop = asyncio.get_running_loop()
+        self._jobs += 1
+        try:
+            return await loop.run_in_executor(self._threads, work, *arguments)
+        finally:
+            self._jobs -= 1
 
     def _are_short_texts(self, inputs: Arrays) -> bool:
         """Whether making tokens of these costs less than a change of threads."""

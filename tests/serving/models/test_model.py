@@ -7,7 +7,7 @@ import json
 import socket
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -121,3 +121,20 @@ def test_a_long_response_is_written_beside_the_event_loop(points_bundle: Path, m
             status, told, _ = over_http.result(10)
             assert (status, told["outputs"][0]["data"]) == (200, short * 8)
             assert len(over_grpc.result(10).raw_output_contents[0]) == sum(4 + len(name) for name in short * 8)
+
+
+def test_the_queue_of_raw_requests_holds_those_that_wait(points_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that are computed had counted, too."""
+    calls = slow(monkeypatch, 0.4)
+    with running(points_bundle, queue=2, instances=2, max_batch=1) as server, ThreadPoolExecutor(9) as pool:
+        batcher = server.server.repository.find_model("points").served.batcher
+
+        def send(count: int) -> list[Future[tuple[int, Any, dict[str, str]]]]:
+            return [pool.submit(server.ask, "POST", "/v2/models/points-raw/infer", asked([1, 2])) for _ in range(count)]
+
+        computed = send(2)
+        until(lambda: len(calls) == 2)
+        waiting = send(2)
+        until(lambda: batcher.waiting == 2)
+        refused = send(1)
+        assert [each.result(20)[0] for each in (*computed, *waiting, *refused)] == [200] * 4 + [503]
