@@ -76,6 +76,8 @@ class Batcher:
         self._resting: list[EngineInstance] = []
         """Instances that are free and get no requests, as they failed and others did not."""
         self._threads = ThreadPoolExecutor(len(self._idle), "engine")
+        self._begun: dict[asyncio.Future[BatchResult], int] = {}
+        """When each call began that runs in a thread, by ``perf_counter_ns``."""
         self._queues: dict[Shapes, deque[QueuedRequest]] = {}
         self._loop = asyncio.get_running_loop()
         self._is_due = False
@@ -94,6 +96,12 @@ class Batcher:
     def has_failed(self) -> bool:
         """Whether all engines are broken. The next request still goes to one of them."""
         return all(instance.failures for instance in self._instances)
+
+    def hangs(self, seconds: float) -> bool:
+        """Whether every engine has been busy with one call for longer than so many seconds."""
+        if self._idle or self._resting or not self._begun:
+            return False
+        return perf_counter_ns() - max(self._begun.values()) > seconds * 1e9
 
     def probe_failed(self) -> None:
         """Probe the free ones among the engines that failed."""
@@ -161,6 +169,7 @@ class Batcher:
             self._deliver_results(instance, batch, work(*arguments))
             return
         done = self._loop.run_in_executor(self._threads, work, *arguments)
+        self._begun[done] = perf_counter_ns()
         done.add_done_callback(partial(self._on_finished, instance, batch))
 
     def _take_batch(self) -> list[QueuedRequest]:
@@ -198,6 +207,7 @@ class Batcher:
         batch: list[QueuedRequest],
         done: asyncio.Future[BatchResult],
     ) -> None:
+        del self._begun[done]
         self._deliver_results(instance, batch, done.result())
         self._schedule_turn()
 

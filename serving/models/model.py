@@ -28,6 +28,8 @@ from attar.serving.protocol.request import InferenceRequest, RequestTiming
 from attar.serving.protocol.signature import Signature
 
 T = TypeVar("T")
+HANG_SECONDS = 30.0
+"""Time after which an engine that does not return hangs; the deadline where that is longer."""
 RAW = "-raw"
 """Suffix of the name of the model for raw inputs."""
 
@@ -85,9 +87,14 @@ class LoadedBundle:
 
     @property
     def ready(self) -> bool:
-        if self.batcher.has_failed:
+        if self.batcher.has_failed or self.hangs:
             return False
         return all(observer.is_ready(self) for observer in self.observers)
+
+    @property
+    def hangs(self) -> bool:
+        """Whether no engine returns any more."""
+        return self.batcher.hangs(max(HANG_SECONDS, self.settings.deadline))
 
     @contextmanager
     def use(self) -> Iterator[None]:

@@ -51,14 +51,16 @@ class Recovery:
             given_up = [await self._mend(served) for served in self._repository.list_loaded()]
             if any(given_up) and self._repository.live:
                 log.error(
-                    "an engine fails although it was opened anew; only another process may "
-                    "help, so liveness fails"
+                    "an engine hangs, or fails although it was opened anew; only another process "
+                    "may help, so liveness fails"
                 )
             self._repository.live = not any(given_up)
 
     async def _mend(self, served: LoadedBundle) -> bool:
         """Take the next step to recover a bundle; return whether there is none left."""
         key, failures = (served.name, served.version), self._count_failures(served)
+        if failures is None:
+            return True
         if not failures:
             self._histories.pop(key, None)
             return False
@@ -76,9 +78,12 @@ class Recovery:
             served.batcher.probe_failed()
         return repeatedly and tried >= REOPENS
 
-    def _count_failures(self, served: LoadedBundle) -> int:
-        """Return the failures in a row; 0 for what was replaced while another bundle was mended."""
-        return served.batcher.failures if served in self._repository.list_loaded() else 0
+    def _count_failures(self, served: LoadedBundle) -> int | None:
+        """Return the failures in a row; 0 for what was replaced while another bundle was mended,
+        and None for an engine that hangs: nothing ends its thread."""
+        if served not in self._repository.list_loaded():
+            return 0
+        return None if served.hangs else served.batcher.failures
 
     def _count_reopened(self, served: LoadedBundle) -> int:
         """Return how often it was opened anew lately; what is older is forgotten."""

@@ -12,7 +12,7 @@ from tritonclient import grpc as triton
 
 from attar.models.task import Array, Arrays, Predict
 from attar.pipeline.core.errors import StageError
-from attar.serving.models import recovery
+from attar.serving.models import model, recovery
 from tests.support.serving.serving_parts import Running, another, asked, running, wrapped
 
 INFER = "/v2/models/points/infer"
@@ -71,6 +71,36 @@ def test_one_fault_is_over_when_the_engine_answers_again(points_bundle: Path, mo
         wait_until(lambda: status(server, READY) == 200)
         assert status(server, MODEL_READY) == infer(server) == 200
         assert fault.opened == 1
+
+
+def test_an_engine_that_hangs_is_told_until_it_returns(points_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing ends the thread that it hangs in; requests get 504, and only another process can help."""
+    monkeypatch.setattr(recovery, "PROBE_SECONDS", 0.02)
+    monkeypatch.setattr(model, "HANG_SECONDS", 0.4)
+    hanging, go_on = threading.Event(), threading.Event()
+
+    def wrap(predict: Predict) -> Predict:
+        def call(inputs: Arrays) -> dict[str, Array]:
+            if hanging.is_set():
+                go_on.wait(20)
+            return predict(inputs)
+
+        return call
+
+    wrapped(monkeypatch, wrap)
+    with running(points_bundle, instances=2, deadline=0.1) as server:
+        hanging.set()
+        assert infer(server) == 504
+        time.sleep(0.5)
+        assert [status(server, path) for path in (READY, MODEL_READY, LIVE)] == [200] * 3  # one of two is idle
+        assert infer(server) == 504
+        wait_until(lambda: status(server, LIVE) == 503)
+        assert [status(server, path) for path in (READY, MODEL_READY)] == [503] * 2
+        hanging.clear()
+        go_on.set()
+        wait_until(lambda: status(server, LIVE) == 200)
+        assert [status(server, path) for path in (READY, MODEL_READY)] == [200] * 2
+        assert infer(server) == 200
 
 
 def test_an_engine_that_keeps_failing_is_opened_anew(points_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
