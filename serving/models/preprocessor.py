@@ -30,6 +30,9 @@ from attar.serving.protocol.tensors import make_object_array
 PIXEL_BYTES = 11
 """Memory for a pixel while a picture is decoded and resized: Pillow's and that of the arrays.
 Measured with a PNG."""
+TEXT_BYTES = 400
+"""Memory for a byte of a text while it becomes tokens. Measured with words, byte-level BPE,
+WordPiece and Unigram: 40 to 370, the most where each character is a token."""
 CHARACTER_SECONDS, TOKEN_SECONDS = 2e-7, 1.2e-7
 """For a character to become tokens, and for a token to become text. Measured with byte-level BPE of
 8,000 tokens and eight texts of 32 to 2,048 characters."""
@@ -67,8 +70,8 @@ class Preprocessor:
     async def run(self, inputs: Arrays, reservation: Reservation | None) -> dict[str, Array]:
         """Return the graph's inputs. Raises RequestError.
 
-        Memory for the pixels is reserved until the thread is done, even if the request of
-        ``reservation`` was given up before.
+        Memory for pixels and long texts is reserved until the thread is done, even if the request
+        of ``reservation`` was given up before.
         """
         try:
             if self._are_short_texts(inputs):
@@ -120,7 +123,8 @@ class Preprocessor:
         try:
             count = self._count_pixels(inputs)
             if held:
-                held.add(count * PIXEL_BYTES)
+                texts = count_text_bytes(self._steps, inputs)
+                held.add(count * PIXEL_BYTES + texts * TEXT_BYTES)
             return preprocess.apply(self._steps, inputs)
         finally:
             if held:
@@ -153,6 +157,16 @@ def count_pixels(
             "allowed, so send fewer"
         )
     return count
+
+
+def count_text_bytes(preprocess: Mapping[str, Sequence[Step]], inputs: Arrays) -> int:
+    """Return the bytes of all texts that become tokens."""
+    return sum(
+        len(text.encode(errors="surrogatepass"))
+        for name, steps in preprocess.items()
+        if any(isinstance(step, Tokenize) for step in steps)
+        for text in inputs[name].ravel().tolist()
+    )
 
 
 def make_blank_pictures(shape: Sequence[int]) -> Iterable[Array]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from contextlib import closing
 from types import SimpleNamespace
 from typing import cast
 
@@ -14,9 +15,10 @@ from attar.models import preprocess
 from attar.models.preprocess import Scale
 from attar.models.task import Arrays
 from attar.models.tasks.numbers import LONGEST, Numbers
-from attar.serving.core.errors import BadRequestError
+from attar.serving.core.errors import BadRequestError, TooLargeError
+from attar.serving.core.ledger import MemoryLedger
 from attar.serving.models.engines import Engines
-from attar.serving.models.preprocessor import CHARACTER_SECONDS, TEXT_SECONDS, TOKEN_SECONDS, Preprocessor
+from attar.serving.models.preprocessor import CHARACTER_SECONDS, TEXT_BYTES, TEXT_SECONDS, TOKEN_SECONDS, Preprocessor
 
 TEXTS = {"digits": np.array(["4711", "7"], object)}
 TOKENS = {"words": np.full((2, LONGEST), 14)}
@@ -92,4 +94,19 @@ def test_a_text_that_is_refused_is_a_bad_request_wherever_it_is_read(inline_belo
     steps = make_preprocessor(inline_below)
     with pytest.raises(BadRequestError, match="an empty text"):
         asyncio.run(steps.run({"digits": np.array([" "], object)}, None))
+    steps.close()
+
+
+def test_the_memory_in_which_texts_become_tokens_is_reserved() -> None:
+    """2 MB of texts had taken 224 MB, and no ledger knew."""
+    ledger, steps = MemoryLedger(1000 * TEXT_BYTES), make_preprocessor(0.0)
+    with closing(ledger.open_reservation()) as reservation:
+        for text, error, told in (
+            ("7" * 1000, BadRequestError, "more than 6 tokens"),
+            ("7" * 1001, TooLargeError, "400,400 bytes of memory"),
+            ("é" * 501, TooLargeError, "400,800 bytes of memory"),
+        ):
+            with pytest.raises(error, match=told):
+                asyncio.run(steps.run({"digits": np.array([text], object)}, reservation))
+            assert ledger.held == 0
     steps.close()
