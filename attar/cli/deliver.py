@@ -11,7 +11,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from attar.pipeline.core.disk import explain_disk_errors, lock_folder, read_json, replace_file
+from attar.pipeline.core.disk import (
+    check_writable,
+    explain_disk_errors,
+    lock_folder,
+    read_json,
+    replace_file,
+)
 from attar.pipeline.core.errors import AttarError, RecipeError, StageError
 from attar.pipeline.run import Record
 from attar.pipeline.store.store import NOT_PAYLOAD, Store
@@ -30,8 +36,10 @@ def check_places(workspace: Workspace, slots: Sequence[str], folder: Path) -> No
     """Check, before anything is made, that the bundles of these slots can be put into ``folder``.
 
     Raises RecipeError if the bundle in production would be replaced, or if something else stands
-    in the place of a bundle.
+    in the place of a bundle, and StoreError if nothing can be written there.
     """
+    if folder != workspace.output:  # which is in the store, and that says itself what it lacks
+        check_writable(folder, "-o")
     for bundle, _ in workspace.list_production(slots):
         if bundle.resolve().is_relative_to(folder.resolve()):
             raise RecipeError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 import traceback
 from contextlib import redirect_stdout
@@ -14,7 +15,7 @@ from attar.cli.help_sections import SectionGroup
 from attar.cli.options import is_verbose
 from attar.cli.plain_text import print_text
 from attar.pipeline import team
-from attar.pipeline.core.errors import AttarError
+from attar.pipeline.core.errors import AttarError, StoreError
 from attar.pipeline.team import TeamError
 
 INTERRUPTED = 130
@@ -44,6 +45,11 @@ class ErrorGroup(SectionGroup):
         except (AttarError, TeamError) as error:
             print_error(error, verbose=is_verbose(ctx))
             ctx.exit(error.exit_code)
+        except OSError as error:
+            if error.errno == errno.EPIPE:  # whoever read the output has gone: click ends quietly
+                raise
+            print_error(describe_refusal(error), verbose=is_verbose(ctx))
+            ctx.exit(StoreError.exit_code)
         except KeyboardInterrupt:
             click.echo("interrupted; the same command continues from what is finished", err=True)
             ctx.exit(INTERRUPTED)
@@ -73,6 +79,14 @@ def print_error(error: AttarError | TeamError, *, verbose: bool) -> None:
     if verbose:
         print_text(traceback.format_exc().rstrip(), err=True)
     print_text(f"error: {error}", err=True)
+
+
+def describe_refusal(error: OSError) -> StoreError:
+    """Return what the system refused. Of a full standard output, for example, it names no file."""
+    place = f" ({error.filename})" if error.filename else ""
+    return StoreError(
+        f"{error.strerror or error}{place}; is the disk full, or the file gone? -v shows where"
+    )
 
 
 SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}

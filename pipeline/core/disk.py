@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -14,6 +15,8 @@ from typing import Any
 
 from attar.pipeline.core.errors import StoreError
 
+FULL = {errno.ENOSPC, errno.EDQUOT}
+"""Errors of a disk that has no space left, for all or for this user."""
 PIECE = 2**18
 """Number of bytes that are read and hashed at a time."""
 PROBED = 2**14
@@ -27,10 +30,20 @@ def explain_disk_errors(folder: Path, option: str = "--store") -> Iterator[None]
     try:
         yield
     except OSError as error:
+        remedy = "free some space or choose" if error.errno in FULL else "choose"
         raise StoreError(
-            f"cannot write {folder}: {error.strerror or error}; free some space or choose another "
-            f"with {option}"
+            f"cannot write {folder}: {error.strerror or error}; {remedy} another with {option}"
         ) from error
+
+
+def check_writable(folder: Path, option: str) -> None:
+    """Raises StoreError unless this process may write into a folder, or make it."""
+    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    with explain_disk_errors(folder, option):
+        if not there.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(there))
+        if not os.access(there, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(there))
 
 
 @contextmanager

@@ -252,9 +252,10 @@ class Store:
         """Delete artifacts that no recipe used last, and damaged, shared and unfinished files that
         nothing needs. Yields a description and the bytes of each.
 
-        Raises StoreError during a run: no recipe lists yet what it has just made.
+        Raises StoreError during a run: no recipe lists yet what it has just made. So it does where
+        nothing can be deleted.
         """
-        with self.in_use(alone=True):
+        with self.in_use(alone=True), explain_disk_errors(self.root):
             used = self.used()
             for entry in self.list_local():
                 if entry.key not in used:

@@ -101,13 +101,13 @@ def test_a_folder_that_cannot_be_written_names_the_option_that_chose_it(tmp_path
         deliver_results([bundle_record(None)], tmp_path / folder, "recipe", Store(tmp_path / "store"))
 
 
-def refuse(folder: Path, *arguments: str) -> str:
+def refuse(folder: Path, *arguments: str, code: int = 2) -> str:
     """Call a command that the place of its bundle stops before it makes anything; returns what it says."""
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     tiny.write(folder)
     with tiny.project_folder(folder):
         done = CliRunner().invoke(main, [*arguments, "--store", "store"])
-    assert done.exit_code == 2, done.output
+    assert done.exit_code == code, done.output
     assert {path: path.read_bytes() for path in before} == before
     assert not (folder / "store").exists()
     return done.stderr
@@ -117,6 +117,18 @@ def test_what_is_in_the_place_of_a_bundle_stops_a_run_before_it_begins(tmp_path:
     write_bundle(tmp_path / "out" / "cpu")
     for command in ("run", "report"):
         assert "is in the way" in refuse(tmp_path, command, "recipe.toml", "-o", "out")
+
+
+@pytest.mark.parametrize("command", ["run", "report"])
+def test_a_place_that_cannot_be_written_stops_a_run_before_it_begins(
+    tmp_path: Path, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    said = refuse(tmp_path, command, "recipe.toml", "-o", "file/out", code=1)
+    assert "cannot write file/out: Not a directory; choose another with -o" in said
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    said = refuse(tmp_path, command, "recipe.toml", "-o", "out/deep", code=1)
+    assert "cannot write out/deep: Permission denied; choose another with -o" in said
 
 
 @pytest.mark.parametrize("command", ["run", "report"])

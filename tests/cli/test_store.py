@@ -42,3 +42,11 @@ def test_verify_reads_the_files_of_an_artifact_and_of_all_that_a_recipe_used(tmp
 def test_what_only_shows_a_store_loads_no_library_of_arrays() -> None:
     code = "import sys, attar.cli.store, attar.recipes.workspace; print('numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+
+
+def test_a_standard_output_that_is_full_is_one_message(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "attar", "ls", "--store", str(tmp_path)]
+    with Path("/dev/full").open("w", encoding="utf-8") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 1
+    assert done.stderr == "error: No space left on device; is the disk full, or the file gone? -v shows where\n"

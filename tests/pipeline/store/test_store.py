@@ -229,6 +229,19 @@ def test_a_read_only_store_still_answers_and_says_why_it_cannot_make(tmp_path: P
         subprocess.run(["umount", str(place)], check=True)
 
 
+def test_gc_of_a_read_only_store_is_one_message(tmp_path: Path) -> None:
+    place = mounted(tmp_path, "size=1m")
+    try:
+        store = Store(place / "store")
+        make(store)
+        assert list(store.collect(dry_run=True))
+        subprocess.run(["mount", "-o", "remount,ro", str(place)], check=True)
+        with pytest.raises(StoreError, match=r"cannot write .*Read-only file system; choose another with --store"):
+            list(store.collect(dry_run=False))
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
+
+
 def test_a_note_is_written_only_when_it_changed(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.write_note("recipes/x.json", {"a": "b"})
