@@ -135,6 +135,11 @@ def call_network(module: nn.Module, task: Task, inputs: Given) -> dict[str, torc
     """Named arrays in, named tensors out. Images ``(B, C, H, W)`` lie as ``layout`` says."""
     made = module(*list_network_inputs(module, task, inputs))
     outputs = made if isinstance(made, tuple) else (made,)
+    if strange := [type(each).__name__ for each in outputs if not isinstance(each, torch.Tensor)]:
+        raise StageError(
+            f"the network returns {strange[0]}, and its task names the outputs "
+            f"{list(task.outputs)}: return one tensor, or a tuple of tensors in that order"
+        )
     if len(outputs) != len(task.outputs):
         raise StageError(
             f"the network returns {len(outputs)} outputs, its task names {len(task.outputs)}: "

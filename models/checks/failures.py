@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from attar.models import preprocess
 from attar.models.checks.calls import CheckedSplit, format_place, report_errors_of
-from attar.models.task import Split, Task
+from attar.models.task import Arrays, Split, Task
 from attar.pipeline.core.errors import AttarError, StageError
 
 
@@ -86,3 +86,12 @@ def name_sample(split: Split, index: int) -> Iterator[str]:
         name = split.name_sample(index)
     if name:
         yield f"({name})"
+
+
+def blame_inputs(inputs: Arrays) -> str:
+    """Return what is to be done about an answer that is NaN: correct the sample's inputs, where one
+    of them is no number, else the network."""
+    unclean = [name for name, array in inputs.items() if not np.isfinite(array).all()]
+    if unclean:
+        return f", whose input {unclean[0]!r} holds NaN or infinity: correct the data"
+    return ", whose inputs are all finite: train the teacher again, or scale what it reads"

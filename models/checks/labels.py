@@ -85,6 +85,34 @@ def check_classes(where: str, name: str, output: Output, target: Array) -> None:
         )
 
 
+class ClassCheck:
+    """Counts, batch by batch, the classes that the labels of a split name."""
+
+    def __init__(self, task: Task) -> None:
+        self.outputs = {
+            output.target: output
+            for output in task.outputs.values()
+            if output.kind in CLASSIFYING and output.target is not None and output.axes[-1] != 1
+        }
+        self.found: dict[str, set[int]] = {name: set() for name in self.outputs}
+
+    def add(self, batch: Batch) -> None:
+        for name, output in self.outputs.items():
+            if len(found := self.found[name]) < 2:
+                found |= {*np.unique(batch.targets[name]).tolist()} - {output.ignore}
+
+    def finish(self, where: str, samples: int) -> None:
+        """Raises StageError if all labels of several samples are one class: a network that always
+        answers it has the best score."""
+        for name, found in self.found.items():
+            if samples > 1 and len(found) == 1:
+                raise StageError(
+                    f"{where} gives {name!r} the class {found.pop()} in all of {samples} samples, "
+                    "which a network that always answers it gets right: take samples of several "
+                    "classes, or correct the labels"
+                )
+
+
 def suggest_ignore(output: Output) -> str:
     """Return how positions without a label are declared, for an output that has positions."""
     if len(output.axes) < 3 or output.ignore is not None:

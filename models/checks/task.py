@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from attar.models import preprocess
-from attar.models.checks import content
+from attar.models.checks import content, labels
 from attar.models.checks import steps as step_check
 from attar.models.checks.calls import (
     CheckedSplit,
@@ -25,7 +25,6 @@ from attar.models.checks.calls import (
 from attar.models.checks.declarations import check_declarations
 from attar.models.checks.failures import name_damaged_sample
 from attar.models.checks.first_view import make_first_view
-from attar.models.checks.labels import check_labels, check_unlabelled, list_sample_ranges
 from attar.models.checks.output_steps import check_output_steps
 from attar.models.checks.overlap import check_overlap, list_batches
 from attar.models.checks.tokens import check_first_labels
@@ -39,6 +38,9 @@ from attar.pipeline.keys.deciders import compute_json_digest
 
 SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
 """The splits that every task has."""
+JUDGED: tuple[SplitName, ...] = ("validation", "test")
+"""The splits that networks are judged by. Where the teacher's answers alone teach, the labels of
+train may say nothing."""
 REPEATED_SAMPLES = 64  # samples that are read again to see whether they are the same
 
 
@@ -103,16 +105,20 @@ def check_split(task: Task, name: SplitName, split: CheckedSplit) -> None:
     check_inputs(task, where, make_first_view(task, split).inputs)
     whole = list_integer_inputs(task)
     steps = {key: task.preprocess[key] for key in whole if key in task.preprocess}
+    classes = labels.ClassCheck(task)
     for indices in list_batches(split):
         with name_damaged_sample(task, split, indices):
             batch = split.take(indices)
             with report_errors_of(format_place(task, "preprocess")):
                 integers = preprocess.apply(steps, {key: batch.inputs[key] for key in whole})
         if name == "transfer":
-            check_unlabelled(where, batch)
+            labels.check_unlabelled(where, batch)
         else:
-            check_labels(task, where, batch)
+            labels.check_labels(task, where, batch)
+            classes.add(batch)
         check_integers(task, where, integers)
+    if name in JUDGED:
+        classes.finish(where, len(split))
 
 
 def list_integer_inputs(task: Task) -> list[str]:
@@ -287,7 +293,7 @@ def check_inputs(task: Task, where: str, inputs: Arrays) -> None:
     for name, tensor in task.inputs.items():
         array = inputs[name]
         spec = replace(tensor, dtype=np.dtype(tensor.dtype).name)
-        if find_mismatch(spec, array.shape, array.dtype, list_sample_ranges(task)):
+        if find_mismatch(spec, array.shape, array.dtype, labels.list_sample_ranges(task)):
             raise StageError(
                 f"{where} gives {name!r} as {array.dtype} {array.shape} after preprocessing, the "
                 f"task declares {tensor.dtype} {tensor.axes} with {dict(task.ranges)}; return it "

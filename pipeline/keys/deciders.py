@@ -11,7 +11,7 @@ from typing import Any
 
 from attar.pipeline.core import names
 from attar.pipeline.core.disk import encode_json
-from attar.pipeline.core.errors import StoreError
+from attar.pipeline.core.errors import StageError, StoreError
 from attar.pipeline.core.import_path import drop_outdated_modules
 from attar.pipeline.core.stage import Artifact, InputSpec, Stage, list_fields
 from attar.pipeline.keys import data, files, machine
@@ -92,8 +92,7 @@ class Keys:
             current = None if before is None else data.refresh_data(before)
             if may_import and (self.asks or current is None):
                 self.drop_outdated_code([])
-                listed = names.load_object(task)().data()
-                current = data.inspect_data(listed, self.code.home)
+                current = self.ask_for_data(task)
             if current is None:
                 return None
             self.data[task] = current
@@ -101,6 +100,23 @@ class Keys:
             if current != before:
                 self.unwritten[note] = current.to_json()
         return self.digests[task]
+
+    def ask_for_data(self, task: str) -> data.DataState:
+        """Return the state of what a task's ``data()`` lists now. Raises StageError if it lists
+        what is not there."""
+        kind = names.load_object(task)
+        try:
+            made = kind()
+        except TypeError as error:
+            raise StageError(
+                f"{task} cannot be made without arguments: {error}; a task is a class that derives "
+                "from attar.Task, with data, split and score"
+            ) from error
+        listed = made.data()
+        try:
+            return data.inspect_data(listed, self.code.home)
+        except StageError as error:
+            raise StageError(f"data() of {task}: {error}") from error
 
     def drop_outdated_code(self, stages: Iterable[Stage[Any]]) -> None:
         """Make sure that what is imported from here on is the code of these keys, and of the keys

@@ -160,7 +160,9 @@ def stamp_file(path: str) -> Stamp:
     try:
         stat = Path(path).stat()
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise StageError(f"there is no file {path}") from error
+        raise StageError(
+            f"there is no file {path}; put it there, or name one that is there"
+        ) from error
     if not S_ISREG(stat.st_mode):
         raise StageError(f"there is no file {path}, but something else; name a file")
     return make_stamp(stat)
@@ -185,7 +187,7 @@ def stamp_folder(folder: str) -> dict[str, Stamp]:
     it.
     """
     if not Path(folder).is_dir():
-        raise StageError(f"there is no folder {folder}")
+        raise StageError(f"there is no folder {folder}; put it there, or name one that is there")
     stamps: dict[str, Stamp] = {}
     todo = [(folder, frozenset[tuple[int, int]]())]
     while todo:

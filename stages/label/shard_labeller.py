@@ -12,6 +12,7 @@ import numpy as np
 
 from attar.models import lengths, views
 from attar.models.checks.content import read_content
+from attar.models.checks.failures import blame_inputs, name_sample
 from attar.models.generation import Integers, find_decoding, measure_lengths
 from attar.models.mixing import Mixing
 from attar.models.task import Array, Arrays, Predictor, Split, SplitName, Task
@@ -121,6 +122,7 @@ class ShardLabeller:
                 part = views.trim_padding(self.task, batch.take(rows))
                 answer = self.answer_part(shard, part)
                 self.check_rows(part, answer)
+                self.check_numbers(shard, part, answer)
                 lengths = self.measure_lengths(answer)
                 for builder in builders:
                     builder.add(answer[builder.name], lengths if builder.dynamic_axes else None)
@@ -162,6 +164,20 @@ class ShardLabeller:
                 raise StageError(
                     f"the teacher's {name!r} has {len(answer[name])} rows for {len(part.indices)} "
                     "samples; it must answer each once, in their order"
+                )
+
+    def check_numbers(self, shard: Shard, part: ViewBatch, answer: Mapping[str, Array]) -> None:
+        """Raises StageError if an answer is NaN: it says for which sample, and whether its inputs
+        are to blame."""
+        for name in self.task.outputs:
+            wrong = np.isnan(answer[name]).reshape(len(part.indices), -1).any(1)
+            if wrong.any():
+                row = int(wrong.argmax())
+                sample = int(part.indices[row])
+                named = " ".join([str(sample), *name_sample(self.splits[shard.split], sample)])
+                raise StageError(
+                    f"the teacher's {name!r} is NaN for sample {named} of {shard.split}"
+                    + blame_inputs({key: array[row] for key, array in part.inputs.items()})
                 )
 
     def group_samples(self, batch: ViewBatch) -> list[Integers]:

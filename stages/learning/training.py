@@ -171,7 +171,8 @@ class Training:
             hint = ", or set precision = 'fp32'" if self.compute.precision != "fp32" else ""
             raise StageError(
                 f"the loss of the {self.network_name} is {total} at step {self.steps_done - ago} "
-                f"of epoch {epoch}; lower learning_rate = {self.settings.learning_rate}{hint}"
+                f"of epoch {epoch}; lower learning_rate = {self.settings.learning_rate}{hint}, or "
+                "correct the inputs if they hold NaN or infinity"
             )
         return total / max(self.steps_done, 1)
 

@@ -444,7 +444,16 @@ BROKEN_TASKS = {
     "a name that is not there": ("DATA =", "OTHER = nowhere\nDATA =", "NameError: name 'nowhere' is not defined"),
     "data that is no list": ("return [DATA]", "return DATA", r"data\(\) returned .*; it must return a list of paths"),
     "an exit": ("return [DATA]", "raise SystemExit(0)", "SystemExit"),
-    "a missing method": ("    def score", "    def scores", "cannot be made without arguments.*score|abstract"),
+    "a missing method": (
+        "    def score",
+        "    def scores",
+        r"task\.py:Circle cannot be made without arguments: .*score.*; a task is a class that derives from attar\.Task",
+    ),
+    "data that are not there": (
+        "return [DATA]",
+        "return [Path('gone.npz')]",
+        r"data\(\) of task\.py:Circle: there is no file /.*gone\.npz; put it there, or name one that is there",
+    ),
 }
 
 

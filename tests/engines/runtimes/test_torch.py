@@ -14,12 +14,13 @@ from torch.nn import functional
 from torch.nn.utils import parametrizations
 
 from attar.engines import cpu
-from attar.engines.runtimes.torch import apply_layout, arrange, choose_layout, send_array
+from attar.engines.runtimes.torch import apply_layout, arrange, check_network, choose_layout, send_array
 from attar.engines.runtimes.torch_kernels import choose_convolutions
 from attar.models.networks import huggingface
 from attar.models.networks.residual import residual
 from attar.models.task import Task
 from attar.models.tasks.digits import Digits
+from attar.pipeline.core.errors import StageError
 from tests.support.tasks.bert_task import LONGEST, VOCABULARY_SIZE, make_bert_config
 from tests.support.tasks.smoke import Images
 
@@ -119,3 +120,28 @@ def test_attention_of_transformers_is_fused_on_a_gpu_and_answers_the_same() -> N
         with torch.no_grad():
             found.append(network(tokens))
     torch.testing.assert_close(found[1], found[0], rtol=1e-5, atol=1e-6)
+
+
+class Wrapped(nn.Module):
+    """A network that gives its outputs in something else than a tuple."""
+
+    def __init__(self, wrap: Callable[[Tensor], object]) -> None:
+        super().__init__()
+        self.wrap, self.layer = wrap, nn.Linear(64, 10)
+
+    def forward(self, image: Tensor) -> object:
+        return self.wrap(self.layer(image.flatten(1)))
+
+
+@pytest.mark.parametrize(
+    ("wrap", "what"),
+    [
+        (lambda made: {"logits": made}, "dict"),
+        (lambda made: [made], "list"),
+        (lambda made: None, "NoneType"),
+        (lambda made: (made, {}), "dict"),
+    ],
+)
+def test_a_network_returns_tensors(wrap: Callable[[Tensor], object], what: str) -> None:
+    with pytest.raises(StageError, match=rf"returns {what}, and .*\['logits'\]: return one tensor, or a tuple"):
+        check_network(Wrapped(wrap), Digits())

@@ -12,8 +12,9 @@ import pytest
 from attar.models.checks.declarations import check_declarations
 from attar.models.checks.labels import check_labels
 from attar.models.checks.task import check_task
-from attar.models.task import Batch, Output
+from attar.models.task import Batch, InMemory, Output, Split, SplitName, Task
 from attar.models.tasks.attributes import ATTRIBUTES, Attributes
+from attar.models.tasks.digits import Digits
 from attar.models.tasks.pixels import Pixels
 from attar.pipeline.core.errors import StageError
 
@@ -124,3 +125,33 @@ def test_a_sample_of_which_all_is_ignored() -> None:
     labels[1] = 255
     with pytest.raises(StageError, match=r"1 samples of which every position is ignored .* row 1 "):
         check_labels(Pixels(), "here", Batch({}, {"label": labels}))
+
+
+# ---- one class alone
+
+
+def split_of(name: SplitName, label: list[int]) -> Task:
+    """Digits of which one split has these labels."""
+
+    def split(self: Digits, asked: SplitName) -> Split:
+        whole = Digits.split(self, asked)
+        if asked != name:
+            return whole
+        few = whole.take(np.arange(len(label)))
+        return InMemory(few.inputs, {"label": np.asarray(label)})
+
+    made = type("Made", (Digits,), {"split": split})()
+    assert isinstance(made, Task)
+    return made
+
+
+@pytest.mark.parametrize("name", ["validation", "test"])
+def test_a_split_that_judges_has_several_classes(name: SplitName) -> None:
+    with pytest.raises(StageError, match=rf"split\('{name}'\) gives 'label' the class 3 in all of 5 samples"):
+        check_task(split_of(name, label=[3] * 5))
+
+
+def test_labels_of_train_may_say_nothing() -> None:
+    check_task(split_of("train", label=[3] * 5))
+    check_task(split_of("test", label=[3]))
+    check_task(split_of("test", label=[3, 3, 4]))
