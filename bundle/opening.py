@@ -280,7 +280,7 @@ def check_unfinished(bundle: VerifiedBundle) -> None:
     path, manifest = bundle.path, bundle.manifest
     if not manifest.unfinished:
         finished, verdict = manifest.finished, manifest.verdict.verdict
-        state = f"was finished on {finished.date}" if finished else f"is {verdict}"
+        state = f"was finished on {finished.date}" if finished else f"has the verdict {verdict}"
         raise RecipeError(
             f"{path} {state}, nothing of it is unfinished; `attar check {path}` says whether it "
             "fits this machine"

@@ -164,9 +164,9 @@ def read_manifest(path: Path) -> Manifest:
     """
     file = path / "manifest.json"
     if not file.is_file():
+        lacking = "has no manifest.json: not a bundle, or not a whole one" if path.is_dir() else ""
         raise InvalidBundleError(
-            f"{path} has no manifest.json: not a bundle, or not a whole one; bundles are written "
-            "by `attar package`"
+            f"{path} {lacking or 'is no folder'}; bundles are written by `attar package`"
         )
     with blame_bundle(f"{file} cannot be read"):
         content = file.read_bytes()

@@ -84,7 +84,8 @@ def find_recipe(recipe: str) -> Path:
     shipped = SHIPPED / f"{recipe}.toml"
     if shipped.is_file():
         return shipped
-    known = suggest_name(recipe, list_shipped_recipes())
+    beside = (path if path.is_dir() else path.parent).glob("*.toml")
+    known = suggest_name(recipe, [*list_shipped_recipes(), *map(str, beside)])
     raise RecipeError(f"there is no file {recipe!r} and no shipped recipe of that name; {known}")
 
 

@@ -384,6 +384,14 @@ def test_a_mistake_in_the_recipe_exits_with_2_and_leaves_the_store_alone(here: P
     assert not (here / "store").exists()
 
 
+@pytest.mark.parametrize(("asked", "meant"), [("recpie.toml", "recipe.toml"), ("digitss", "digits")])
+def test_a_recipe_that_is_not_there_is_guessed(here: Path, asked: str, meant: str) -> None:
+    tiny.write(here)
+    done = call("plan", asked, "--store", "store")
+    assert done.exit_code == 2, done.output
+    assert f"there is no file {asked!r} and no shipped recipe of that name; did you mean {meant!r}?" in done.stderr
+
+
 def outside(arrays: dict[str, Any]) -> None:
     arrays["train_inside"][3] = 7
 

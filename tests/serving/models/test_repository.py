@@ -115,8 +115,11 @@ def test_no_name_leads_out_of_the_repository(bundle: Path, tmp_path: Path, name:
 
 
 def test_arguments_that_name_no_bundle(bundle: Path, tmp_path: Path) -> None:
-    with pytest.raises(InvalidBundleError, match=r"has no manifest\.json: not a bundle"):
+    with pytest.raises(InvalidBundleError, match=r"nowhere is no folder; bundles are written by"):
         parse_sources([str(tmp_path / "nowhere")])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InvalidBundleError, match=r"has no manifest\.json: not a bundle"):
+        parse_sources([str(tmp_path / "empty")])
     with pytest.raises(RecipeError, match=r"'a/b' is no name for a model"):
         parse_sources([f"a/b={bundle}"])
 
