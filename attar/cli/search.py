@@ -179,7 +179,7 @@ def print_failure(result: SearchResult, page: Path | None, as_json: bool) -> Non
     closest = result.list_closest()
     click.echo(f"no variant keeps all promises on validation{'; the closest:' if closest else ''}")
     for each in closest:
-        print_text(f"  {each.title}: {'; '.join(each.broken)}")
+        print_text(f"  {each.title}: {each.shortcoming}")
     for note in result.notes:
         print_text(note)
     print_page(page)

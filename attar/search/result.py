@@ -46,6 +46,11 @@ class VariantResult:
     broken: tuple[str, ...] = ()
     """The promises that it breaks, in words."""
 
+    @property
+    def shortcoming(self) -> str:
+        """What is wrong with a variant that keeps not all promises."""
+        return "; ".join(self.broken) or self.reason
+
 
 @dataclass(frozen=True)
 class WinnerTest:
@@ -83,9 +88,11 @@ class SearchResult:
         return next((each for each in self.variants if each.name == self.winner), None)
 
     def list_closest(self, most: int = 3) -> list[VariantResult]:
-        """Return the variants that broke a promise by the least."""
+        """Return the variants that broke a promise by the least. Where none was trained, they are
+        the fastest of those that are too slow."""
         broken = [each for each in self.variants if each.status == "broke"]
-        return sorted(broken, key=lambda each: each.shortfall)[:most]
+        slow = [each for each in self.variants if each.status == "too slow"]
+        return (sorted(broken, key=lambda each: each.shortfall) or slow)[:most]
 
     @property
     def trained_epochs(self) -> int:

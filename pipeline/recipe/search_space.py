@@ -8,9 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic_core import ErrorDetails
 
-from attar.pipeline.core.errors import RecipeError
-from attar.pipeline.recipe.setting_words import explain_value
+from attar.pipeline.core.errors import RecipeError, suggest_name
+from attar.pipeline.recipe.setting_words import explain_value, list_fields_beside
 from attar.pipeline.recipe.slot import Table
 
 SECTION = "search"
@@ -112,15 +113,19 @@ def read_search_space(tables: Table) -> SearchSpace | None:
     try:
         space = SearchSpace(**settings, dimensions=dimensions)
     except ValidationError as error:
-        lines = [explain_value(format_place(item["loc"]), [item]) for item in error.errors()]
+        lines = [explain_space_error(item) for item in error.errors()]
         raise RecipeError("\n".join(lines) + f"; [{SECTION}] holds {known}") from error
     check_nesting(list(dimensions))
     check_size([len(values) for values in space.dimensions.values()])
     return space
 
 
-def format_place(place: Sequence[int | str]) -> str:
-    return ".".join([SECTION, *map(str, place)])
+def explain_space_error(error: ErrorDetails) -> str:
+    place, name = error["loc"], ".".join([SECTION, *map(str, error["loc"])])
+    if error["type"] != "extra_forbidden":
+        return explain_value(name, [error])
+    known = list_fields_beside(SearchSpace, place).keys() - {"dimensions"}
+    return f"{name}: unknown field; {suggest_name(str(place[-1]), known)}"
 
 
 def read_values(name: str, given: Any) -> tuple[Any, ...]:

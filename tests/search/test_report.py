@@ -40,6 +40,15 @@ def test_bounds_of_a_speedup_have_as_many_digits_as_it_has() -> None:
     assert "15.8 <small>15.3 to 16.3</small>" in page
 
 
+def test_where_none_keeps_the_promises_the_closest_is_named_with_what_it_lacks() -> None:
+    slow = replace(WINNER, status="too slow", reason="speedup 2, promised at least 5")
+    slower = replace(slow, name="v2", title="width 9", reason="speedup 1, promised at least 5")
+    broke = replace(WINNER, name="v3", title="width 4", status="broke", reason="breaks one", broken=("agreement 0.8",))
+    lost = replace(RESULT, winner=None, variants=(slow, slower))
+    assert "The closest: width 8 (speedup 2, promised at least 5); width 9 (speedup 1, " in render_search(lost)
+    assert "The closest: width 4 (agreement 0.8)." in render_search(replace(lost, variants=(slow, broke)))
+
+
 def test_a_run_that_broke_before_its_verdict_says_why() -> None:
     record = Record("cpu.evidence", "Measure", "failed", "broke", error="the test split is empty", makes=Verdict)
     assert judge_winner([record]) == WinnerTest("no verdict", ("the test split is empty",))

@@ -47,7 +47,7 @@ def test_every_combination_of_the_values_is_one_assignment() -> None:
         ({WIDTH: {"low": 1.5, "high": 6}}, "low"),
         ({WIDTH: {"low": 1, "high": 6, "stride": 2}}, "step"),
         ({WIDTH: [6], "trials": 0}, "search.trials"),
-        ({WIDTH: [6], "trails": 5}, "search.trails"),
+        ({WIDTH: [6], "trails": 5}, "search.trails: unknown field; did you mean 'trials'"),
         ({WIDTH: [6], "objective": "beauty"}, "search.objective"),
         ({WIDTH: list(range(MOST_VARIANTS + 1))}, str(MOST_VARIANTS)),
         ({WIDTH: {"low": 1, "high": 10**12}}, str(10**12)),
@@ -55,7 +55,7 @@ def test_every_combination_of_the_values_is_one_assignment() -> None:
         ({WIDTH: [6], "student.options": [{"width": 8}]}, f"{WIDTH} is a part of search.student.options"),
         ({WIDTH: [6], "parallel": 0}, "search.parallel"),
         ({WIDTH: [6], "resources": {"num_cpus": 0}}, "search.resources.num_cpus"),
-        ({WIDTH: [6], "resources": {"cpus": 1}}, "search.resources.cpus"),
+        ({WIDTH: [6], "resources": {"cpus": 1}}, "search.resources.cpus: unknown field; did you mean 'num_cpus'"),
         ({WIDTH: [6], "resources": {"num_gpus": 4}}, r"search.resources.num_gpus: a process uses one GPU.* processes = 4"),
     ],
 )
