@@ -10,7 +10,11 @@ from attar.proof.artifacts import Evidence, Verdict
 from attar.proof.ledger.ledger_json import ledger_from_json
 from attar.proof.verdicts.control import judge_control
 from attar.proof.verdicts.gate_evaluation import evaluate_gates
-from attar.proof.verdicts.gate_text import explain_unchecked_leak, explain_unmeasured
+from attar.proof.verdicts.gate_text import (
+    explain_idle_drop,
+    explain_unchecked_leak,
+    explain_unmeasured,
+)
 from attar.proof.verdicts.limits import GateLimits
 from attar.proof.verdicts.verdict import judge_target
 from attar.proof.verdicts.verdict_json import verdict_to_json
@@ -41,7 +45,8 @@ class Judge(Stage[Verdict]):
         why_not_run = ledger.hops["engine"].why_not_run
         verdict = judge_target(evaluate_gates(ledger, self.gates), why_not_run)
         summary = (
-            f"{verdict.summary}{explain_unmeasured(ledger)}{explain_unchecked_leak(ledger.leak)}"
+            f"{verdict.summary}{explain_idle_drop(ledger, self.gates.score_drop)}"
+            f"{explain_unmeasured(ledger)}{explain_unchecked_leak(ledger.leak)}"
         )
         control = judge_control(ledger, self.gates)
         return verdict_to_json(replace(verdict, summary=summary, control=control))

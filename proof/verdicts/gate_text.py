@@ -94,3 +94,15 @@ def explain_unmeasured(ledger: Ledger) -> str:
     if ledger.why_opaque is None:
         return ""
     return f". CORR and KDL with the teacher were not measured: {ledger.why_opaque}"
+
+
+def explain_idle_drop(ledger: Ledger, limit: float | None) -> str:
+    """Return the end of a summary that says that a promised score drop refuses no engine: it was
+    given in percent, for example, and the score is a share."""
+    score = ledger.hops["teacher"].score
+    if limit is None or score is None or score.value is None or not 0 < score.value <= limit:
+        return ""
+    return (
+        f"; a score drop of at most {limit:g} is kept by a score of 0 too, since drops are in "
+        "units of the score and not in percent"
+    )

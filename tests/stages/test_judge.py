@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from attar.proof.artifacts import Evidence
 from attar.proof.verdicts.limits import GateLimits
 from attar.stages.judge import Judge
@@ -44,3 +46,10 @@ def test_it_says_when_distillation_was_not_needed() -> None:
 def test_gates_of_a_recipe_reach_it_as_plain_data() -> None:
     stage = Judge.model_validate({"gates": {"score_drop": 0.01, "hops": {"largest_difference": 1e-2}}})
     assert (stage.gates.score_drop, stage.gates.hops.largest_difference, stage.gates.hops.correlation) == (0.01, 1e-2, 0.98)
+
+
+@pytest.mark.parametrize(("limit", "is_idle"), [(0.025, False), (5, True)])
+def test_a_score_drop_that_refuses_no_engine_is_told(limit: float, is_idle: bool) -> None:
+    stage = Judge(gates=GateLimits(score_drop=limit))
+    summary = stage.run(Path(), evidence=Evidence("key", "digest", Path(), a_ledger()))["summary"]
+    assert ("; a score drop of at most 5 is kept by a score of 0 too, since drops are in units of" in summary) is is_idle
