@@ -42,7 +42,8 @@ document.getElementById("report").addEventListener("load", event => {{
     return dot.width > 0 && dot.left >= cell.left && dot.right <= cell.right;
   }});
   const width = page.documentElement.scrollWidth, background = getComputedStyle(page.body).backgroundColor;
-  const seen = {{ figures, marks, width, background }};
+  const cut = [...page.querySelectorAll(".scroll:has(.ledger)")].map(ledger => ledger.scrollWidth - ledger.clientWidth);
+  const seen = {{ figures, marks, width, background, cut }};
   document.body.append(Object.assign(document.createElement("pre"), {{ id: "seen", textContent: JSON.stringify(seen) }}));
 }});
 </script>"""
@@ -92,6 +93,14 @@ def test_every_figure_is_drawn_and_fits(chromium: str, tmp_path: Path, width: in
     assert seen["width"] <= width, "the page scrolls sideways"
     assert len(seen["marks"]) > 10
     assert all(seen["marks"]), "a dot of a gate lies outside its cell"
+
+
+def test_the_ledger_is_as_wide_as_the_page(chromium: str, tmp_path: Path) -> None:
+    records = run_records(tmp_path / "store", broken=True)
+    (tmp_path / "report.html").write_text(render_html(records, "fashion"), encoding="utf-8")
+    cut = look(chromium, tmp_path, 1280)["cut"]
+    assert cut
+    assert max(cut) <= 0, "the last columns are cut off"
 
 
 def test_failed_run_loads_without_a_console_error(chromium: str, tmp_path: Path) -> None:
