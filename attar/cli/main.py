@@ -6,6 +6,7 @@ import errno
 import sys
 import traceback
 from contextlib import redirect_stdout
+from io import TextIOWrapper
 from typing import Any
 
 import click
@@ -28,6 +29,7 @@ class ErrorGroup(SectionGroup):
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run the command. Of the processes that torchrun started, only rank 0 does; the others
         follow it."""
+        escape_unknown_characters()
         if not team.is_started_in_team():
             return super().main(*args, **kwargs)
         from attar.stages.learning.processes import join_process_group
@@ -73,6 +75,14 @@ class ErrorGroup(SectionGroup):
         if command is None:
             return False
         return is_verbose(command.make_context(name, rest, context, resilient_parsing=True))
+
+
+def escape_unknown_characters() -> None:
+    r"""Write what the encoding of the output lacks as ``\u2212``: a run that is done does not end
+    in an error because a terminal knows no minus sign."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def print_error(error: AttarError | TeamError, *, verbose: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -50,3 +51,10 @@ def test_a_standard_output_that_is_full_is_one_message(tmp_path: Path) -> None:
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
     assert done.returncode == 1
     assert done.stderr == "error: No space left on device; is the disk full, or the file gone? -v shows where\n"
+
+
+def test_what_an_encoding_lacks_is_written_out(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "attar", "new", "größe−µ"]
+    latin = os.environ | {"PYTHONIOENCODING": "latin-1"}
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, env=latin, check=True)
+    assert done.stdout.decode("latin-1").startswith("größe\\u2212µ: README.md, task.py")
