@@ -296,6 +296,6 @@ def check_inputs(task: Task, where: str, inputs: Arrays) -> None:
         if find_mismatch(spec, array.shape, array.dtype, labels.list_sample_ranges(task)):
             raise StageError(
                 f"{where} gives {name!r} as {array.dtype} {array.shape} after preprocessing, the "
-                f"task declares {tensor.dtype} {tensor.axes} with {dict(task.ranges)}; return it "
+                f"task declares {spec.dtype} {tensor.axes} with {dict(task.ranges)}; return it "
                 "so, or let a step in `preprocess` make it so"
             )

@@ -22,8 +22,8 @@ class NpySplit(Split):
     the split can be sent to another process. (``InMemory`` would be sent with all of its content.)
     """
 
-    inputs: Mapping[str, Path]
-    targets: Mapping[str, Path]
+    inputs: Mapping[str, Path | str]
+    targets: Mapping[str, Path | str]
 
     def __len__(self) -> int:
         return self.samples
@@ -34,7 +34,7 @@ class NpySplit(Split):
         files = [*self.inputs.values(), *self.targets.values()]
         counts = {file: len(map_array(file)) for file in files}
         if len(set(counts.values())) != 1:
-            listed = ", ".join(f"{file.name} {count}" for file, count in counts.items())
+            listed = ", ".join(f"{Path(file).name} {count}" for file, count in counts.items())
             raise StageError(
                 f"these arrays differ in their number of samples: {listed}; save a row for each "
                 "sample in each of them"
@@ -45,11 +45,11 @@ class NpySplit(Split):
         return Batch(read_rows(self.inputs, indices), read_rows(self.targets, indices))
 
 
-def read_rows(files: Mapping[str, Path], indices: npt.NDArray[np.int64]) -> dict[str, Array]:
+def read_rows(files: Mapping[str, Path | str], indices: npt.NDArray[np.int64]) -> dict[str, Array]:
     return {name: np.asarray(map_array(file)[indices]) for name, file in files.items()}
 
 
-def map_array(file: Path) -> Array:
+def map_array(file: Path | str) -> Array:
     """Map a .npy file into memory. Raises StageError for a file that holds no array of numbers or
     texts."""
     try:

@@ -22,7 +22,7 @@ class FileSplit(Split):
 
     def __init__(
         self,
-        root: Path,
+        root: Path | str,
         classes: Sequence[str],
         files: Iterable[str] | None = None,
         *,
@@ -32,9 +32,9 @@ class FileSplit(Split):
     ) -> None:
         """``files`` are the names of the samples in their order, relative to ``root``; all files
         of the classes' folders, if they are not given."""
-        self.root, self.classes = root, tuple(classes)
+        self.root, self.classes = Path(root), tuple(classes)
         self.input_name, self.target_name, self.is_text = input_name, target_name, is_text
-        names = list_files(root, classes) if files is None else files
+        names = list_files(self.root, classes) if files is None else files
         self.files = np.array([os.fsencode(name) for name in names], np.bytes_)
 
     def __len__(self) -> int:

@@ -34,14 +34,14 @@ class TableSplit(Split):
     ``[N, length]``. An empty cell is an error, and so is a blank text.
     """
 
-    file: Path
+    file: Path | str
     inputs: Mapping[str, str | Sequence[str]]
     targets: Mapping[str, str]
     classes: Sequence[str] = ()
 
     @cached_property
     def arrow(self) -> Path:
-        return make_arrow_file(self.file)
+        return make_arrow_file(Path(self.file))
 
     @cached_property
     def ends(self) -> npt.NDArray[np.int64]:
@@ -62,7 +62,7 @@ class TableSplit(Split):
         return Batch(inputs, targets)
 
     def name_sample(self, index: int) -> str:
-        return f"row {index + 1} of {self.file.name}"
+        return f"row {index + 1} of {Path(self.file).name}"
 
     def read_columns(
         self, names: Sequence[str], indices: npt.NDArray[np.int64]
@@ -74,7 +74,7 @@ class TableSplit(Split):
         owners = np.searchsorted(self.ends, indices, "right")
         starts = np.concatenate([[0], self.ends])[owners]
         with open_arrow(self.arrow) as reader:
-            check_columns(self.file, names, reader.schema.names)
+            check_columns(Path(self.file), names, reader.schema.names)
             pieces = [
                 reader.get_batch(owner)
                 .select(names)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -98,11 +99,30 @@ def inspect_data(items: Iterable[Path | str], home: Path | None = None) -> DataS
             f"the task's data() returned {items!r}; it must return a list of paths and version "
             "strings"
         )
+    check_versions(items, home)
     named = [
         item if isinstance(item, str) else FileState(str(item.absolute()), *UNSEEN)
         for item in items
     ]
     return _inspect(named, None if home is None else str(home))
+
+
+def check_versions(items: Iterable[Path | str], home: Path | None) -> None:
+    """Raises StageError for a text that names a file: as a version its content would not count."""
+    places = {home or Path(), Path()}
+    for item in items:
+        if isinstance(item, str) and any(is_file(place / item) for place in places):
+            raise StageError(
+                f"the task's data() lists the text {item!r}, which is a version, and there is a "
+                "file of that name, whose content would not count; write "
+                "Path(__file__).parent / ..., which is a path"
+            )
+
+
+def is_file(path: Path) -> bool:
+    with contextlib.suppress(OSError):  # a version may be longer than a name of a file
+        return path.is_file()
+    return False
 
 
 def refresh_data(known: DataState) -> DataState | None:

@@ -19,6 +19,7 @@ from webdataset import tariterators
 
 import attar
 from attar.models.task import Array, Split
+from attar.pipeline.core.errors import StageError
 from tests.support.bundles.pictures import encoded, noise
 
 SAMPLES = 24
@@ -224,3 +225,18 @@ def test_all_files_of_the_classes_are_found(tmp_path: Path) -> None:
     assert len(split) == SAMPLES + 1
     assert batch.inputs["image"][12] == b"deep"
     assert np.bincount(np.asarray(batch.targets["label"], np.int64)).tolist() == [13, 12]
+
+
+def test_a_place_may_be_a_text(tmp_path: Path) -> None:
+    files, table = make_files(tmp_path), make_csv(tmp_path)
+    assert isinstance(files, attar.FileSplit)
+    named = attar.FileSplit(str(tmp_path), CLASSES, files.files.astype(str).tolist())
+    assert named.take(np.arange(3)).inputs["image"].tolist() == files.take(np.arange(3)).inputs["image"].tolist()
+    told = attar.TableSplit(str(tmp_path / "data.csv"), {"x": ["number", "half"]}, {"label": "animal"}, CLASSES)
+    np.testing.assert_array_equal(told.take(np.arange(3)).inputs["x"], table.take(np.arange(3)).inputs["x"])
+    assert told.name_sample(0) == table.name_sample(0)
+    np.save(tmp_path / "x.npy", np.zeros((3, 2)))
+    np.save(tmp_path / "y.npy", np.zeros(4))
+    assert len(attar.NpySplit({"x": str(tmp_path / "x.npy")}, {})) == 3
+    with pytest.raises(StageError, match=r"x\.npy 3, y\.npy 4"):
+        len(attar.NpySplit({"x": str(tmp_path / "x.npy")}, {"y": str(tmp_path / "y.npy")}))

@@ -372,3 +372,17 @@ def test_processes_that_write_one_note_leave_it_whole(tmp_path: Path) -> None:
         assert len(set(note["items"])) == 1
     assert [writer.returncode for writer in writers] == [0, 0]
     assert [path.name for path in (tmp_path / "data").iterdir()] == ["x.json"]
+
+
+def test_a_text_that_names_a_file_is_no_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "points.npz").touch()
+    (tmp_path / "folder").mkdir()
+    for named in ("points.npz", str(tmp_path / "points.npz")):
+        with pytest.raises(StageError, match=rf"'{named}', which is a version, and there is a file.*; write Path"):
+            data.inspect_data(["version 1", named], tmp_path)
+    for version in ("folder", "", "points", "x" * 5000, "a\0b"):
+        assert data.inspect_data([version], tmp_path).items == [version]
+    assert data.inspect_data(["points.npz"]).items == ["points.npz"]
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(StageError, match="which is a version"):
+        data.inspect_data(["points.npz"])
