@@ -122,7 +122,7 @@ def test_attention_of_transformers_is_fused_on_a_gpu_and_answers_the_same() -> N
     torch.testing.assert_close(found[1], found[0], rtol=1e-5, atol=1e-6)
 
 
-class Wrapped(nn.Module):
+class OddOutputs(nn.Module):
     """A network that gives its outputs in something else than a tuple."""
 
     def __init__(self, wrap: Callable[[Tensor], object]) -> None:
@@ -144,4 +144,4 @@ class Wrapped(nn.Module):
 )
 def test_a_network_returns_tensors(wrap: Callable[[Tensor], object], what: str) -> None:
     with pytest.raises(StageError, match=rf"returns {what}, and .*\['logits'\]: return one tensor, or a tuple"):
-        check_network(Wrapped(wrap), Digits())
+        check_network(OddOutputs(wrap), Digits())
