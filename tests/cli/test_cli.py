@@ -307,15 +307,16 @@ def test_what_the_task_rules_out_is_refused_before_anything_is_made_and_a_plan_i
     assert call("plan", "recipe.toml", "--store", "store").exit_code == 0
     done = call("run", "recipe.toml", "--store", "store")
     assert (done.exit_code, list(Store(here / "store").entries())) == (2, [])
-    assert "rtx.model: a network that generates cannot be built for 'tensorrt-rtx'" in done.stderr
+    assert "rtx.engine: a network that generates cannot be built for 'tensorrt-rtx'" in done.stderr
 
 
 def test_a_failed_gate_is_no_less_failed_where_the_bundle_cannot_be_delivered(copy: Path) -> None:
-    run = ("run", "recipe.toml", "-o", str(copy / "task.py" / "out"))
+    (copy / "out" / "report.html").mkdir(parents=True)
+    run = ("run", "recipe.toml", "-o", "out")
     kept = tiny.call(copy, *run)
-    assert (kept.returncode, "out: Not a directory" in kept.stderr) == (1, True)
+    assert (kept.returncode, "Is a directory" in kept.stderr) == (1, True)
     broken = tiny.call(copy, *run, "--set", "gates.correlation=0.99999")
-    assert (broken.returncode, "out: Not a directory" in broken.stderr) == (3, True)
+    assert (broken.returncode, "Is a directory" in broken.stderr) == (3, True)
     assert "failed" in broken.stdout
 
 
