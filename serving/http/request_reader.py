@@ -127,8 +127,9 @@ class RequestReader:
             return
         target, headers = self._target, dict(self._headers)
         del headers[b"upgrade"]
-        options = [each.strip() for each in headers.pop(b"connection").split(b",")]
-        headers[b"connection"] = b", ".join(each for each in options if each.lower() != b"upgrade")
+        for name in {b"connection", b"proxy-connection"} & headers.keys():  # the parser reads both
+            options = [each.strip() for each in headers[name].split(b",")]
+            headers[name] = b", ".join(each for each in options if each.lower() != b"upgrade")
         fields = b"".join(b"%s: %s\r\n" % field for field in headers.items())
         head = b"%s %s HTTP/%s\r\n%s\r\n" % (method, target, version.encode(), fields)
         self._parser = httptools.HttpRequestParser(self)

@@ -73,11 +73,12 @@ def test_an_upgrade_is_not_followed(server: Running) -> None:
     assert statuses(server.send(connect + LIVE)) == [400]
 
 
+@pytest.mark.parametrize("field", [b"Connection", b"Proxy-Connection"])
 @pytest.mark.parametrize("pause", [0.0, 0.05])
 @pytest.mark.parametrize("connection", [b"Upgrade, HTTP2-Settings", b"keep-alive, upgrade"])
-def test_a_request_that_offers_an_upgrade_keeps_its_body(server: Running, connection: bytes, pause: float) -> None:
+def test_a_request_that_offers_an_upgrade_keeps_its_body(server: Running, field: bytes, connection: bytes, pause: float) -> None:
     """Java's client and `curl --http2` offer one with their first request, whatever it is."""
-    offer = infer([1, 2], extra=b"Upgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAAA\r\nConnection: " + connection + b"\r\n")
+    offer = infer([1, 2], extra=b"Upgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAAA\r\n" + field + b": " + connection + b"\r\n")
     head, _, body = offer.partition(b"\r\n\r\n")
     sent = [head + b"\r\n\r\n", body + offer, LAST] if pause else [offer + offer + LAST]
     assert statuses(server.send(*sent, pause=pause)) == [200, 200, 200]
