@@ -76,8 +76,9 @@ class Batcher:
         self._resting: list[EngineInstance] = []
         """Instances that are free and get no requests, as they failed and others did not."""
         self._threads = ThreadPoolExecutor(len(self._idle), "engine")
-        self._begun: dict[asyncio.Future[BatchResult], int] = {}
-        """When each call began that runs in a thread, by ``perf_counter_ns``."""
+        self._begun: dict[asyncio.Future[BatchResult], tuple[int, list[EngineCall]]] = {}
+        """When each batch began that runs in a thread, by ``perf_counter_ns``, and its calls that
+        are over."""
         self._queues: dict[Shapes, deque[QueuedRequest]] = {}
         self._loop = asyncio.get_running_loop()
         self._is_due = False
@@ -101,7 +102,11 @@ class Batcher:
         """Whether every engine has been busy with one call for longer than so many seconds."""
         if self._idle or self._resting or not self._begun:
             return False
-        return perf_counter_ns() - max(self._begun.values()) > seconds * 1e9
+        began = max(
+            start + sum(call.nanoseconds for call in list(calls))
+            for start, calls in self._begun.values()
+        )
+        return perf_counter_ns() - began > seconds * 1e9
 
     def probe_failed(self) -> None:
         """Probe the free ones among the engines that failed."""
@@ -165,11 +170,12 @@ class Batcher:
         batch: list[QueuedRequest],
         *arguments: Any,
     ) -> None:
+        calls: list[EngineCall] = []
         if self.limits.inline and sum(work.rows for work in batch) <= self.limits.most:
-            self._deliver_results(instance, batch, work(*arguments))
+            self._deliver_results(instance, batch, work(*arguments, calls))
             return
-        done = self._loop.run_in_executor(self._threads, work, *arguments)
-        self._begun[done] = perf_counter_ns()
+        done = self._loop.run_in_executor(self._threads, partial(work, *arguments, calls))
+        self._begun[done] = perf_counter_ns(), calls
         done.add_done_callback(partial(self._on_finished, instance, batch))
 
     def _take_batch(self) -> list[QueuedRequest]:

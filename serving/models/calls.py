@@ -60,21 +60,21 @@ class BatchResult:
     """Whether the engine no longer answers what it answered before."""
 
 
-def compute_batch(engine: Predict, batch: Sequence[QueuedRequest], probe: Arrays) -> BatchResult:
-    """Return the outputs of each request.
+def compute_batch(
+    engine: Predict, batch: Sequence[QueuedRequest], probe: Arrays, calls: list[EngineCall]
+) -> BatchResult:
+    """Return the outputs of each request; ``calls`` gets each call once it is over.
 
     A batch that fails is computed again in halves, so that only the requests that cause it fail.
     """
-    calls: list[EngineCall] = []
     results = call_engine(engine, batch, probe, calls)
     is_broken = any(isinstance(result, EngineFailedError) for result in results)
     return BatchResult(results, calls, is_broken)
 
 
-def check_engine(engine: Predict, probe: Arrays) -> BatchResult:
+def check_engine(engine: Predict, probe: Arrays, calls: list[EngineCall]) -> BatchResult:
     """Return the result of a batch without requests: whether the engine answers its probe, both
-    of a pair."""
-    calls: list[EngineCall] = []
+    of a pair. ``calls`` gets each call once it is over."""
     failures = [run_probe(each, probe, calls) for each in list_engines(engine)]
     return BatchResult([], calls, any(failures))
 

@@ -100,6 +100,24 @@ def test_a_request_longer_than_a_batch_leaves_the_event_loop() -> None:
     run_coroutine(work)
 
 
+def test_an_engine_that_is_asked_again_in_halves_does_not_hang() -> None:
+    """Each of its calls ends in time; together they take longer than one may."""
+
+    async def work() -> None:
+        engine = RecordingEngine(0.1)
+        made = make_batcher(engine)
+        answers = asyncio.ensure_future(gather_answers([submit(made, value) for value in range(6, 14)]))
+        looks = []
+        while not answers.done():
+            looks.append(made.hangs(0.5))
+            await asyncio.sleep(0.02)
+        assert len(engine.calls) >= 8
+        assert not any(looks)
+        made.close()
+
+    run_coroutine(work)
+
+
 def test_only_equal_shapes_go_together_and_the_oldest_goes_first() -> None:
     async def work() -> None:
         engine = RecordingEngine()

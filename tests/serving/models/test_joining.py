@@ -124,9 +124,9 @@ def test_a_broken_batch_engine_is_the_engine_s_fault_and_not_the_request_s() -> 
 def test_a_probe_asks_both() -> None:
     first, second, pair = make_pair()
     probe = {"x": np.zeros((1, 1))}
-    assert not check_engine(pair, probe).broken
+    assert not check_engine(pair, probe, []).broken
     second.broken = True
-    assert check_engine(pair, probe).broken
+    assert check_engine(pair, probe, []).broken
     assert (first.calls, second.calls) == ([1, 1], [1, 1])
 
 
