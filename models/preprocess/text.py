@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, Self
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 PAD_TOKENS = ("[PAD]", "<pad>", "<|pad|>", "<|padding|>")
 """Usual names of the padding token, for a tokenizer that does not declare its own."""
+PIECE_CHARACTERS = 2**16
+"""Characters that become tokens at a time: until a text is cut, each may take 400 bytes."""
 
 
 class Tokenize(FileStep):
@@ -47,22 +49,30 @@ class Tokenize(FileStep):
             raise self.refuse(
                 describe_array(x), "it reads strings: an array [N] of dtype U, or of str objects"
             )
+        encoded: list[Array] = []
+        for piece in cut_texts(texts):
+            encoded += self.encode_piece(piece, len(encoded) + 1)
+        tokens = np.full((len(texts), max(1, *map(len, encoded), 0)), self.pad, np.int64)
+        for row, ids in zip(tokens, encoded, strict=True):
+            row[: len(ids)] = ids
+        return tokens
+
+    def encode_piece(self, texts: Sequence[str], first: int) -> list[Array]:
+        """Return the ids of each text; ``first``: the number of the first one among all."""
         try:
             encodings = self.tokenizer.encode_batch_fast(texts)
         except TypeError as error:  # raised for half of a surrogate pair
             remedy = "it holds half of a surrogate pair; decode it with errors='replace'"
             raise self.refuse("a text that is no Unicode", remedy) from error
         if self.whole:
-            self.check_whole(texts, encodings)
-        encoded = [encoding.ids for encoding in encodings]
-        tokens = np.full((len(texts), max(1, *map(len, encoded), 0)), self.pad, np.int64)
-        for row, ids in zip(tokens, encoded, strict=True):
-            row[: len(ids)] = ids
-        return tokens
+            self.check_whole(texts, encodings, first)
+        return [np.array(encoding.ids, np.int64) for encoding in encodings]
 
-    def check_whole(self, texts: Sequence[str], encodings: Sequence[Encoding]) -> None:
+    def check_whole(
+        self, texts: Sequence[str], encodings: Sequence[Encoding], first: int = 1
+    ) -> None:
         """Raises AttarError for a text that is empty, or longer than ``length`` tokens."""
-        for number, (text, encoding) in enumerate(zip(texts, encodings, strict=True), start=1):
+        for number, (text, encoding) in enumerate(zip(texts, encodings, strict=True), start=first):
             if not text.strip() or all(encoding.special_tokens_mask):
                 raise self.refuse(f"an empty text, number {number}", "give each at least a word")
             if encoding.overflowing:
@@ -96,6 +106,20 @@ class Tokenize(FileStep):
             )
         stat = self.file.stat()
         return open_tokenizer(self.file.absolute(), stat.st_size, stat.st_mtime_ns, self.length)
+
+
+def cut_texts(texts: Sequence[str]) -> Iterator[list[str]]:
+    """Yield the texts in pieces of at most ``PIECE_CHARACTERS``; a longer text goes alone."""
+    piece: list[str] = []
+    size = 0
+    for text in texts:
+        if piece and size + len(text) > PIECE_CHARACTERS:
+            yield piece
+            piece, size = [], 0
+        piece.append(text)
+        size += len(text)
+    if piece:
+        yield piece
 
 
 @lru_cache(maxsize=16)

@@ -14,6 +14,7 @@ import numpy as np
 from attar.models import preprocess
 from attar.models.preprocess import DecodeImage, Resize, Step, Tokenize
 from attar.models.preprocess.images import count_step_pixels
+from attar.models.preprocess.text import cut_texts
 from attar.models.task import Array, Arrays
 from attar.pipeline.core.errors import AttarError
 from attar.pipeline.keys import machine
@@ -30,9 +31,9 @@ from attar.serving.protocol.tensors import make_object_array
 PIXEL_BYTES = 11
 """Memory for a pixel while a picture is decoded and resized: Pillow's and that of the arrays.
 Measured with a PNG."""
-TEXT_BYTES = 400
-"""Memory for a byte of a text while it becomes tokens. Measured with words, byte-level BPE,
-WordPiece and Unigram: 40 to 370, the most where each character is a token."""
+TEXT_BYTES, TOKEN_BYTES = 400, 8
+"""Memory for a byte of a text while it becomes tokens, and for a token. Measured with words,
+byte-level BPE, WordPiece and Unigram: 40 to 370, the most where each character is a token."""
 CHARACTER_SECONDS, TOKEN_SECONDS = 2e-7, 1.2e-7
 """For a character to become tokens, and for a token to become text. Measured with byte-level BPE of
 8,000 tokens and eight texts of 32 to 2,048 characters."""
@@ -123,8 +124,7 @@ class Preprocessor:
         try:
             count = self._count_pixels(inputs)
             if held:
-                texts = count_text_bytes(self._steps, inputs)
-                held.add(count * PIXEL_BYTES + texts * TEXT_BYTES)
+                held.add(count * PIXEL_BYTES + count_text_memory(self._steps, inputs))
             return preprocess.apply(self._steps, inputs)
         finally:
             if held:
@@ -159,14 +159,19 @@ def count_pixels(
     return count
 
 
-def count_text_bytes(preprocess: Mapping[str, Sequence[Step]], inputs: Arrays) -> int:
-    """Return the bytes of all texts that become tokens."""
-    return sum(
-        len(text.encode(errors="surrogatepass"))
-        for name, steps in preprocess.items()
-        if any(isinstance(step, Tokenize) for step in steps)
-        for text in inputs[name].ravel().tolist()
-    )
+def count_text_memory(preprocess: Mapping[str, Sequence[Step]], inputs: Arrays) -> int:
+    """Return the memory in which all texts become tokens, one piece after the other."""
+    count = 0
+    for name, steps in preprocess.items():
+        if any(isinstance(step, Tokenize) for step in steps):
+            pieces = [*map(count_text_bytes, cut_texts(inputs[name].ravel().tolist()))]
+            most = max(pieces, default=0)
+            count += most * TEXT_BYTES + (sum(pieces) - most) * TOKEN_BYTES
+    return count
+
+
+def count_text_bytes(texts: Sequence[str]) -> int:
+    return sum(len(text.encode(errors="surrogatepass")) for text in texts)
 
 
 def make_blank_pictures(shape: Sequence[int]) -> Iterable[Array]:

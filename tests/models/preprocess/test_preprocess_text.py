@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from attar.models.preprocess import Tokenize, apply
+from attar.models.preprocess import Tokenize, apply, text
 from attar.pipeline.core.errors import AttarError
 from tests.support.tasks.words import PAD, WORDS, saved, tokenizer
 
@@ -62,6 +62,23 @@ def test_a_text_that_must_be_whole(tmp_path: Path, frame: bool) -> None:
     for empty in ("", " \n\t"):
         with pytest.raises(AttarError, match="an empty text, number 1"):
             step(np.array([empty, "sun"]))
+
+
+@pytest.mark.parametrize("characters", [1, 8, 10, 100])
+def test_texts_become_the_same_tokens_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, characters: int) -> None:
+    step = Tokenize(file=saved(tmp_path / "words.json"), length=4, whole=True)
+    texts = np.array(["sun", "stone", "sun moon", "moon"])
+    whole = step(texts).tolist()
+    monkeypatch.setattr(text, "PIECE_CHARACTERS", characters)
+    assert step(texts).tolist() == whole
+    with pytest.raises(AttarError, match="more than 4 tokens, number 4"):
+        step(np.array([*texts[:3], "sun moon sun"]))
+
+
+def test_long_texts_become_tokens_piece_by_piece(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text, "PIECE_CHARACTERS", 4)
+    assert [*text.cut_texts(["a", "bcd", "e", "fghijk", "", "l"])] == [["a", "bcd"], ["e"], ["fghijk"], ["", "l"]]
+    assert not [*text.cut_texts([])]
 
 
 def test_a_step_that_cuts_is_written_as_before(tmp_path: Path) -> None:

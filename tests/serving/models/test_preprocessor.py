@@ -18,7 +18,14 @@ from attar.models.tasks.numbers import LONGEST, Numbers
 from attar.serving.core.errors import BadRequestError, TooLargeError
 from attar.serving.core.ledger import MemoryLedger
 from attar.serving.models.engines import Engines
-from attar.serving.models.preprocessor import CHARACTER_SECONDS, TEXT_BYTES, TEXT_SECONDS, TOKEN_SECONDS, Preprocessor
+from attar.serving.models.preprocessor import (
+    CHARACTER_SECONDS,
+    TEXT_BYTES,
+    TEXT_SECONDS,
+    TOKEN_BYTES,
+    TOKEN_SECONDS,
+    Preprocessor,
+)
 
 TEXTS = {"digits": np.array(["4711", "7"], object)}
 TOKENS = {"words": np.full((2, LONGEST), 14)}
@@ -108,5 +115,16 @@ def test_the_memory_in_which_texts_become_tokens_is_reserved() -> None:
         ):
             with pytest.raises(error, match=told):
                 asyncio.run(steps.run({"digits": np.array([text], object)}, reservation))
+            assert ledger.held == 0
+    steps.close()
+
+
+def test_many_texts_take_the_memory_of_a_piece() -> None:
+    """4 MB of texts had been refused, for 1.5 GB that they do not take."""
+    ledger, steps = MemoryLedger(2**16 * TEXT_BYTES + 64 * 2**16 * TOKEN_BYTES), make_preprocessor(0.0)
+    with closing(ledger.open_reservation()) as reservation:
+        for size, error in ((2**16, BadRequestError), (2**17, TooLargeError)):
+            with pytest.raises(error, match="more than 6 tokens" if error is BadRequestError else "bytes of memory"):
+                asyncio.run(steps.run({"digits": np.array(["7" * size] * 64, object)}, reservation))
             assert ledger.held == 0
     steps.close()
