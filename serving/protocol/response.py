@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -98,7 +99,7 @@ def find_top_classes(values: Array, classes: int, labels: Sequence[str]) -> Arra
     if values.ndim == 0 or values.dtype == object:
         raise BadRequestError("classification needs an output with an axis of classes")
     *axes, most = values.shape
-    rows, at_once = values.reshape(-1, most), max(PIECE_VALUES // max(most, 1), 1)
+    rows, at_once = values.reshape(prod(axes), most), max(PIECE_VALUES // max(most, 1), 1)
     pieces = (rows[start : start + at_once] for start in range(0, len(rows), at_once))
     found = [name for piece in pieces for name in name_top_classes(piece, classes, labels)]
     return make_object_array(found).reshape(*axes, min(classes, most))

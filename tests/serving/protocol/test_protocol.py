@@ -66,6 +66,7 @@ def test_classification() -> None:
     assert orjson.loads(write_response(made)[0][0])["outputs"] == [
         {"name": "y", "datatype": "BYTES", "shape": [1, 1], "data": ["3.000000:1:b"]}
     ]
+    assert find_top_classes(np.zeros((2, 3, 0)), 1, []).shape == (2, 3, 0)
     with pytest.raises(BadRequestError, match="an axis of classes"):
         find_top_classes(np.array(1.0), 1, [])
 
