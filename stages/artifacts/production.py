@@ -32,19 +32,30 @@ class Production(OnnxModel):
     @contextmanager
     def build_engine(self) -> Iterator[OnnxModel]:
         """Yield its engine, which is built here of its graphs as it was where it is from; itself
-        where that cannot be built and run here."""
-        from attar.engines.runtimes.runtime import load_runtime
-
+        where that cannot be built and run here. Raises StageError where the runtime fails."""
         if self.is_disabled or self.find_absence():
             yield self
             return
-        runtime, spec = load_runtime(self.facts["runtime"]), read_build_spec(self.facts)
         with TemporaryDirectory(prefix="attar-production-") as folder:
-            files = {graph: f"{graph}{runtime.suffix}" for graph in self.facts["graphs"]}
-            for graph, name in files.items():
-                runtime.build(self.file(graph), Path(folder) / name, spec)
+            try:
+                files = self.build_graphs(Path(folder))
+            except StageError as error:
+                raise StageError(
+                    f"the engine of the bundle in production, {self.facts['name']!r}, cannot be "
+                    f"built here: {error}; leave out --against"
+                ) from error
             facts = {**self.facts, "files": files, "why": None}
             yield ProductionEngine(self.key, self.digest, Path(folder), facts, self)
+
+    def build_graphs(self, out: Path) -> dict[str, str]:
+        """Build the engine of every graph, and return the names of their files by graph."""
+        from attar.engines.runtimes.runtime import load_runtime
+
+        runtime, spec = load_runtime(self.facts["runtime"]), read_build_spec(self.facts)
+        files = {graph: f"{graph}{runtime.suffix}" for graph in self.facts["graphs"]}
+        for graph, name in files.items():
+            runtime.build(self.file(graph), out / name, spec)
+        return files
 
     def find_absence(self) -> str | None:
         """Return why its engine cannot be built and run here, or None."""

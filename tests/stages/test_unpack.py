@@ -21,7 +21,7 @@ from attar.models.postprocess import Detokenize
 from attar.models.preprocess import Scale, Step
 from attar.models.task import Output
 from attar.models.tasks.numbers import TOKENIZER, Numbers
-from attar.pipeline.core.errors import InvalidBundleError, StageError
+from attar.pipeline.core.errors import InvalidBundleError, StageError, UnsupportedModelError
 from attar.pipeline.core.stage import Facts
 from attar.proof.ledger.ledger_json import ledger_from_json
 from attar.proof.verdicts.gate_evaluation import evaluate_gates
@@ -160,6 +160,18 @@ def test_without_its_engine_its_graph_answers_and_promises_no_speed(
     (speedup,) = [gate for gate in gates if gate.comparison.metric == "speedup"]
     assert (speedup.verdict, speedup.required) == ("not run here", True)
     assert speedup.note == "the engine in production does not run here, so it was not timed"
+
+
+def test_a_failure_to_build_its_engine_says_whose_it_is(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run builds an engine of its own, too, which may have the same runtime and file name."""
+
+    def crash(*asked: Any) -> None:
+        raise UnsupportedModelError("building model.onnx crashed")
+
+    monkeypatch.setattr(OnnxRuntime, "build", crash)
+    said = "the bundle in production, 'points', cannot be built here: building model.onnx crashed; leave out --against"
+    with pytest.raises(StageError, match=said), unpacked(tmp_path / "out", bundle).build_engine():
+        pass
 
 
 @pytest.mark.parametrize("runtime", ["onnxruntime", "tensorrt-rtx"])
