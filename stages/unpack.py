@@ -8,17 +8,20 @@ from collections.abc import Set
 from pathlib import Path
 
 import numpy as np
+from pydantic import computed_field
 
 from attar.bundle.manifest import EngineRequirements, Manifest
 from attar.bundle.opening import open_whole
 from attar.bundle.steps import ship_steps
+from attar.bundle.verified import read_manifest
 from attar.engines.runtimes.runtime import RUNTIMES, load_runtime
 from attar.models.preprocess import describe_steps
 from attar.models.preprocess.known import STEPS
 from attar.models.task import Task, load_task
-from attar.pipeline.core.errors import StageError
+from attar.pipeline.core.errors import InvalidBundleError, StageError
 from attar.pipeline.core.stage import CodeName, DataFile, DataFolder, Facts, Stage
 from attar.stages.artifacts import Production
+from attar.stages.artifacts.engine import read_build_spec
 
 
 class Unpack(Stage[Production]):
@@ -33,6 +36,24 @@ class Unpack(Stage[Production]):
     """A bundle's folder."""
     trusted: DataFile | None = None
     """A file of public keys in PEM, one of which must have signed that bundle."""
+
+    @computed_field(repr=False)  # type: ignore[prop-decorator]  # of pydantic, on a property
+    @property
+    def lacks(self) -> str | None:
+        """What this machine lacks to build or run the bundle's engine, or None.
+
+        It counts in the key, as that of ``Build`` does: a GPU may be hidden in one run and not in
+        the next. A bundle that cannot be read is refused by ``run``.
+        """
+        try:
+            needs = read_manifest(self.against).engine if self.against else None
+        except InvalidBundleError:
+            return None
+        if needs is None or needs.runtime not in RUNTIMES:
+            return None
+        spec = read_build_spec({"precision": needs.precision, **describe_engine(needs)})
+        runtime = load_runtime(needs.runtime)
+        return runtime.explain_unbuildable(spec) or runtime.explain_unrunnable(spec)
 
     def deciding(self) -> Set[str]:
         return super().deciding() if self.against else {"against"}
@@ -59,6 +80,7 @@ class Unpack(Stage[Production]):
             "preprocess": STEPS.dump_python(ship_steps(manifest.preprocess, out), mode="json"),
             "parameters": manifest.lineage["model"].facts.get("parameters"),
             **describe_engine(manifest.engine),
+            "lacks": self.lacks,
         }
 
 

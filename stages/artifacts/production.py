@@ -24,7 +24,9 @@ class Production(OnnxModel):
 
     Facts: ``name``, ``task``, ``graphs``, ``precision``, ``placement``, ``preprocess``,
     ``parameters``, and of its engine ``runtime``, ``opened_by``, ``provider``, ``threads`` and
-    ``asked`` as ``Engine`` has them; only ``{"off": true}`` if no bundle is compared with.
+    ``asked`` as ``Engine`` has them, and what this machine ``lacks`` for it (None: nothing), so
+    that what is measured without it is measured again with it; only ``{"off": true}`` if no bundle
+    is compared with.
     """
 
     code: ClassVar[tuple[str, ...]] = ("opened_by",)

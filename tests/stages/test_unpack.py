@@ -15,6 +15,7 @@ import pytest
 from attar.bundle import checksums
 from attar.bundle.sign import sign_bundle
 from attar.bundle.verified import locate_manifest, read_manifest
+from attar.engines.runtimes import providers
 from attar.engines.runtimes.onnxruntime import OnnxRuntime
 from attar.engines.runtimes.runtime import BuildSpec
 from attar.models.postprocess import Detokenize
@@ -23,6 +24,7 @@ from attar.models.task import Output
 from attar.models.tasks.numbers import TOKENIZER, Numbers
 from attar.pipeline.core.errors import InvalidBundleError, StageError, UnsupportedModelError
 from attar.pipeline.core.stage import Facts
+from attar.pipeline.keys.deciders import describe_settings
 from attar.proof.ledger.ledger_json import ledger_from_json
 from attar.proof.verdicts.gate_evaluation import evaluate_gates
 from attar.proof.verdicts.limits import GateLimits
@@ -56,7 +58,7 @@ def edited(bundle: Path, copy: Path, **manifest: Any) -> Path:
 def test_nothing_to_compare_with_is_off_and_depends_on_nothing_else(tmp_path: Path) -> None:
     assert unpacked(tmp_path / "out", None).is_disabled
     assert Unpack(task=NAME).deciding() == {"against"}
-    assert Unpack(task=NAME, against=tmp_path).deciding() == {"task", "against", "trusted"}
+    assert Unpack(task=NAME, against=tmp_path).deciding() == {"task", "against", "trusted", "lacks"}
 
 
 def test_it_answers_as_the_bundle_does(bundle: Path, tmp_path: Path) -> None:
@@ -182,6 +184,19 @@ def test_an_engine_that_needs_another_machine_is_absent(
     production = unpacked(tmp_path / "out", bundle)
     other = replace(production, facts={**production.facts, "runtime": runtime, "provider": None})
     assert (other.find_absence() is None) == (runtime == "onnxruntime")
+
+
+def test_hardware_that_comes_later_counts(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine is the same where CUDA_VISIBLE_DEVICES hides its GPU: the gate had stayed not run here for good."""
+    needs = read_manifest(bundle).engine.model_dump(mode="json") | {"provider": providers.CUDA}
+    production = Unpack(task=NAME, against=edited(bundle, tmp_path / "other", engine=needs))
+    said = []
+    for number, why in enumerate(["no NVIDIA GPU here", None]):
+        monkeypatch.setattr("attar.engines.runtimes.cuda.explain_missing_gpu", lambda why=why: why)
+        (tmp_path / str(number)).mkdir()
+        said.append((describe_settings(production)["lacks"], production.run(tmp_path / str(number))["lacks"]))
+    assert said == [("no NVIDIA GPU here", "no NVIDIA GPU here"), (None, None)]
+    assert Unpack(task=NAME, against=tmp_path).lacks is None  # no bundle, which the run tells
 
 
 class SpelledNumbers(Numbers):
