@@ -108,6 +108,7 @@ class Hop:
     name: HopName
     was_run: bool = True
     why_not_run: str | None = None
+    """Of production that was run: why its engine was not, whose graph answered."""
     format: str = ""
     precision: str = ""
     parameters: int | None = None

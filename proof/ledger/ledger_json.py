@@ -170,6 +170,7 @@ def hop_from_json(row: Mapping[str, Any], name: HopName, samples: int) -> Hop:
     latencies = row.get("latency", {})
     return Hop(
         name,
+        why_not_run=row.get("why"),
         **model,
         parameters=row.get("parameters"),
         size_bytes=row.get("bytes"),

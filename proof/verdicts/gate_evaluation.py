@@ -290,7 +290,7 @@ def explain_untimed(ledger: Ledger, baseline: Baseline) -> str | None:
     if not (engine.was_run and other.was_run):
         return None
     if baseline == "production" and baseline not in ledger.speedups:
-        return "the engine in production does not run here, so it was not timed"
+        return f"the engine in production was not timed: {other.why_not_run or 'not run here'}"
     if baseline == "production" or engine.device == other.device:
         return None
     return (

@@ -13,7 +13,7 @@ from attar.pipeline.core.errors import StageError
 from attar.proof.checks.sizes import compute_difference
 from attar.proof.comparison.hop_outputs import HopOutputs
 from attar.proof.ledger.ledger import Hop
-from attar.stages.artifacts import Engine, Model, TextProgram, Weights
+from attar.stages.artifacts import Engine, Model, Production, TextProgram, Weights
 
 REPEATED = 1e-4
 """Of the largest magnitude: the rounding of other kernels, as a bundle allows its engine."""
@@ -35,6 +35,7 @@ def describe_model(hop: Hop, model: Model) -> Hop:
         hop,
         format=form,
         precision=precision,
+        why_not_run=model.find_absence() if isinstance(model, Production) else None,
         parameters=model.facts.get("parameters"),
         size_bytes=model.size,
     )

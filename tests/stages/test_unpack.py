@@ -161,7 +161,7 @@ def test_without_its_engine_its_graph_answers_and_promises_no_speed(
     gates = evaluate_gates(ledger_from_json(facts), GateLimits())
     (speedup,) = [gate for gate in gates if gate.comparison.metric == "speedup"]
     assert (speedup.verdict, speedup.required) == ("not run here", True)
-    assert speedup.note == "the engine in production does not run here, so it was not timed"
+    assert speedup.note == "the engine in production was not timed: it needs a GPU"
 
 
 def test_a_failure_to_build_its_engine_says_whose_it_is(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
