@@ -60,13 +60,19 @@ class Production(OnnxModel):
         return files
 
     def find_absence(self) -> str | None:
-        """Return why its engine cannot be built and run here, or None."""
+        """Return why its engine cannot be built and run here, or None.
+
+        The sizes that the task promises may have grown beyond those that it was built for.
+        """
+        from attar.engines.axis_profile import complete_profile
         from attar.engines.runtimes.runtime import load_runtime
 
         runtime, spec = load_runtime(self.facts["runtime"]), read_build_spec(self.facts)
         try:
             runtime.describe_environment()
             runtime.check_available(spec)
+            if spec.profile:
+                complete_profile(spec.profile, self.load_task())
         except (MissingDependencyError, StageError) as error:
             return str(error)
         return runtime.explain_unbuildable(spec) or runtime.explain_unrunnable(spec)

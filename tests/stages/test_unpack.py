@@ -199,6 +199,15 @@ def test_hardware_that_comes_later_counts(bundle: Path, tmp_path: Path, monkeypa
     assert Unpack(task=NAME, against=tmp_path).lacks is None  # no bundle, which the run tells
 
 
+@pytest.mark.parametrize(("most", "told"), [(8, None), (4, "batch goes from 1 to 4, but Points promises 1 to 8")])
+def test_an_engine_for_fewer_sizes_than_are_promised_is_absent(bundle: Path, tmp_path: Path, most: int, told: str | None) -> None:
+    """It would refuse a batch in the middle of the measurement."""
+    production = unpacked(tmp_path / "out", bundle)
+    asked = {"profile": {"batch": [1, 1, most]}, "options": {}}
+    found = replace(production, facts={**production.facts, "asked": asked}).find_absence()
+    assert found == told if told is None else told in str(found)
+
+
 class SpelledNumbers(Numbers):
     """Numbers whose words have another vocabulary, in which the same token may be another word."""
 
