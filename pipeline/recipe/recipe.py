@@ -192,7 +192,7 @@ def _bind(
     try:
         stage = kind(**settings)
     except ValidationError as error:
-        raise RecipeError(explain_errors(name, kind, error)) from error
+        raise RecipeError(explain_errors(name, kind, settings, error)) from error
     pinned: dict[str, str] = {}
     for field_name in list_fields(kind, "artifact"):
         if (key := _key(f"{name}.{field_name}", settings.get(field_name))) is not None:

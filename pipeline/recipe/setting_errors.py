@@ -14,7 +14,13 @@ from attar.pipeline.core.errors import RecipeError, suggest_name
 from attar.pipeline.core.graph import is_candidate
 from attar.pipeline.core.stage import Stage
 from attar.pipeline.recipe.pair import SUFFIX
-from attar.pipeline.recipe.setting_words import explain_value, is_branch, list_fields_beside
+from attar.pipeline.recipe.setting_words import (
+    Place,
+    drop_branches,
+    explain_value,
+    list_fields_beside,
+)
+from attar.pipeline.recipe.slot import Table
 
 COMMON = ("task", "seed", "gates")
 """Top-level keys that every stage with such a field gets; a section's own value wins."""
@@ -30,14 +36,17 @@ def make_missing_error(setting: str, what: str, place: Path, recipe: Path) -> Re
     )
 
 
-def select_innermost(error: ValidationError) -> list[ErrorDetails]:
-    """Return the errors whose place holds no place of another error."""
-    places = [item["loc"] for item in error.errors()]
+def group_innermost(error: ValidationError, settings: Table) -> dict[Place, list[ErrorDetails]]:
+    """Return the errors by the place of their setting, without those of a place that holds the
+    place of another error."""
+    groups: dict[Place, list[ErrorDetails]] = {}
+    for item in error.errors():
+        groups.setdefault(drop_branches(item["loc"], settings), []).append(item)
 
-    def is_innermost(place: tuple[int | str, ...]) -> bool:
-        return not any(other != place and other[: len(place)] == place for other in places)
+    def is_innermost(place: Place) -> bool:
+        return not any(other != place and other[: len(place)] == place for other in groups)
 
-    return [item for item in error.errors() if is_innermost(item["loc"])]
+    return {place: errors for place, errors in groups.items() if is_innermost(place)}
 
 
 def name_section(slot: str) -> str:
@@ -57,17 +66,16 @@ def name_setting(slot: str, place: Iterable[int | str]) -> str:
     return ".".join([section, *names]) + number
 
 
-def explain_errors(slot: str, stage: type[Stage[Any]], error: ValidationError) -> str:
-    """Return a line for each setting that a stage refuses."""
-    groups: dict[tuple[int | str, ...], list[ErrorDetails]] = {}
-    for item in select_innermost(error):
-        place = item["loc"][:-1] if is_branch(item) else item["loc"]
-        groups.setdefault(place, []).append(item)
+def explain_errors(
+    slot: str, stage: type[Stage[Any]], settings: Table, error: ValidationError
+) -> str:
+    """Return a line for each of the settings that a stage refuses."""
+    groups = group_innermost(error, settings)
     return "\n".join(explain_setting(slot, stage, *group) for group in groups.items())
 
 
 def explain_setting(
-    slot: str, stage: type[Stage[Any]], place: tuple[int | str, ...], errors: Sequence[ErrorDetails]
+    slot: str, stage: type[Stage[Any]], place: Place, errors: Sequence[ErrorDetails]
 ) -> str:
     """Return the sentence about one setting, which names its place in the recipe."""
     error, name = errors[0], name_setting(slot, place)
@@ -82,10 +90,11 @@ def explain_setting(
     return explain_value(name, errors)
 
 
-def explain_missing(slot: str, place: tuple[int | str, ...], error: ErrorDetails) -> str:
-    name = name_setting(slot, place)
-    if isinstance(place[-1], int):
-        listed = name_setting(slot, place[:-1])
-        return f"{listed} must be a list of more than {place[-1]}; got {error['input']!r}"
-    top = " at the top of the recipe" if place[0] in COMMON else f" in [{name_section(slot)}]"
-    return f"{name} is missing; write {place[-1]} = ...{top}"
+def explain_missing(slot: str, place: Place, error: ErrorDetails) -> str:
+    *parents, last = place
+    beside = name_setting(slot, parents)
+    if isinstance(last, int):
+        return f"{beside} must be a list of more than {last}; got {error['input']!r}"
+    section = "at the top of the recipe" if last in COMMON else f"in [{name_section(slot)}]"
+    where = f"in {beside}" if parents else section
+    return f"{name_setting(slot, place)} is missing; write {last} = ... {where}"

@@ -10,6 +10,8 @@ from pydantic_core import ErrorDetails
 
 from attar.pipeline.core.errors import suggest_name
 
+Place = tuple[int | str, ...]
+"""The names and the numbers of list items that lead to a setting."""
 TABLE = "a table, such as {{ name = value }}"
 WHOLE = "a whole number"
 WANTED = {
@@ -31,6 +33,7 @@ WANTED = {
     "model_attributes_type": TABLE,
     "model_type": TABLE,
     "path_type": 'a path in quotes, such as "folder/file"',
+    "string_pattern_mismatch": "a text that matches {pattern}",
     "string_too_short": "a text of at least {min_length} character",
     "string_type": "a text in quotes",
     "too_long": "a list of at most {max_length}",
@@ -40,11 +43,30 @@ WANTED = {
 """By pydantic's name of an error, what is wanted; in braces what pydantic knows of the limit."""
 
 
-def is_branch(error: ErrorDetails) -> bool:
-    """Whether an error is about one of several kinds that a setting may be of: pydantic puts the
-    kind behind the place of the setting."""
-    last = str(error["loc"][-1]) if error["loc"] else ""
-    return last in ("bool", "int", "float", "str") or "[" in last or last.startswith("constrained-")
+def drop_branches(place: Place, settings: Any) -> Place:
+    """Return the place of an error without the kinds that pydantic puts behind the place of a
+    setting which may be of several kinds. What the settings have there is no such kind."""
+    kept: list[int | str] = []
+    for part in place:
+        inner = find_inside(settings, part)
+        if inner is None and is_branch(str(part)):
+            continue
+        kept.append(part)
+        settings = settings if inner is None else inner
+    return tuple(kept)
+
+
+def find_inside(value: Any, part: int | str) -> Any:
+    """Return what a table or a list has at a part of a place; None if it has nothing there."""
+    if isinstance(value, Mapping):
+        return value.get(part)
+    is_listed = isinstance(value, list | tuple) and isinstance(part, int) and part < len(value)
+    return value[part] if is_listed else None
+
+
+def is_branch(part: str) -> bool:
+    """Whether pydantic calls a kind so."""
+    return part in ("bool", "int", "float", "str") or "[" in part or part.startswith("constrained-")
 
 
 def explain_value(name: str, errors: Sequence[ErrorDetails]) -> str:

@@ -55,9 +55,10 @@ LAYERS = {"student": "body.2", "teacher": "body.4"}
 
 def refused(losses: Any) -> str:
     """What the command line says of ``losses = ...`` in ``[student]``."""
+    settings = {"task": "a:b", "network": "c:d", "losses": losses}
     with pytest.raises(ValidationError) as caught:
-        Distill(task="a:b", network="c:d", losses=losses)
-    return explain_errors("student", Distill, caught.value)
+        Distill(**settings)
+    return explain_errors("student", Distill, settings, caught.value)
 
 
 # ---- picked by kind
