@@ -19,6 +19,7 @@ from attar.pipeline.keys import deciders as keys
 from attar.pipeline.keys.deciders import KeyInputs, Keys
 from attar.pipeline.store.entry import Entry
 from attar.pipeline.store.store import Store
+from attar.pipeline.store.used_keys import read_last_keys
 
 NEW_DATA = (
     "its data have not been listed yet: the task is new, or there is a new file beside its data"
@@ -42,7 +43,7 @@ class LastKeys:
 
     def __init__(self, store: Store, recipe: str) -> None:
         self.store, self.note = store, f"recipes/{recipe}.json"
-        self.keys: dict[str, str] = store.read_note(self.note) or {}
+        self.keys = read_last_keys(store.read_note(self.note))
 
     def replace(self, keys: Mapping[str, str], remove: Iterable[str] = ()) -> None:
         """Add these keys by slot, remove others, and write the note if anything changed."""

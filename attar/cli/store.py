@@ -29,11 +29,12 @@ def show(key: str, store: Store, verify: bool) -> None:
     """
     from attar.pipeline.core.error_context import name_slot_in_errors
     from attar.pipeline.core.errors import RecipeError
+    from attar.pipeline.planner import LastKeys
     from attar.pipeline.recipe.recipe import make_recipe_id
     from attar.recipes.workspace import find_recipe
 
     if not _is_hex(key):
-        used = store.read_note(f"recipes/{make_recipe_id(find_recipe(key))}.json")
+        used = LastKeys(store, make_recipe_id(find_recipe(key))).keys
         if not used:
             raise RecipeError(
                 f"{key} used nothing in {store.root} yet; `attar run {key}` makes it, "

@@ -15,7 +15,6 @@ from attar.pipeline.core.errors import StageError, StoreError
 from attar.pipeline.core.import_path import drop_outdated_modules
 from attar.pipeline.core.stage import Artifact, InputSpec, Stage, list_fields
 from attar.pipeline.keys import data, files, machine
-from attar.pipeline.keys.files import FileState
 from attar.pipeline.keys.fingerprint import Fingerprint
 from attar.pipeline.store.store import Store
 
@@ -133,7 +132,7 @@ class Keys:
             if note in self.recalled:
                 continue
             self.recalled.add(note)
-            known = [FileState(*row) for row in self.store.read_note(note) or []]
+            known = files.read_states(self.store.read_note(note))
             files.remember_files(known)
             current = list(files.hash_files(LISTED[kind](str(path))).values())
             if current != known:

@@ -15,7 +15,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from stat import S_ISREG
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from pydantic import TypeAdapter, ValidationError
 
 from attar.pipeline.core.disk import compute_digest
 from attar.pipeline.core.errors import StageError
@@ -51,8 +53,18 @@ class FileState(NamedTuple):
         return self.size, self.mtime, self.ctime, self.inode
 
 
+NOTE = TypeAdapter(list[FileState])
+"""The JSON of what a process read."""
 _hashed: dict[str, FileState] = {}
 """By path: files that this process has read, or knows by ``remember_files``."""
+
+
+def read_states(note: Any) -> list[FileState]:
+    """Return the files of a note; none if it is missing or damaged: it only saves time."""
+    try:
+        return NOTE.validate_python(note)
+    except ValidationError:
+        return []
 
 
 def remember_files(states: Iterable[FileState]) -> None:

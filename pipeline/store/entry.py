@@ -10,6 +10,8 @@ from typing import Annotated, Any
 from pydantic import BaseModel, Field, StringConstraints
 
 Count = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
+Moment = Annotated[int, Field(strict=True, ge=-(2**63), lt=2**63)]
+"""In nanoseconds since 1970, or before it."""
 Digest = Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
 
 
@@ -22,7 +24,7 @@ class Recorded(BaseModel):
 
     key: str
     digest: Digest
-    files: dict[str, tuple[Count, Count, Digest]]
+    files: dict[str, tuple[Count, Moment, Digest]]
     """By path: bytes, nanoseconds of the last change, SHA-256."""
     slot: str
     deciders: dict[str, Any]

@@ -40,6 +40,17 @@ def test_verify_reads_the_files_of_an_artifact_and_of_all_that_a_recipe_used(tmp
     assert (done.exit_code, "double: no artifact in" in done.stderr) == (1, True), done.output
 
 
+def test_a_note_of_another_shape_is_no_note_and_a_run_replaces_it(tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.toml"
+    recipe.touch()
+    store, name = Store(tmp_path / "store"), make_recipe_id(recipe)
+    store.write_note(f"recipes/{name}.json", [1])
+    done = show(recipe, str(recipe))
+    assert (done.exit_code, "used nothing in" in done.stderr) == (2, True), done.output
+    (made,) = Run(Pipeline({"source": SlotBinding(Constant(value=3.0), {})}), store, Fingerprint(tmp_path), name).walk()
+    assert store.read_note(f"recipes/{name}.json") == {"source": made.key}
+
+
 def test_what_only_shows_a_store_loads_no_library_of_arrays() -> None:
     code = "import sys, attar.cli.store, attar.recipes.workspace; print('numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"

@@ -292,6 +292,7 @@ def test_names_that_are_no_utf8(tmp_path: Path) -> None:
 )
 def test_a_note_that_is_damaged_is_no_note(note: object) -> None:
     assert data.DataState.from_json(note) is None
+    assert files.read_states(note) == []
 
 
 @pytest.mark.usefixtures("settled")

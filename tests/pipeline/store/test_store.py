@@ -39,6 +39,15 @@ def test_the_digest_is_of_content_alone(tmp_path: Path) -> None:
     assert one.digest != three.digest
 
 
+def test_a_file_may_be_older_than_1970(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    with store.making(KEY, fail_if_waiting) as payload:
+        (payload / "value.json").write_text("1")
+        os.utime(payload / "value.json", (-1, -1))
+        store.commit(Number, payload, KEY, {}, RECORD)
+    assert store.find(Number, KEY) is not None
+
+
 def break_down(payload: Path) -> None:
     (open_scratch(payload) / "checkpoint").write_text("kept")
     (payload / "half").write_text("gone")
@@ -135,11 +144,12 @@ def test_gc_keeps_what_a_recipe_used_last(tmp_path: Path) -> None:
     assert not (tmp_path / "work" / "dead").exists()
 
 
-def test_gc_deletes_nothing_while_a_note_of_what_a_recipe_needs_is_damaged(tmp_path: Path) -> None:
+@pytest.mark.parametrize("note", [b"", b"[1]", b'{"x": 1}'])  # empty: as a machine leaves it that lost its power
+def test_gc_deletes_nothing_while_a_note_of_what_a_recipe_needs_is_damaged(tmp_path: Path, note: bytes) -> None:
     store = Store(tmp_path)
     make(store)
     store.write_note("recipes/one.json", {"x": KEY})
-    (tmp_path / "recipes" / "one.json").write_bytes(b"")  # as a machine leaves it that lost its power
+    (tmp_path / "recipes" / "one.json").write_bytes(note)
     with pytest.raises(StoreError, match=r"recipes/one\.json in .* is no list of keys.*run its recipe"):
         list(store.collect(dry_run=False))
     assert [entry.key for entry in store.entries()] == [KEY]
