@@ -117,11 +117,12 @@ def run(
     result = replace(result, test=judge_winner(records))
     with postpone_errors() as undelivered:
         page = write_search_report(result, folder)
+    with postpone_errors() as kept_back:
         report = deliver_winner(opened, file, records)
     if not options["as_json"]:
         print_winner(winner, result, page, file)
     show_results(records, report, options, describe_search(result, page))
-    return choose_exit_code(records), undelivered
+    return choose_exit_code(records), [*undelivered, *kept_back]
 
 
 def find_best(opened: RecipeSearch, runner: Runner) -> SearchResult:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -100,14 +101,17 @@ def test_too_slow_variants_are_never_trained_and_nothing_found_is_exit_code_3(pr
     assert {each["status"] for each in none["search"]["variants"]} == {"too slow"}
 
 
-def test_nothing_found_is_told_where_the_page_cannot_be_written(project: Path, found: dict[str, Any]) -> None:
+def test_what_was_found_is_told_and_delivered_where_the_page_cannot_be_written(project: Path, found: dict[str, Any]) -> None:
     arguments = ("search", "recipe.toml", "-o", str(project / "task.py" / "out"))
     done = tiny.call(project, *arguments, "--set", "gates.speedup=1000.0")
     assert (done.returncode, "out: Not a directory" in done.stderr) == (3, True)
     assert "no variant keeps all promises" in done.stdout
+    latest = project / "store" / "latest"
+    shutil.rmtree(latest)
     winner = tiny.call(project, *arguments)
     assert (winner.returncode, "out: Not a directory" in winner.stderr) == (1, True)
     assert winner.stdout.startswith("winner  ")
+    assert [path.name for path in latest.glob("*/cpu")] == ["cpu"]
 
 
 @pytest.mark.slow
