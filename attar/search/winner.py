@@ -9,7 +9,7 @@ from typing import Any
 
 import tomlkit
 from tomlkit import TOMLDocument
-from tomlkit.items import AbstractTable, InlineTable
+from tomlkit.items import AbstractTable
 
 from attar.pipeline.core.errors import RecipeError
 from attar.pipeline.recipe.search_space import SECTION
@@ -19,6 +19,7 @@ from attar.proof.report.target import group_targets
 from attar.recipes.workspace import SHIPPED, find_recipe
 from attar.search.recipe_search import RecipeSearch
 from attar.search.result import VariantResult, WinnerTest
+from attar.search.variant import format_inline
 from attar.stages.choose.stage import format_open_gate
 
 
@@ -39,9 +40,9 @@ def write_winner(search: RecipeSearch, winner: VariantResult) -> Path:
     for override in search.overrides:
         place, _, value = override.partition("=")
         if concerns_winner(search, place.strip().split(".")):
-            set_value(document, place.strip(), tomlkit.parse(f"value = {value}")["value"])
+            set_value(document, place.strip(), value)
     for place, value in winner.settings.items():
-        set_value(document, place, value)
+        set_value(document, place, format_inline(value))
     head = f"# Found by `attar search {Path(search.recipe).stem}`: {winner.title}.\n"
     file = choose_place(search.recipe)
     draft = file.with_name(f".{file.name}.{os.getpid()}")
@@ -75,13 +76,15 @@ def concerns_winner(search: RecipeSearch, place: Sequence[str]) -> bool:
     return section != SECTION and not is_other
 
 
-def set_value(document: Any, place: str, value: Any) -> None:
+def set_value(document: Any, place: str, value: str) -> None:
+    """Set one value, which is TOML. A table inside of a section is made inline: the header of a
+    section of its own would take the lines that follow it, where the recipe has keys with dots."""
     *parents, last = place.split(".")
     table = document
-    for parent in parents:
-        is_inline = isinstance(table, InlineTable)  # which holds none of the other kind
-        table = table.setdefault(parent, tomlkit.inline_table() if is_inline else tomlkit.table())
-    table[last] = value
+    for depth, parent in enumerate(parents):
+        made = tomlkit.inline_table() if depth else tomlkit.table()
+        table = table.setdefault(parent, made)
+    table[last] = tomlkit.parse(f"value = {value}\n")["value"]
 
 
 def judge_winner(records: Sequence[Record]) -> WinnerTest:

@@ -74,6 +74,26 @@ def test_a_setting_inside_of_inline_tables(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        "student.epochs = 2\nstudent.options.width = 3\nonnx.opset = 18\ntargets.cpu.threads = 1\n",
+        "[student]\nepochs = 2\noptions.width = 3\n[targets]\ncpu.threads = 1\n[onnx]\nopset = 18\n",
+    ],
+)
+def test_settings_beside_keys_with_dots(tmp_path: Path, recipe: str) -> None:
+    overrides = ("targets.cpu.gates.score=0.5", "student.other=[1]", "seed=5", "student.losses=[{ kind = 'kd' }]")
+    search = create_search(tmp_path, *overrides, recipe=recipe)
+    found = tomllib.loads(write_winner(search, WINNER).read_text(encoding="utf-8"))
+    assert found.pop("seed") == 5
+    assert (found["student"].pop("other"), found["student"].pop("losses")) == ([1], [{"kind": "kd"}])
+    assert found == {
+        "student": {"epochs": 2, "options": {"width": 3}, "layers": {"body": [0, 2]}},
+        "onnx": {"opset": 18},
+        "targets": {"cpu": {"threads": 1, "gates": {"score": 0.5}}},
+    }
+
+
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     search = create_search(tmp_path)
     (tmp_path / "recipe-found.toml").mkdir()
