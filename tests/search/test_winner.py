@@ -94,6 +94,12 @@ def test_settings_beside_keys_with_dots(tmp_path: Path, recipe: str) -> None:
     }
 
 
+def test_each_setting_has_a_line_of_its_own(tmp_path: Path) -> None:
+    search = create_search(tmp_path, "seed=5", "student.other=[1]", recipe="student.epochs = 2\n")
+    found = tomllib.loads(write_winner(search, WINNER).read_text(encoding="utf-8"))
+    assert found == {"seed": 5, "student": {"epochs": 2, "other": [1], "layers": {"body": [0, 2]}}}
+
+
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     search = create_search(tmp_path)
     (tmp_path / "recipe-found.toml").mkdir()
