@@ -31,7 +31,9 @@ class CodeWatch:
                 for bound in opened.recipe.pipeline.slots.values():
                     names |= {place_of(type(bound.stage)), *list_code_names(bound.stage)}
         code = search.open([]).run.code
-        return cls(code, code.of(names).definitions)
+        definitions = code.of(names).definitions
+        code.remember()
+        return cls(code, definitions)
 
     def check(self) -> None:
         """Raises StageError that names the files whose code changed; comments do not count."""
