@@ -30,3 +30,13 @@ def test_what_names_a_file_is_a_digest_and_no_path(tmp_path: Path) -> None:
     values["record"]["digest"] = hashlib.sha256(content.encode()).hexdigest()
     with pytest.raises(CorruptArtifactError, match="is damaged"):
         read_publication(KEY, json.dumps(values).encode(), "s3://bucket")
+
+
+@pytest.mark.parametrize("number", [b"NaN", b"-Infinity", b"1e999"])
+def test_a_number_without_a_canonical_form_is_damage(tmp_path: Path, number: bytes) -> None:
+    make(open_machine(tmp_path, "one"))
+    text = (tmp_path / "bucket" / "records" / f"{KEY}.json").read_bytes()
+    assert b'"seconds": 1.0' in text
+    assert read_publication(KEY, text.replace(b'"seconds": 1.0', b'"seconds": 2.5'), "s3://bucket").record["seconds"] == 2.5
+    with pytest.raises(CorruptArtifactError, match="is damaged"):
+        read_publication(KEY, text.replace(b'"seconds": 1.0', b'"seconds": ' + number), "s3://bucket")
