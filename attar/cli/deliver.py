@@ -138,12 +138,14 @@ def postpone_errors() -> Iterator[list[AttarError]]:
 
 
 def end_command(code: int, undelivered: Sequence[AttarError]) -> NoReturn:
-    """End with the exit code of the results. Why they could not be delivered is told, and has its
-    own exit code only where theirs is 0: a failed gate is no less failed on a full disk."""
-    for error in undelivered:
-        error.exit_code = code or error.exit_code
-        raise error
-    sys.exit(code)
+    """End with the exit code of the results. All that kept them from being delivered is told, and
+    has its own exit code only where theirs is 0: a failed gate is no less failed on a full disk."""
+    if not undelivered:
+        sys.exit(code)
+    first = undelivered[0]
+    error = type(first)("\n".join(dict.fromkeys(map(str, undelivered))))
+    error.exit_code = code or first.exit_code
+    raise error from first
 
 
 def is_delivered(folder: Path, now: Mapping[str, str], bundles: Mapping[Path, Path | None]) -> bool:

@@ -112,7 +112,7 @@ def list_fields_beside(model: type[BaseModel], place: Sequence[int | str]) -> Ma
     """Return the fields of the model that has the last name of ``place``; none if what is on the
     way there is no model."""
     models = [model]
-    for part in (str(name) for name in place[:-1] if isinstance(name, str)):
+    for part in (name for name in place[:-1] if isinstance(name, str)):
         fields = [each.model_fields[part] for each in models if part in each.model_fields]
         found = [inner for field in fields for inner in find_models(field.annotation)]
         models = found or [each for each in models if is_kind(each, part)]

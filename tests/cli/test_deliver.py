@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from attar.cli.deliver import deliver_results, find_unmade
+from attar.cli.deliver import deliver_results, end_command, find_unmade
 from attar.cli.main import main
-from attar.pipeline.core.errors import StoreError
+from attar.pipeline.core.errors import RecipeError, StoreError
 from attar.pipeline.run import Record
 from attar.pipeline.store.store import Store
 from attar.proof.artifacts import Bundle, Verdict
@@ -137,3 +137,14 @@ def test_the_bundle_in_production_is_not_replaced(tmp_path: Path, command: str) 
     (tmp_path / "out" / ".attar.json").write_text(json.dumps({"bundles": ["cpu"]}))
     said = refuse(tmp_path, command, "recipe.toml", "-o", "out", "--against", "out/cpu")
     assert "copy it elsewhere first" in said
+
+
+@pytest.mark.parametrize(("found", "code"), [(0, 1), (3, 3)])
+def test_all_that_kept_results_from_being_delivered_is_told_once(found: int, code: int) -> None:
+    errors = [StoreError("the page"), RecipeError("the bundle"), StoreError("the page")]
+    with pytest.raises(StoreError, match=r"^the page\nthe bundle$") as told:
+        end_command(found, errors)
+    assert told.value.exit_code == code
+    with pytest.raises(SystemExit) as ended:
+        end_command(found, [])
+    assert ended.value.code == found
